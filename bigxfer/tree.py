@@ -1,0 +1,160 @@
+"""Named trees: parameters are nested dicts, and surgery on them is algebra.
+
+A *name* is the path of a leaf joined by "/", such as
+"block1/unit01/a/standardized_conv2d/kernel". A *flat* tree is {name: leaf}.
+"""
+
+import hashlib
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Tree = dict[str, Any]
+
+
+def flatten(tree: Tree, prefix: str = "") -> Tree:
+    """Nested dict -> {name: leaf}, in the order of the dicts."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat.update(flatten(value, name + "/"))
+        else:
+            flat[name] = value
+    return flat
+
+
+def unflatten(flat: Tree) -> Tree:
+    """{name: leaf} -> nested dict."""
+    tree: Tree = {}
+    for name, leaf in flat.items():
+        *path, last = name.split("/")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
+
+
+def names(tree: Tree) -> list[str]:
+    """The names of all leaves, in the order of the dicts."""
+    return list(flatten(tree))
+
+
+def count(tree: Tree) -> int:
+    """The number of scalars in a tree of arrays or of shape structs."""
+    return sum(int(np.prod(leaf.shape)) for leaf in flatten(tree).values())
+
+
+def label(tree: Tree, rules: dict[str, Any]) -> Tree:
+    """A tree of the same form with rules[pattern] at each leaf.
+
+    Patterns are regular expressions that must match the whole name; the first
+    that matches wins. Raises ValueError where a leaf has no rule, or a rule
+    matches no leaf (a typing error would otherwise freeze nothing, in silence).
+    """
+    used, labels = set(), {}
+    for name in names(tree):
+        pattern = next((p for p in rules if re.fullmatch(p, name)), None)
+        if pattern is None:
+            raise ValueError(f"no rule matches the parameter {name}: {list(rules)}")
+        used.add(pattern)
+        labels[name] = rules[pattern]
+    if unused := [p for p in rules if p not in used]:
+        raise ValueError(f"rules {unused} match none of {names(tree)[:20]} ...")
+    return unflatten(labels)
+
+
+def take(tree: Tree, pattern: str) -> Tree:
+    """The leaves whose whole name matches; ValueError if there are none."""
+    flat = {n: v for n, v in flatten(tree).items() if re.fullmatch(pattern, n)}
+    if not flat:
+        raise ValueError(f"no parameter matches {pattern!r}: {names(tree)[:20]} ...")
+    return unflatten(flat)
+
+
+def merge(target: Tree, source: Tree, keep: str = "") -> Tree:
+    """`target` with every leaf replaced by that of `source` of the same name.
+
+    Leaves of the target whose whole name matches `keep` stay, whatever the
+    source holds for them. Everything else must fit exactly: a missing leaf, an
+    extra one or another shape raises ValueError with the whole difference.
+    """
+    new, old = flatten(source), flatten(target)
+    if keep:
+        new = {n: v for n, v in new.items() if not re.fullmatch(keep, n)}
+        wanted = {n: v for n, v in old.items() if not re.fullmatch(keep, n)}
+    else:
+        wanted = old
+    lines = [f"  missing: {n} {tuple(v.shape)}" for n, v in wanted.items() if n not in new]
+    lines += [f"  extra: {n} {tuple(v.shape)}" for n, v in new.items() if n not in wanted]
+    lines += [
+        f"  shape: {n} is {tuple(new[n].shape)}, the model wants {tuple(v.shape)}"
+        for n, v in wanted.items()
+        if n in new and tuple(new[n].shape) != tuple(v.shape)
+    ]
+    if lines:
+        more = [f"  ... and {len(lines) - 30} more"] if len(lines) > 30 else []
+        text = "\n".join(lines[:30] + more)
+        raise ValueError(f"these parameters do not fit this model:\n{text}")
+    return unflatten({n: new.get(n, v) for n, v in old.items()})
+
+
+def digest(tree: Tree) -> str:
+    """sha256 over names, dtypes, shapes and bytes, independent of the order."""
+    sha = hashlib.sha256()
+    for name, leaf in sorted(flatten(tree).items()):
+        array = np.ascontiguousarray(leaf)
+        sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def save_npz(path: Path | str, tree: Tree) -> str:
+    """Writes {name: array} as npz, atomically, with a `sha256sum -c` file beside.
+
+    Returns the sha256 of the file. No pickle: arrays of objects raise.
+    """
+    path = Path(path)
+    arrays = {name: np.asarray(leaf) for name, leaf in flatten(tree).items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)  # ty: ignore
+    data = buffer.getvalue()
+    sha = hashlib.sha256(data).hexdigest()
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+    path.with_name(path.name + ".sha256").write_text(f"{sha}  {path.name}\n")
+    return sha
+
+
+def load_npz(path: Path | str) -> Tree:
+    """Reads an npz of named arrays. Raises ValueError on any damage.
+
+    A file beside it called NAME.sha256 is checked where it exists; the CRC of
+    each array is checked always (numpy alone reads flipped bits in silence).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such parameter file: {path}")
+    data = path.read_bytes()
+    beside = path.with_name(path.name + ".sha256")
+    if beside.is_file():
+        want, got = beside.read_text().split()[0], hashlib.sha256(data).hexdigest()
+        if want != got:
+            raise ValueError(
+                f"{path} is damaged: its sha256 is {got}, {beside.name} says {want}."
+                " Copy or make it again."
+            )
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if bad := archive.testzip():
+                raise ValueError(f"the array {bad} fails its checksum")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return unflatten({name: arrays[name] for name in arrays.files})
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable npz: {error}") from error
