@@ -90,8 +90,12 @@ def merge(target: Tree, source: Tree, keep: str = "") -> Tree:
         wanted = {n: v for n, v in old.items() if not re.fullmatch(keep, n)}
     else:
         wanted = old
-    lines = [f"  missing: {n} {tuple(v.shape)}" for n, v in wanted.items() if n not in new]
-    lines += [f"  extra: {n} {tuple(v.shape)}" for n, v in new.items() if n not in wanted]
+    lines = [
+        f"  missing: {n} {tuple(v.shape)}" for n, v in wanted.items() if n not in new
+    ]
+    lines += [
+        f"  extra: {n} {tuple(v.shape)}" for n, v in new.items() if n not in wanted
+    ]
     lines += [
         f"  shape: {n} is {tuple(new[n].shape)}, the model wants {tuple(v.shape)}"
         for n, v in wanted.items()

@@ -77,7 +77,9 @@ class Manifest:
             bad = np.flatnonzero(((known != 0) & (known != 1)).any(axis=1))
         else:
             if self.labels.shape != (len(self),):
-                raise ValueError(f"{where}: labels {self.labels.shape}, {len(self)} ids")
+                raise ValueError(
+                    f"{where}: labels {self.labels.shape}, {len(self)} ids"
+                )
             bad = np.flatnonzero((self.labels < 0) | (self.labels >= k))
         if len(bad):
             raise ValueError(

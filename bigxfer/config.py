@@ -1,0 +1,271 @@
+"""The typed schema of a run, its arg strings, its derived numbers, its digest.
+
+A config file holds `get_config(arg="") -> Run`. Only primary numbers stand in
+it; `resolve` checks them, and what follows from the data is computed later and
+written to config.json. Nothing here imports jax: `--help` has to be quick.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+DEPTHS = {  # units in each stage; R26 is big_vision's, the others BiT's (1912.11370)
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+@dataclass
+class Model:
+    name: str = "bit"  # a key of models.MODELS
+    blocks: tuple[int, ...] = DEPTHS[50]  # units in each stage
+    width: float = 1.0  # multiplies every channel count
+    groups: int = 32  # of group normalisation
+    dtype: str = "float32"  # of the compute, or bfloat16; parameters stay float32
+    remat: bool = False  # recompute each unit in the backward pass to save memory
+
+
+@dataclass
+class Phantom:
+    """The synthetic stand-in for data that is not at hand (data/phantom.py)."""
+
+    images: int = 0  # 0: real data from data.root
+    pixels: int = 64  # side of the images on disk
+    distance: float = 0.0  # of the domain from the default scanner, 0 to 1
+    shortcut: float = 0.0  # probability that the source mark gives the class away
+    seed: int = 0
+
+
+@dataclass
+class Data:
+    reader: str = "chexpert"  # a key of data.readers.READERS
+    root: str = ""  # folder of the data set; "" runs the phantom stand-in
+    version: str = ""  # of the label files where a reader knows several
+    views: tuple[str, ...] = ("PA", "AP")  # kept; () keeps all; "" is unknown
+    labels: tuple[str, ...] = ()  # classes kept, in this order; () keeps all
+    uncertain: str = "ignore"  # or zeros, ones: CheXpert's -1
+    blank: str = "unknown"  # or negative: CheXpert's empty cells
+    split: str = "official"  # or patient: a random split by patient
+    valid: float = 0.1  # of the training patients, held out for every selection
+    test: float = 0.15  # of the patients, where split is patient
+    split_seed: int = 0
+    shots: str = "full"  # or the number of images a class, such as "5"
+    resize: int = 280  # side of the cached square image, pixels
+    crop: int = 224  # side of what the model sees
+    channels: int = 1  # cached: 1 for radiographs, 3 for colour
+    augment: str = "crop"  # or inception, affine
+    flip: bool = True  # horizontally, half of the images
+    max_bad: float = 0.0  # fraction of images that may fail to decode
+    cache: str = "cache"  # folder for decoded images
+    phantom: Phantom = field(default_factory=Phantom)
+
+
+@dataclass
+class Init:
+    kind: str = "random"  # or pretrained: all but the head, from `checkpoint`
+    checkpoint: str = ""  # a run folder or an npz of parameters
+    upstream: str = ""  # the config (file:arg) whose finished run is taken otherwise
+    digest: str = ""  # of the upstream; filled in by the main
+
+
+@dataclass
+class Optim:
+    optimizer: str = "sgd"  # or adam
+    lr: float = 0.003  # at a batch of lr_batch; scaled linearly with the batch
+    lr_batch: int = 512
+    batch: int = 512  # images a step, over all devices
+    micro_batch: int = 0  # images at once; 0: the batch; -1: the most that fits
+    steps: int = 0  # one of steps and epochs, or neither where the rule sets them
+    epochs: float = 0.0
+    schedule: str = "hyperrule"  # or cosine, step, constant
+    variant: str = "code"  # of the HyperRule, or paper
+    warmup_steps: int = 0  # one of these two, linear from 0
+    warmup_epochs: float = 0.0
+    boundaries: tuple[float, ...] = ()  # fractions of the run, x0.1 each (step)
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0  # coupled: added to the gradient, as in BiT
+    agc: float = 0.0  # adaptive gradient clipping (2102.06171); 0 is off
+    mixup: float = 0.0  # alpha; -1: as the HyperRule says
+
+
+@dataclass
+class Eval:
+    every: int = 0  # steps between validations; 0: only at the end
+    select: str = ""  # a validation metric that picks the step; "": the last step
+    batch: int = 128
+    resamples: int = 1000  # of the bootstrap behind every interval
+
+
+@dataclass
+class Mesh:
+    fsdp: int = 1  # devices that share one copy of the parameters
+    memory_gb: float = 0.0  # a device's; 0: as the device reports
+
+
+@dataclass
+class Log:
+    every: int = 20  # steps
+    tensorboard: bool = False
+
+
+@dataclass
+class Run:
+    kind: str = "upstream"  # or transfer
+    seed: int = 0  # of the parameters, the order, the augmentation, the draw
+    keep: str = "all"  # whose params.npz is kept: all, upstream, none
+    checkpoints: int = 4  # at least so many in a run, however short
+    arg: str = ""  # what stood behind the colon of --config
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    init: Init = field(default_factory=Init)
+    optim: Optim = field(default_factory=Optim)
+    eval: Eval = field(default_factory=Eval)
+    mesh: Mesh = field(default_factory=Mesh)
+    log: Log = field(default_factory=Log)
+
+
+CHOICES = {
+    "kind": ("upstream", "transfer"),
+    "keep": ("all", "upstream", "none"),
+    "model.dtype": ("float32", "bfloat16"),
+    "data.uncertain": ("ignore", "zeros", "ones"),
+    "data.blank": ("unknown", "negative"),
+    "data.split": ("official", "patient"),
+    "data.augment": ("crop", "inception", "affine"),
+    "data.channels": (1, 3),
+    "init.kind": ("random", "pretrained"),
+    "optim.optimizer": ("sgd", "adam"),
+    "optim.schedule": ("hyperrule", "cosine", "step", "constant"),
+    "optim.variant": ("code", "paper"),
+}
+
+NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
+    r"arg|keep|checkpoints|data/(root|cache)|init/(checkpoint|upstream)|mesh/.*|log/.*"
+)
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message says what to change."""
+
+
+def bit(name: str, **kw: Any) -> Model:
+    """The Model of "R50x1", "R26x0.5" or, by its stages, "R2-2-2-2x0.25"."""
+    match = re.fullmatch(r"R(\d+(?:-\d+)*)x(\d+(?:\.\d+)?)", name)
+    if not match:
+        raise ConfigError(f"model {name!r} is not of the form R50x1 or R2-2-2-2x0.25")
+    depth, width = match.groups()
+    if "-" in depth:
+        blocks = tuple(int(n) for n in depth.split("-"))
+    elif int(depth) in DEPTHS:
+        blocks = DEPTHS[int(depth)]
+    else:
+        raise ConfigError(f"model {name!r}: the depths are {list(DEPTHS)}, or stages")
+    return Model(blocks=blocks, width=float(width), **kw)
+
+
+def parse_arg(arg: str, **defaults: Any) -> dict[str, Any]:
+    """ "model=R26x0.5,res=64" -> defaults with these values, typed as they are.
+
+    Raises ConfigError for an unknown key (and names its neighbours) and for a
+    value that does not convert.
+    """
+    values = dict(defaults)
+    for item in filter(None, arg.split(",")):
+        key, _, text = item.partition("=")
+        if key not in defaults:
+            raise ConfigError(f"unknown arg {key!r}{nearest(key, list(defaults))}")
+        kind = type(defaults[key])
+        try:
+            values[key] = (
+                text in ("", "1", "true", "True") if kind is bool else kind(text)
+            )
+        except ValueError:
+            raise ConfigError(f"arg {item!r}: {kind.__name__} expected") from None
+    return values
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """The end of a message about an unknown key."""
+    close = difflib.get_close_matches(key.split(".")[-1], known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"{hint} (known: {', '.join(known)})"
+
+
+def set_res(data: Data, res: int) -> None:
+    """The arg res=R: resize to 5R/4, crop R."""
+    data.resize, data.crop = res * 5 // 4, res
+
+
+def flat(run: Any) -> dict[str, Any]:
+    """{"model/width": 1.0, ...} of every field."""
+    out = {}
+    for f in dataclasses.fields(run):
+        value = getattr(run, f.name)
+        if dataclasses.is_dataclass(value):
+            out.update({f"{f.name}/{k}": v for k, v in flat(value).items()})
+        else:
+            out[f.name] = value
+    return out
+
+
+def resolve(run: Run) -> Run:
+    """A checked deep copy of the run; ConfigError where a value cannot be."""
+    run = from_dict(to_dict(run))
+    values = flat(run)
+    for name, allowed in CHOICES.items():
+        if (value := values[name.replace(".", "/")]) not in allowed:
+            raise ConfigError(f"config.{name} is {value!r}; it may be {allowed}")
+    o, d = run.optim, run.data
+    if o.schedule != "hyperrule" and (o.steps > 0) == (o.epochs > 0):
+        raise ConfigError("set one of config.optim.steps and config.optim.epochs")
+    if o.warmup_steps and o.warmup_epochs:
+        raise ConfigError("set one of config.optim.warmup_steps and warmup_epochs")
+    if o.batch < 1 or (o.micro_batch > 0 and o.batch % o.micro_batch):
+        raise ConfigError(
+            f"config.optim.micro_batch={o.micro_batch} must divide batch={o.batch}"
+        )
+    if d.shots != "full" and not (d.shots.isdigit() and int(d.shots) > 0):
+        raise ConfigError(f'config.data.shots is {d.shots!r}; "full" or a number')
+    if d.crop > d.resize:
+        raise ConfigError(f"config.data.crop={d.crop} exceeds resize={d.resize}")
+    if not 0 <= d.valid < 1 or not 0 < d.test < 1:
+        raise ConfigError("config.data.valid and test are fractions below 1")
+    if run.eval.select and not d.valid:
+        raise ConfigError("config.eval.select needs a validation split: data.valid > 0")
+    return run
+
+
+def to_dict(run: Run) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(run)))
+
+
+def from_dict(values: dict[str, Any], cls: type = Run) -> Any:
+    """The inverse of to_dict; ConfigError for a field that the schema lacks."""
+    out = cls()
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"unknown field {key!r}{nearest(key, list(known))}")
+        default = getattr(out, key)
+        if dataclasses.is_dataclass(default):
+            value = from_dict(value, type(default))
+        elif isinstance(default, tuple):
+            value = tuple(value)
+        elif isinstance(default, float):
+            value = float(value)
+        setattr(out, key, value)
+    return out
+
+
+def digest(run: Run) -> str:
+    """16 hex digits that name the run: of all that changes its numbers."""
+    kept = {k: v for k, v in flat(run).items() if not re.fullmatch(NOT_IN_DIGEST, k)}
+    text = json.dumps(kept, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
