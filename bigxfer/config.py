@@ -257,11 +257,19 @@ def from_dict(values: dict[str, Any], cls: type = Run) -> Any:
         if dataclasses.is_dataclass(default):
             value = from_dict(value, type(default))
         elif isinstance(default, tuple):
-            value = tuple(value)
+            value = _split(tuple(value))
         elif isinstance(default, float):
             value = float(value)
         setattr(out, key, value)
     return out
+
+
+def _split(value: tuple) -> tuple:
+    """The flag --config.data.views=PA,AP arrives as ("PA,AP",), and = as ("",)."""
+    if value == ("",):
+        return ()
+    parts = [v.split(",") if isinstance(v, str) else [v] for v in value]
+    return tuple(p for part in parts for p in part)
 
 
 def digest(run: Run) -> str:

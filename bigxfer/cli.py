@@ -1,0 +1,91 @@
+"""What the command lines share: flags, XLA settings, errors without tracebacks."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from bigxfer import config
+
+# Tuned on 2 CPU cores: 10 to 40% off a training step (benchmarks/NOTES.md). XLA
+# aborts on a flag that it does not know, so only where the flag was tried.
+CPU_FLAGS = "--xla_cpu_use_fusion_emitters=false"
+TRIED_JAXLIB = ((0, 7), (0, 10))
+
+Main = Callable[[config.Run, set[str], str], object]
+
+
+def run(main: Main) -> None:
+    """Parses the common flags, sets XLA up, then main(run, given, workdir).
+
+    `given` holds the dotted fields and the arg keys that the user set, such as
+    {"optim.lr", "model"}; `workdir` is "" where the flag was not given.
+    """
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "FILE[:key=value,...]; then --config.FIELD=VALUE overrides any field,"
+        " such as --config.optim.lr=0.01 (fields: bigxfer/config.py).",
+    )
+    flags.DEFINE_string("workdir", "", "The run folder itself; default runs/DIGEST.")
+    set_xla_flags()
+
+    def start(argv: list[str]) -> None:
+        if argv[1:]:
+            raise app.UsageError(f"not a flag: {argv[1]} (--config FILE is one)")
+        values = flags.FLAGS.config
+        if values is None:
+            raise app.UsageError("--config FILE is missing; see configs/")
+        given = set(config_flags.get_override_values(flags.FLAGS["config"]))
+        given |= set(re.findall(r"(?:^|,)(\w+)", values.arg))
+        logging.set_verbosity(logging.INFO)
+        try:
+            main(values, given, flags.FLAGS.workdir)
+        except (ValueError, OSError, ArithmeticError) as error:
+            if os.environ.get("BIGXFER_TRACEBACK"):
+                raise
+            sys.exit(f"\nerror: {error}\n(BIGXFER_TRACEBACK=1 shows where)")
+
+    app.run(start, flags_parser=parse)
+
+
+def set_xla_flags() -> None:
+    """The flags that help on the CPU, unless the user has set any."""
+    version = tuple(int(n) for n in metadata.version("jaxlib").split(".")[:2])
+    if TRIED_JAXLIB[0] <= version <= TRIED_JAXLIB[1]:
+        os.environ.setdefault("XLA_FLAGS", CPU_FLAGS)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """absl's parser with a help text of our own and one-line errors."""
+    if {"-h", "-help", "--help", "--helpshort"} & set(argv[1:]):
+        print(sys.modules["__main__"].__doc__)
+        print(flags.FLAGS.module_help(__name__))
+        sys.exit(0)
+    try:
+        return flags.FLAGS(argv)
+    except (KeyError, AttributeError, config.ConfigError) as error:
+        sys.exit(f"error: {unknown_field(argv) or error}")
+    except (flags.Error, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def unknown_field(argv: list[str]) -> str:
+    """The message for the first --config.FIELD that the schema lacks, or ""."""
+    known = [name.replace("/", ".") for name in config.flat(config.Run())]
+    lasts = {name.split(".")[-1]: name for name in known}
+    for item in argv[1:]:
+        match = re.match(r"--?(?:no)?config\.([\w.]+)", item)
+        if match and match[1] not in known:
+            near = difflib.get_close_matches(match[1], known, n=3, cutoff=0.7)
+            last = match[1].split(".")[-1]
+            near += [lasts[n] for n in difflib.get_close_matches(last, lasts, n=2)]
+            hint = " or ".join(f"config.{n}" for n in dict.fromkeys(near))
+            hint = f"; did you mean {hint}?" if hint else "; see bigxfer/config.py"
+            return f"there is no field config.{match[1]}{hint}"
+    return ""

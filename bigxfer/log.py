@@ -1,0 +1,93 @@
+"""What a run says: metrics.jsonl, TensorBoard, progress, the parameter table."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from bigxfer.config import Log as LogConfig
+
+
+class Log:
+    """One JSON object a line in folder/metrics.jsonl, by the first process only."""
+
+    def __init__(self, folder: Path, cfg: LogConfig, primary: bool) -> None:
+        self.every, self.primary = cfg.every, primary
+        self.path = folder / "metrics.jsonl"
+        self._board: Any = None
+        if cfg.tensorboard and primary:
+            from tensorboardX import SummaryWriter  # slow to import
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def rewind(self, step: int) -> None:
+        """Drops what a killed process wrote after the step that is resumed."""
+        if not self.primary or not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except ValueError:
+                break  # the line that the kill cut in two
+        part = self.path.with_suffix(".part")
+        part.write_text("".join(kept))
+        part.replace(self.path)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes finite numbers as numbers and others as null."""
+        if not self.primary:
+            return
+        clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **clean}) + "\n")
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def say(self, text: str) -> None:
+        if self.primary:
+            logging.info("%s", text)
+
+    def parameters(self, params: dict) -> None:
+        """The table of names, shapes and sizes, to the log."""
+        from clu import parameter_overview  # imports flax; 0.5 s
+
+        table = parameter_overview.get_parameter_overview(
+            params, include_stats=None, max_lines=20
+        )
+        self.say("parameters:\n" + table)
+
+
+class Progress:
+    """A line every few seconds with step, loss, images/s and ETA; a bar on a tty."""
+
+    def __init__(self, log: Log, start: int, stop: int, batch: int) -> None:
+        self.log, self.start, self.stop, self.batch = log, start, stop, batch
+        self.began = self.said = time.monotonic()
+        self.tty = sys.stderr.isatty()
+
+    def update(self, step: int, loss: float) -> None:
+        """Says something if it is time to: `step` steps are done."""
+        now = time.monotonic()
+        if now - self.said < (0.5 if self.tty else 10) and step < self.stop:
+            return
+        self.said = now
+        rate = (step - self.start) / max(now - self.began, 1e-9)
+        left = time.strftime("%H:%M:%S", time.gmtime((self.stop - step) / rate))
+        text = (
+            f"step {step}/{self.stop} loss {loss:.4f}"
+            f" {rate * self.batch:.0f} images/s ETA {left}"
+        )
+        if not self.tty:
+            self.log.say(text)
+        elif self.log.primary:
+            done = 20 * step // self.stop
+            end = "\n" if step == self.stop else ""
+            bar = f"\r[{'#' * done}{'.' * (20 - done)}] {text} "
+            print(bar, end=end, file=sys.stderr, flush=True)
