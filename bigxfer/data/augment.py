@@ -1,0 +1,188 @@
+"""Augmentation on the device: uint8 cache -> what the model sees, inside the step.
+
+Every random choice about an image comes from fold_in(key, its position in the
+global batch), so the pixels do not depend on how the batch is laid over devices.
+`key` is expected to fold in the seed and the step already.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from bigxfer.config import Data
+
+Array = jax.Array
+
+
+def train_view(key: Array, images: Array, position: Array, data: Data) -> Array:
+    """Random views: uint8 [b, S, S, C], int32 [b] -> float32 [b, crop, crop, 3].
+
+    C is 1 or 3; the result lies in [-1, 1]. `data` gives crop, augment, flip.
+    Raises ValueError where images are not square uint8 or smaller than the crop.
+    """
+    _check(images, data.crop)
+    view = VIEWS[data.augment]
+
+    def one(image: Array, position: Array) -> Array:
+        where, mirror = jax.random.split(jax.random.fold_in(key, position))
+        out = view(where, image, data.crop)
+        if data.flip:  # p = 1/2: BiT's PyTorch code; its JAX code always flips (a bug)
+            out = jnp.where(jax.random.bernoulli(mirror), out[:, ::-1], out)
+        return out
+
+    return _to_input(jax.vmap(one)(images, position))
+
+
+def eval_view(images: Array, crop: int) -> Array:
+    """The whole image at the size of the model: uint8 [b, S, S, C] ->
+    float32 [b, crop, crop, 3] in [-1, 1].
+
+    Only a resize (bilinear, antialiased), no central crop: google-research/
+    big_transfer, bit_hyperrule.py and input_pipeline_tf2_or_jax.py.
+    """
+    size = _check(images, crop)
+    if size != crop:
+        matrix = resize_matrix(size, crop, 0.0, float(size))
+        images = jax.vmap(lambda image: _resample(matrix, image, matrix))(images)
+    return _to_input(images)
+
+
+def mixup(
+    key: Array, images: Array, targets: Array, alpha: float
+) -> tuple[Array, Array]:
+    """Mixes each example with its mirror in the global batch (1710.09412).
+
+    images float [b, ...], targets float [b, classes] (one-hot, or 0, 1, NaN =
+    unknown; a mix with an unknown label is unknown). One Beta(alpha, alpha) draw
+    a batch and the reversed batch as partner, as in google-research/big_transfer,
+    bit_tf2/input_pipeline_tf2_or_jax.py. alpha = 0 changes nothing.
+    """
+    if not alpha:
+        return images, targets
+    if targets.ndim != 2:
+        raise ValueError(f"mixup needs targets [b, classes], not {targets.shape}")
+    share = jax.random.beta(key, alpha, alpha)
+
+    def mix(x: Array) -> Array:
+        return share * x + (1 - share) * x[::-1]
+
+    return mix(images), mix(targets)
+
+
+def random_crop(key: Array, image: Array, crop: int) -> Array:
+    """[S, S, C] -> [crop, crop, C] at a uniform place (BiT; the cache is resized)."""
+    top, left = jax.random.randint(key, (2,), 0, image.shape[0] - crop + 1)
+    return jax.lax.dynamic_slice(image, (top, left, 0), (crop, crop, image.shape[2]))
+
+
+def inception_crop(key: Array, image: Array, crop: int) -> Array:
+    """A random box of the image resized to [crop, crop, C], float32.
+
+    5 to 100 % of the area (google-research/big_vision, pp/ops_image.py,
+    inception_crop), aspect 0.75 to 1.33 (the default of TensorFlow's
+    sample_distorted_bounding_box). As in that kernel the aspect is uniform, then
+    the height, both of whole pixels. Two departures: the resize is antialiased
+    (big_vision's own advice) and a box that does not fit is clipped, not redrawn.
+    """
+    size = image.shape[0]
+    shape, place = jax.random.split(key)
+    aspect, share = jax.random.uniform(shape, (2,))
+    aspect = 0.75 + (1.33 - 0.75) * aspect  # width / height
+    low = jnp.round(size * jnp.sqrt(0.05 / aspect))
+    high = jnp.floor(jnp.minimum(size / jnp.sqrt(aspect), size / aspect))
+    high = jnp.minimum(high, size)
+    height = jnp.minimum(low + jnp.floor(share * (high - low + 1)), high)
+    width = jnp.minimum(jnp.round(height * aspect), size)
+    free = jnp.stack([size - height, size - width])
+    top, left = jnp.floor(jax.random.uniform(place, (2,)) * (free + 1))
+    rows = resize_matrix(size, crop, top, height)
+    return _resample(rows, image, resize_matrix(size, crop, left, width))
+
+
+def affine(key: Array, image: Array, crop: int) -> Array:
+    """[S, S, C] -> resized to [crop, crop, C], then shifted, scaled and rotated.
+
+    The X-ray augmentation of the predecessor (SLAMPAI/large-scale-pretraining-
+    transfer, datasets/chexpert.py, cohen_aug): albumentations' ShiftScaleRotate
+    with shift up to 25 % of the side, scale 0.9 to 1.1, rotation up to 45 degrees,
+    bilinear, the border reflected without its last pixel (that library's default).
+    """
+    matrix = resize_matrix(image.shape[0], crop, 0.0, float(image.shape[0]))
+    draw = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
+    angle, scale, shift = math.pi / 4 * draw[0], 1 + 0.1 * draw[1], 0.25 * draw[2:]
+    return warp(_resample(matrix, image, matrix), angle, scale, shift)
+
+
+VIEWS = {"crop": random_crop, "inception": inception_crop, "affine": affine}
+
+
+def warp(image: Array, angle: Array, scale: Array, shift: Array) -> Array:
+    """[n, n, C] turned by `angle` (radians, anticlockwise) and scaled about n / 2,
+    then moved by shift = (x, y) sides; bilinear, reflect-101 border.
+
+    The matrix is that of cv2.getRotationMatrix2D, inverted, as in albumentations'
+    augmentations/functional.py, shift_scale_rotate.
+    """
+    n = image.shape[0]
+    cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+    grid = jnp.arange(n, dtype=jnp.float32) - n / 2
+    x, y = grid[None, :] - n * shift[0], grid[:, None] - n * shift[1]
+    column, row = cos * x - sin * y + n / 2, sin * x + cos * y + n / 2
+    left, top = jnp.floor(column), jnp.floor(row)
+    right_share, low_share = (column - left)[..., None], (row - top)[..., None]
+
+    def mirror(index: Array) -> Array:
+        index = jnp.abs(index.astype(jnp.int32)) % max(2 * n - 2, 1)
+        return jnp.minimum(index, 2 * n - 2 - index)
+
+    def at(row: Array, column: Array) -> Array:
+        return image.reshape(n * n, -1)[mirror(row) * n + mirror(column)]
+
+    upper = at(top, left) * (1 - right_share) + at(top, left + 1) * right_share
+    lower = at(top + 1, left) * (1 - right_share) + at(top + 1, left + 1) * right_share
+    return upper * (1 - low_share) + lower * low_share
+
+
+def resize_matrix(
+    size: int, out: int, start: Array | float, length: Array | float
+) -> Array:
+    """float32 [out, size] that resizes pixels [start, start + length) of a line.
+
+    Bilinear; a reduction widens the triangle with the scale (antialiased), as
+    PIL.Image.resize and tf.image.resize(antialias=True) do. Rows sum to 1.
+    """
+    scale = length / out
+    centre = start + (jnp.arange(out) + 0.5) * scale
+    pixel = jnp.arange(size) + 0.5
+    distance = jnp.abs(pixel[None] - centre[:, None]) / jnp.maximum(scale, 1.0)
+    inside = (pixel > start) & (pixel < start + length)
+    weight = jnp.maximum(0.0, 1.0 - distance) * inside
+    return weight / weight.sum(1, keepdims=True)
+
+
+def _resample(rows: Array, image: Array, columns: Array) -> Array:
+    """Two matrix products, [i, y] [y, x, c] [j, x] -> [i, j, c], in full float32
+    (the default on accelerators would round pixels to 8 bits of mantissa)."""
+    exact = jax.lax.Precision.HIGHEST
+    half = jnp.einsum("iy,yxc->ixc", rows, image.astype(jnp.float32), precision=exact)
+    return jnp.einsum("ixc,jx->ijc", half, columns, precision=exact)
+
+
+def _to_input(pixels: Array) -> Array:
+    """0..255 [b, h, w, C] -> [-1, 1], three channels. 2x - 255 is exact for whole
+    pixels, so the result is one rounding, the same in every layout."""
+    scaled = (2 * pixels.astype(jnp.float32) - 255) / 255
+    return jnp.broadcast_to(scaled, (*pixels.shape[:3], 3))
+
+
+def _check(images: Array, crop: int) -> int:
+    """The side of square uint8 images [b, S, S, 1 or 3] with S >= crop."""
+    _, height, width, channels = images.shape
+    if images.dtype != jnp.uint8 or height != width or channels not in (1, 3):
+        raise ValueError(
+            f"images are {images.dtype} {images.shape}; uint8 [b, S, S, 1 or 3] wanted"
+        )
+    if crop > height:
+        raise ValueError(f"a crop of {crop} from images of {height} pixels")
+    return height

@@ -1,0 +1,183 @@
+"""Augmentation against PIL, scipy and numpy, and its independence of layout."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from PIL import Image
+from scipy.ndimage import affine_transform
+
+from bigxfer.config import Data
+from bigxfer.data import augment
+
+KEY = jax.random.key(7)
+
+
+def images(n: int, size: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    shape = (n, size, size, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+@functools.partial(jax.jit, static_argnames=("mode", "crop", "flip"))
+def view(x, position, mode="crop", crop=24, flip=True):
+    data = Data(augment=mode, crop=crop, flip=flip)
+    return augment.train_view(KEY, x, position, data)
+
+
+@pytest.mark.parametrize("mode", ["crop", "inception", "affine"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shape_range_and_channels(mode, channels):
+    out = view(images(5, 30, channels), jnp.arange(5), mode)
+    assert out.shape == (5, 24, 24, 3) and out.dtype == jnp.float32
+    assert float(jnp.abs(out).max()) <= 1 + 1e-6
+    assert bool((out[..., 0] == out[..., 2]).all()) == (channels == 1)
+
+
+@pytest.mark.parametrize("mode", ["crop", "inception", "affine"])
+def test_pixels_do_not_depend_on_the_division_of_the_batch(mode):
+    x, position = images(8, 30), jnp.arange(8)
+    whole = view(x, position, mode)
+    halves = [view(x[i : i + 4], position[i : i + 4], mode) for i in (0, 4)]
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    by_batch = NamedSharding(mesh, PartitionSpec("data"))
+    spread = view(jax.device_put(x, by_batch), jax.device_put(position, by_batch), mode)
+    assert len(spread.sharding.device_set) == len(jax.devices()) == 8
+    for other in (jnp.concatenate(halves), spread):
+        if mode == "crop":
+            np.testing.assert_array_equal(whole, other)
+        else:
+            np.testing.assert_allclose(whole, other, atol=2e-6)
+
+
+def test_crops_are_windows_uniformly_placed_and_half_are_flipped():
+    code = np.arange(9 * 9).reshape(1, 9, 9, 1).astype(np.uint8)  # each pixel unique
+    out = view(np.repeat(code, 4000, 0), jnp.arange(4000), crop=6)
+    corner = np.rint((np.asarray(out[:, :, :, 0]) * 255 + 255) / 2).astype(int)
+    flipped = corner[:, 0, 0] > corner[:, 0, -1]
+    window = np.where(flipped[:, None, None], corner[:, :, ::-1], corner)
+    top, left = window[:, 0, 0] // 9, window[:, 0, 0] % 9
+    for k in range(0, 4000, 500):
+        expected = code[0, top[k] : top[k] + 6, left[k] : left[k] + 6, 0]
+        np.testing.assert_array_equal(window[k], expected)
+    assert abs(flipped.mean() - 0.5) < 0.03
+    counts = np.histogram2d(top, left, bins=4)[0]  # 16 places of 250
+    assert counts.min() > 190 and counts.max() < 310
+
+
+def test_no_flip_when_off_and_other_steps_differ():
+    ramp = np.tile(np.arange(30, dtype=np.uint8), (64, 30, 1))[..., None]
+    out = view(ramp, jnp.arange(64), flip=False)
+    assert bool((jnp.diff(out[:, :, :, 0], axis=2) > 0).all())
+    data = Data(augment="crop", crop=24)
+    other = augment.train_view(jax.random.key(8), images(8, 30), jnp.arange(8), data)
+    assert not np.array_equal(other, view(images(8, 30), jnp.arange(8)))
+
+
+@pytest.mark.parametrize("size,out", [(30, 24), (24, 24), (96, 31), (20, 33)])
+def test_resize_is_that_of_pil(size, out):
+    x = images(1, size)[0, :, :, 0].astype(np.float32)
+    expected = Image.fromarray(x).resize((out, out), Image.Resampling.BILINEAR)
+    matrix = augment.resize_matrix(size, out, 0.0, float(size))
+    np.testing.assert_allclose(matrix @ x @ matrix.T, np.asarray(expected), atol=1e-3)
+
+
+def test_resize_of_a_box_is_that_of_the_cut_out_box():
+    x = images(1, 40)[0, :, :, 0].astype(np.float32)
+    box = Image.fromarray(x[5:33, 8:28]).resize((16, 16), Image.Resampling.BILINEAR)
+    rows = augment.resize_matrix(40, 16, 5.0, 28.0)
+    columns = augment.resize_matrix(40, 16, 8.0, 20.0)
+    np.testing.assert_allclose(rows @ x @ columns.T, np.asarray(box), atol=1e-3)
+
+
+def test_eval_view_is_a_resize_to_the_model_range():
+    x = images(3, 30, 3)
+    out = jax.jit(augment.eval_view, static_argnums=1)(x, 24)
+    for one, got in zip(x, out, strict=True):
+        pil = Image.fromarray(one).resize((24, 24), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(got * 127.5 + 127.5, np.asarray(pil), atol=1.01)
+    same = augment.eval_view(x, 30)
+    np.testing.assert_allclose(same, x / 127.5 - 1, atol=1e-6)
+
+
+def test_inception_boxes_keep_the_published_bounds():
+    """A box is seen in a ramp: the first and last output pixel tell its ends."""
+    size = 250
+    ramp = np.zeros((size, size, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(size), np.arange(size)[:, None]
+    keys = jax.random.split(KEY, 3000)
+    draw = jax.vmap(lambda k: augment.inception_crop(k, jnp.asarray(ramp), 8))
+    out = np.asarray(draw(keys)).astype(float)
+    # in a ramp, inner antialiased samples lie one scale apart
+    width = (out[:, 4, 5, 0] - out[:, 4, 2, 0]) / 3 * 8
+    height = (out[:, 5, 4, 1] - out[:, 2, 4, 1]) / 3 * 8
+    area, aspect = width * height / size**2, width / height
+    assert 0.045 < area.min() < 0.07 and 0.9 < area.max() < 1.01
+    assert 0.73 < aspect.min() < 0.77 and 1.31 < aspect.max() < 1.36
+    share = (height - height.min()) / np.ptp(height)
+    assert 0.4 < share.mean() < 0.55  # the height is uniform, given the aspect
+    centre = out.mean((1, 2))
+    np.testing.assert_allclose(centre[:, :2].mean(0), (size - 1) / 2, atol=4)
+
+
+@pytest.mark.parametrize(
+    "degrees,scale,shift", [(0, 1, (0, 0)), (30, 0.9, (0.25, -0.1)), (-45, 1.1, (0, 1))]
+)
+def test_warp_is_that_of_scipy(degrees, scale, shift):
+    x = images(1, 33)[0].astype(np.float32)
+    angle = np.deg2rad(degrees)
+    out = augment.warp(jnp.asarray(x), angle, scale, jnp.asarray(shift))
+    # cv2.getRotationMatrix2D, written for (row, column) and inverted by numpy
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    inverse = np.linalg.inv([[cos, -sin], [sin, cos]])
+    centre = np.array([16.5, 16.5])
+    offset = centre - inverse @ (centre + 33 * np.array(shift[::-1]))
+    expected = affine_transform(x[..., 0], inverse, offset, order=1, mode="mirror")
+    np.testing.assert_allclose(out[..., 0], expected, atol=0.02)
+
+
+def test_affine_spread_is_the_predecessors():
+    """A bright dot off the centre lands where shift, scale and angle put it."""
+    x = np.zeros((64, 64, 1), np.uint8)
+    x[32:35, 47:50] = 255
+    keys = jax.random.split(KEY, 500)
+    out = np.asarray(jax.vmap(lambda k: augment.affine(k, jnp.asarray(x), 64))(keys))
+    grid = np.arange(64) - 32
+    mass = out[..., 0].sum((1, 2))
+    column = (out[..., 0].sum(1) * grid).sum(1) / mass
+    whole = out[:, 2:-2, 2:-2].sum((1, 2, 3)) > 0.99 * mass
+    assert column[whole].max() > 27 and column[whole].min() < 0
+
+
+def test_mixup_mixes_with_the_mirrored_batch():
+    x, y = jax.random.normal(KEY, (6, 4, 4, 3)), jax.nn.one_hot(jnp.arange(6), 6)
+    mixed, targets = jax.jit(augment.mixup, static_argnums=3)(KEY, x, y, 0.1)
+    share = targets[0, 0]
+    assert 0 <= share <= 1
+    np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(mixed, share * x + (1 - share) * x[::-1], atol=1e-6)
+    draws = [augment.mixup(k, x, y, 0.4)[1][0, 0] for k in jax.random.split(KEY, 200)]
+    assert abs(np.mean(draws) - 0.5) < 0.1
+    assert abs(np.var(draws) - 0.25 / 1.8) < 0.03  # Beta(a, a): 1 / (4 (2a + 1))
+
+
+def test_mixup_with_an_unknown_label_is_unknown_and_zero_is_identity():
+    x = jnp.ones((2, 1, 1, 3))
+    y = jnp.array([[1.0, jnp.nan, 0.0], [0.0, 1.0, 0.0]])
+    targets = augment.mixup(KEY, x, y, 0.1)[1]
+    np.testing.assert_array_equal(
+        np.isnan(targets), [[False, True, False], [False, True, False]]
+    )
+    same_x, same_y = augment.mixup(KEY, x, y, 0.0)
+    assert same_x is x and same_y is y
+    with pytest.raises(ValueError, match="targets"):
+        augment.mixup(KEY, x, jnp.array([0, 1]), 0.1)
+
+
+def test_wrong_images_are_refused():
+    with pytest.raises(ValueError, match="uint8"):
+        augment.eval_view(jnp.zeros((1, 8, 8, 3)), 8)
+    with pytest.raises(ValueError, match="crop of 24"):
+        view(images(1, 20), jnp.arange(1))
