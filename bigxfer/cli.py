@@ -17,6 +17,13 @@ from bigxfer import config
 CPU_FLAGS = "--xla_cpu_use_fusion_emitters=false"
 TRIED_JAXLIB = ((0, 7), (0, 10))
 
+BANNER = """
+  ====================================================================
+  SYNTHETIC: no --config.data.root, so this runs on the phantom, small
+  drawings of radiographs. Its numbers say nothing of real images.
+  ====================================================================
+"""
+
 Main = Callable[[config.Run, set[str], str], object]
 
 
@@ -42,7 +49,7 @@ def run(main: Main) -> None:
         if values is None:
             raise app.UsageError("--config FILE is missing; see configs/")
         given = set(config_flags.get_override_values(flags.FLAGS["config"]))
-        given |= set(re.findall(r"(?:^|,)(\w+)", values.arg))
+        given |= config.arg_keys(values.arg)
         logging.set_verbosity(logging.INFO)
         try:
             main(values, given, flags.FLAGS.workdir)

@@ -1,0 +1,243 @@
+"""The only training loop: a pure step, and `fit`, which repeats it.
+
+Pre-training and transfer are the same `fit` with another init and other data.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from bigxfer import losses, sharding
+from bigxfer.checkpoint import Checkpoints
+from bigxfer.config import Run
+from bigxfer.data import augment
+from bigxfer.data.loader import Loader, prefetch
+from bigxfer.log import Log, Progress
+from bigxfer.models import Model
+from bigxfer.optim import Plan
+from bigxfer.tree import Tree
+
+MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """All that changes in training; what a checkpoint holds."""
+
+    step: jax.Array  # int32 [], steps done
+    params: Tree
+    stats: Tree  # batch statistics; {} where the model has none
+    opt: Any  # of optax
+
+
+Step = Callable[[State, dict], tuple[State, dict]]
+
+
+def variables(state: State) -> Tree:
+    """What Model.apply takes."""
+    stats = {"batch_stats": state.stats} if state.stats else {}
+    return {"params": state.params, **stats}
+
+
+def make_step(
+    model: Model,
+    tx: optax.GradientTransformation,
+    rate: Callable,
+    plan: Plan,
+    run: Run,
+    classes: int,
+    multilabel: bool,
+    micro_batch: int,
+) -> Step:
+    """step(state, batch) -> (state, {"loss", "lr", "grad_norm"}), pure.
+
+    batch is the loader's: images uint8 [b, S, S, C], labels, mask, position. The
+    loss is the mean over known labels of the whole batch, so that micro-batches,
+    devices and processes only change the order of a sum.
+    """
+    loss_of = losses.sigmoid if multilabel else losses.softmax
+    parts = run.optim.batch // micro_batch
+
+    def loss_fn(params: Tree, stats: Tree, images: Any, part: dict, key: Any):
+        inputs = {"params": params, **({"batch_stats": stats} if stats else {})}
+        logits, out = model.apply(inputs, images, train=True, rngs={"dropout": key})
+        total, count = loss_of(logits, part["targets"], part["mask"])
+        return total, (count, out.get("batch_stats", stats))
+
+    def view(part: dict, key: Any, lam: Any) -> jax.Array:
+        images = augment.train_view(key, part["images"], part["position"], run.data)
+        if lam is None:
+            return images
+        other = augment.train_view(key, part["images2"], part["position2"], run.data)
+        return lam * images + (1 - lam) * other
+
+    def step(state: State, batch: dict) -> tuple[State, dict]:
+        key = jax.random.fold_in(jax.random.key(run.seed), state.step)
+        key_view, key_mix, key_drop = jax.random.split(key, 3)
+        labels = batch["labels"]
+        targets = labels if multilabel else jax.nn.one_hot(labels, classes)
+        batch = {**batch, "targets": targets}
+        del batch["labels"], batch["index"]
+        lam = None
+        if plan.mixup:
+            lam = jax.random.beta(key_mix, plan.mixup, plan.mixup)
+            batch["targets"] = lam * targets + (1 - lam) * targets[::-1]
+            batch["images2"] = batch["images"][::-1]
+            batch["position2"] = batch["position"][::-1]
+
+        def one(carry: tuple, xs: tuple) -> tuple:
+            grads, total, count, stats = carry
+            number, part = xs
+            key = jax.random.fold_in(key_drop, number)
+            images = view(part, key_view, lam)
+            grad = jax.value_and_grad(loss_fn, has_aux=True)
+            (t, (c, stats)), g = grad(state.params, stats, images, part, key)
+            return (jax.tree.map(jnp.add, grads, g), total + t, count + c, stats), None
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        carry = (zeros, jnp.float32(0), jnp.float32(0), state.stats)
+        if parts == 1:
+            carry, _ = one(carry, (0, batch))
+        else:
+            # Every micro-batch takes its share from every device's part.
+            split = jax.tree.map(
+                lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
+            )
+            carry, _ = jax.lax.scan(one, carry, (jnp.arange(parts), split))
+        grads, total, count, stats = carry
+        count = jnp.maximum(count, 1)  # a batch in which no label is known
+        grads = jax.tree.map(lambda g: g / count, grads)
+        updates, opt = tx.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": total / count,
+            "lr": rate(state.step),
+            "grad_norm": optax.tree.norm(grads),
+        }
+        return State(state.step + 1, params, stats, opt), metrics
+
+    return step
+
+
+@dataclass
+class Clock:
+    """Seconds of this run over all its processes' lives, compile time left out."""
+
+    train: float = 0.0
+    waiting: float = 0.0  # of these, for data
+
+
+def fit(
+    run: Run,
+    plan: Plan,
+    state: State,
+    step: Step,
+    loader: Loader,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    log: Log,
+    validate: Callable[[State], dict[str, float]],
+) -> tuple[State, Clock]:
+    """Runs `step` until plan.steps, from the latest checkpoint if there is one.
+
+    Returns the last state or, where eval.select names a metric, the best one.
+    Raises FloatingPointError, with the step, when the loss stops being finite.
+    """
+    state, clock, best = restore(state, checkpoints, log)
+    start = int(state.step)
+    watch = Watch(log, Progress(log, start, plan.steps, run.optim.batch))
+    most = MOST_STEPS_BETWEEN_CHECKPOINTS
+    save_every = max(1, min(plan.steps // run.checkpoints, most))
+    batches = prefetch(loader, start, plan.steps)
+    began = time.monotonic()
+    for number, batch in enumerate(batches, start + 1):
+        state, metrics = step(state, sharding.to_global(mesh, batch))
+        watch.add(number, metrics)
+        last = number == plan.steps
+        saves = number % save_every == 0 or last
+        judges = bool(run.eval.every) and number % run.eval.every == 0
+        judges = judges or (last and bool(run.eval.select))
+        if not (saves or judges or number % run.log.every == 0):
+            continue
+        watch.flush(checkpoints)
+        clock.train += time.monotonic() - began
+        if judges:
+            scores = validate(state)
+            log.scalars(number, {f"valid/{k}": v for k, v in scores.items()})
+            if run.eval.select and better(run.eval.select, scores, best):
+                best = {"step": number, **scores}
+        if saves or best.get("step") == number:
+            clock_now = {"train": clock.train, "waiting": clock.waiting}
+            checkpoints.save(number, state, {"best": best, "clock": clock_now})
+            if best.get("step") == number:
+                checkpoints.mark_best(number)
+        began = time.monotonic()
+    clock.waiting += getattr(batches, "waited", 0.0)
+    checkpoints.wait()
+    if best:
+        log.say(f"best {run.eval.select} at step {best['step']}")
+        state, _ = checkpoints.restore(best["step"], state)
+    return state, clock
+
+
+def restore(
+    state: State, checkpoints: Checkpoints, log: Log
+) -> tuple[State, Clock, dict]:
+    """The state, clock and best scores of the latest checkpoint, or the given."""
+    latest = checkpoints.latest()
+    if latest is None:
+        log.rewind(0)
+        return state, Clock(), {}
+    state, extra = checkpoints.restore(latest, state)
+    log.rewind(latest)
+    log.say(f"resumed from step {latest}")
+    return state, Clock(**extra["clock"]), extra["best"]
+
+
+def better(name: str, scores: dict[str, float], best: dict) -> bool:
+    """Whether scores[name] beats the best so far; ties keep the earlier step."""
+    if name not in scores or math.isnan(scores[name]):
+        raise ValueError(
+            f"config.eval.select={name!r} cannot be computed on the validation"
+            f" split; these can: {[k for k, v in scores.items() if not math.isnan(v)]}"
+        )
+    sign = -1 if name in ("loss", "brier", "ece") else 1
+    return not best or sign * scores[name] > sign * best[name]
+
+
+class Watch:
+    """Fetches metrics late, so that the device never waits for the host."""
+
+    def __init__(self, log: Log, progress: Progress) -> None:
+        self.log, self.progress = log, progress
+        self.pending: list[tuple[int, dict]] = []
+
+    def add(self, step: int, metrics: dict) -> None:
+        self.pending.append((step, metrics))
+
+    def flush(self, checkpoints: Checkpoints) -> None:
+        """Logs what is due; FloatingPointError at the first that is not finite."""
+        for step, values in jax.device_get(self.pending):
+            values = {name: float(np.asarray(v)) for name, v in values.items()}
+            if step % self.log.every == 0 or not math.isfinite(values["loss"]):
+                self.log.scalars(step, values)
+            if not (math.isfinite(values["loss"] + values["grad_norm"])):
+                checkpoints.wait()
+                kept = checkpoints.latest()
+                raise FloatingPointError(
+                    f"the loss is {values['loss']} and the gradient's norm"
+                    f" {values['grad_norm']} at step {step}. The last good checkpoint"
+                    f" is {f'step {kept}' if kept is not None else 'none'}; lower"
+                    " config.optim.lr or warm up for longer."
+                )
+            self.progress.update(step, values["loss"])
+        self.pending.clear()

@@ -1,0 +1,32 @@
+"""Pre-trains an upstream model: one config file in, one run folder out.
+
+  python -m bigxfer.train --config configs/upstream_chexpert.py
+  python -m bigxfer.train --config configs/upstream_nih.py:model=R26x0.5,res=64 \\
+      --config.data.root=FOLDER --config.optim.lr=0.01 --workdir DIR
+
+Without --config.data.root it runs on synthetic drawings (the phantom), small.
+The run folder holds config.json, metrics.jsonl, params.npz, predictions.npz and,
+last, result.json. The same command again resumes a run that was killed.
+"""
+
+from pathlib import Path
+
+from bigxfer import cli, config
+
+
+def main(run: config.Run, given: set[str], workdir: str) -> None:
+    """Resolves the config, then runs it."""
+    if not run.data.root:
+        print(cli.BANNER)
+        run = config.standin(run, given)
+    run = config.resolve(run)
+
+    from bigxfer import job  # imports jax: --help should not wait for it
+
+    folder = Path(workdir or f"runs/{config.digest(run)}")
+    job.start_processes()
+    job.report(job.execute(run, folder), folder)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,61 @@
+"""Transfers an upstream model to a target data set (BiT-HyperRule by default).
+
+  python -m bigxfer.transfer --config configs/covidx_hyperrule.py
+  python -m bigxfer.transfer --config configs/covidx_hyperrule.py:model=R26x0.5,res=64 \\
+      --config.data.root=FOLDER --config.init.checkpoint=RUN_OR_NPZ \\
+      --config.data.shots=5 --config.seed=1
+
+Parameters start from --config.init.checkpoint, a run folder or an npz (BiT's or
+timm's), with a new zero head; without it from the finished run of the config's own
+upstream under runs/. --config.init.kind=random trains from scratch.
+"""
+
+from pathlib import Path
+
+from bigxfer import cli, config
+
+
+def main(run: config.Run, given: set[str], workdir: str) -> None:
+    """Finds where the parameters come from, then runs the transfer."""
+    synthetic = not run.data.root
+    if synthetic:
+        print(cli.BANNER)
+        run = config.standin(run, given)
+    run = config.resolve(run)
+
+    from bigxfer import job  # imports jax: --help should not wait for it
+
+    job.start_processes()
+    if run.init.kind == "pretrained":
+        run.init.checkpoint, run.init.digest = upstream(run, given, synthetic)
+    folder = Path(workdir or f"runs/{config.digest(run)}")
+    job.report(job.execute(run, folder), folder)
+
+
+def upstream(run: config.Run, given: set[str], synthetic: bool) -> tuple[str, str]:
+    """(npz of the upstream's parameters, its digest); trains a phantom upstream."""
+    from bigxfer import job
+
+    if run.init.checkpoint:
+        return job.find_parameters(Path(run.init.checkpoint))
+    name = run.init.upstream
+    source = config.load(name)
+    if synthetic:
+        source = config.standin(source, given | config.arg_keys(source.arg))
+    source = config.resolve(source)
+    folder = Path("runs") / config.digest(source)
+    if not (folder / "result.json").exists():
+        if not synthetic:
+            raise ValueError(
+                f"no finished upstream run at {folder}. Make it with\n  python -m"
+                f" bigxfer.train --config {name} --config.data.root=FOLDER\nor name"
+                " parameters with --config.init.checkpoint=RUN_OR_NPZ, or train from"
+                " scratch with --config.init.kind=random"
+            )
+        print(f"training the upstream {name} on the phantom first, in {folder}")
+        job.execute(source, folder)
+    return job.find_parameters(folder)
+
+
+if __name__ == "__main__":
+    cli.run(main)
