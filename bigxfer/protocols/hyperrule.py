@@ -1,0 +1,66 @@
+"""The BiT-HyperRule: a fine-tuning recipe from the size of the training set.
+
+BiT is Kolesnikov et al., "Big Transfer (BiT)", arXiv 1912.11370; its rule stands in
+section 3.3 (variant `paper`). The published code, google-research/big_transfer at
+140de6e, bit_hyperrule.py, differs from it in the small schedule and in the
+resolution (variant `code`).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HyperRule:
+    steps: int  # at `batch` images each; BiT does not rescale them with the batch
+    warmup_steps: int  # linear from 0
+    boundaries: tuple[int, ...]  # steps; the rate falls x0.1 at each
+    mixup: float  # alpha of the Beta distribution; 0 is off
+    resize: int  # side of the square image, pixels
+    crop: int  # side of the random crop, pixels
+    lr: float = 0.003  # at `batch`: 1912.11370 section 3.3; bit_hyperrule.py get_lr
+    batch: int = 512  # 1912.11370 section 3.3; bit_common.py --batch
+    momentum: float = 0.9  # no weight decay: 1912.11370 section 3.3
+
+
+def rule(
+    examples: int, image_area: int, variant: str = "code", big: bool = False
+) -> HyperRule:
+    """The recipe for `examples` labelled training images of `image_area` pixels.
+
+    - Sizes: small below 20,000 examples, medium below 500,000, large from there
+      (1912.11370 section 3.3; get_schedule). 500, 10,000 and 20,000 steps.
+    - Boundaries: `paper` 30%, 60%, 90% of the run. `code` the same, but the small
+      schedule is [100, 200, 300, 400, 500]: 200, 300, 400 (get_schedule).
+    - Warm-up: 100 steps (small) or 500: the first number of get_schedule. The paper
+      states none, so `paper` takes these too.
+    - Mixup: 0.1 for medium and large, none for small (both; get_mixup).
+    - Pixels: below 96 x 96 resize 160, crop 128 (both). From there `code` 512 and
+      480 for every model (get_resolution); `paper` 448 and 384, and 512 and 480 for
+      R152x4 (`big`; its footnote on the largest model).
+
+    `image_area` is that of the images as the data set holds them. `big` changes
+    nothing in `code`. Raises ValueError for counts below 1 and unknown variants.
+    """
+    if examples < 1 or image_area < 1:
+        raise ValueError(
+            f"the HyperRule needs examples and an image area of at least 1, "
+            f"not {examples} and {image_area}"
+        )
+    if variant not in ("code", "paper"):
+        raise ValueError(f"HyperRule variant {variant!r}; it may be code or paper")
+    if examples < 20_000:
+        steps, warmup, mixup = 500, 100, 0.0
+    elif examples < 500_000:
+        steps, warmup, mixup = 10_000, 500, 0.1
+    else:
+        steps, warmup, mixup = 20_000, 500, 0.1
+    boundaries = (steps * 3 // 10, steps * 6 // 10, steps * 9 // 10)
+    if variant == "code" and steps == 500:
+        boundaries = (200, 300, 400)
+    if image_area < 96 * 96:
+        resize, crop = 160, 128
+    elif variant == "code" or big:
+        resize, crop = 512, 480
+    else:
+        resize, crop = 448, 384
+    return HyperRule(steps, warmup, boundaries, mixup, resize, crop)
