@@ -1,0 +1,290 @@
+"""Checkpoints that survive kill -9, another number of devices, and bad disks.
+
+The only file that imports orbax. A step lies in FOLDER/STEP/: orbax's files in
+`state/` and our `record`, written last. Orbax renames `state` into place when all of
+it is written; the record holds the sha256 of every file and seals itself, because
+orbax restores a flipped bit in silence. A step is complete exactly when its record
+exists; anything else is left over from a killed run and is ignored.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+KEEP = 2  # the latest: one more than needed, in case the last is damaged
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says which and what to do."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder that all its processes share.
+
+    `digest` is the run's: checkpoints of another are refused. All processes call
+    every method in the same order. Process 0 alone writes records and deletes.
+    """
+
+    def __init__(self, folder: Path | str, digest: str):
+        self.folder = Path(folder).absolute()
+        self.digest = digest
+        self.orbax = ocp.StandardCheckpointer()
+        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.pending: list[Future] = []
+
+    def save(self, step: int, tree: Any, extra: dict[str, Any]) -> None:
+        """Starts to save a tree of arrays and a dict that json can hold.
+
+        Returns when the arrays are copied, so that their buffers may be donated; the
+        writing goes on in the background. Waits for the save before it, and raises
+        what went wrong there. Latest, marked best, and this one are kept.
+        """
+        self.wait()
+        flat = _flatten(tree)
+        record = {
+            "step": step,
+            "digest": self.digest,
+            "extra": extra,
+            "leaves": {name: _form(leaf) for name, leaf in flat.items()},
+        }
+        text = json.dumps(record)  # now: the caller may change `extra` afterwards
+        path = self.folder / str(step)
+        if jax.process_index() == 0:
+            self._clean()
+            _remove(path)
+            path.mkdir(parents=True)
+        _barrier("checkpoint-folder")
+        self.orbax.save(path / "state", flat)
+        self.pending = [self.thread.submit(self._finish, step, json.loads(text))]
+
+    def _finish(self, step: int, record: dict[str, Any]) -> None:
+        """In the background: seals the step once orbax has written it."""
+        self.orbax.wait_until_finished()
+        if jax.process_index() == 0:
+            path = self.folder / str(step)
+            record["sums"] = _sums(path / "state")
+            _write_sealed(path / "record", record)
+            self._prune()
+
+    def _clean(self) -> None:
+        """Removes what killed runs left: steps without a record."""
+        complete = self.steps()
+        for path in self._folders():
+            if int(path.name) not in complete:
+                _remove(path)
+
+    def _prune(self) -> None:
+        keep = set(self.steps()[-KEEP:]) | {self.best()}
+        for step in self.steps():
+            if step not in keep:
+                _remove(self.folder / str(step))
+
+    def wait(self) -> None:
+        """Until the save under way is complete; raises what went wrong in it."""
+        pending, self.pending = self.pending, []
+        for future in pending:
+            future.result()
+        if pending:
+            _barrier("checkpoint-written")
+
+    def mark_best(self, step: int) -> None:
+        """Keeps this step, saved or being saved, until another is marked.
+
+        In the background, after the save under way; `wait` raises CheckpointError if
+        there is no such step. A run killed between the two has the step but not the
+        mark, so mark it again on resuming: twice does no harm.
+        """
+        self.pending.append(self.thread.submit(self._mark, step))
+
+    def _mark(self, step: int) -> None:
+        if jax.process_index() == 0:
+            if step not in self.steps():
+                raise CheckpointError(f"no checkpoint of step {step} in {self.folder}")
+            _write_sealed(self.folder / "best", {"step": step})
+            self._prune()
+
+    def best(self) -> int | None:
+        """The marked step; None if there is none, or it was deleted."""
+        path = self.folder / "best"
+        if not path.exists():
+            return None
+        try:
+            step = _read_sealed(path)["step"]
+        except Damaged as error:
+            raise CheckpointError(f"damaged checkpoint: {error}; delete it") from error
+        return step if step in self.steps() else None
+
+    def steps(self) -> list[int]:
+        """The complete steps, ascending."""
+        found = [int(p.name) for p in self._folders() if (p / "record").is_file()]
+        return sorted(found)
+
+    def latest(self) -> int | None:
+        """The last complete step; None if there is none."""
+        return max(self.steps(), default=None)
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """(tree, extra) of a step, the tree in the form of `like`.
+
+        `like` holds arrays or ShapeDtypeStructs; each leaf comes back, to the bit, with
+        the sharding that its twin in `like` has (none: on the first device), whatever
+        devices it was saved from. Raises CheckpointError for a missing or a damaged
+        step, one of another run, and leaves that do not fit, listed.
+        """
+        self.wait()
+        path = self.folder / str(step)
+        record = self._verified(step)
+        wanted = _flatten(like)
+        _compare(path, record["leaves"], {n: _form(v) for n, v in wanted.items()})
+        target = {name: _struct(leaf) for name, leaf in wanted.items()}
+        flat = self.orbax.restore(path / "state", target)
+        leaves = [flat[name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), record["extra"]
+
+    def _verified(self, step: int) -> dict[str, Any]:
+        """The record of a step whose files all have their sums.
+
+        Process 0 reads the files for all; the others learn whether they are sound.
+        """
+        path, problem, record = self.folder / str(step), None, {}
+        try:
+            if step not in self.steps():
+                raise CheckpointError(
+                    f"no complete checkpoint of step {step} in {self.folder}; "
+                    f"there are {self.steps()}"
+                )
+            record = _read_sealed(path / "record")
+            if record["digest"] != self.digest:
+                raise CheckpointError(
+                    f"{path} is of the run {record['digest']}, not of {self.digest}: "
+                    "give another workdir, or delete that folder"
+                )
+            if jax.process_index() == 0:
+                _check_sums(path / "state", record["sums"])
+        except Damaged as error:
+            before = [s for s in self.steps() if s < step]
+            then = f"resume from step {before[-1]}" if before else "start from step 0"
+            problem = CheckpointError(
+                f"damaged checkpoint {path}: {error}; delete it to {then}"
+            )
+        except CheckpointError as error:
+            problem = error
+        if jax.process_count() > 1:
+            sound = multihost_utils.process_allgather(np.array(problem is None))
+            if not problem and not np.all(sound):
+                problem = CheckpointError(f"{path} cannot be used: see process 0's log")
+        if problem:
+            raise problem
+        return record
+
+    def delete(self) -> None:
+        """Removes all of it: the run is finished."""
+        self.wait()
+        if jax.process_index() == 0:
+            for path in self._folders():
+                _remove(path)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        _barrier("checkpoint-deleted")
+
+    def _folders(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return [p for p in self.folder.iterdir() if re.fullmatch(r"\d+", p.name)]
+
+
+class Damaged(ValueError):
+    """What is wrong with a file: missing, or not as it was written."""
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    """{name: leaf} in the order of jax.tree.leaves."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    flat = {jax.tree_util.keystr(p, simple=True, separator="/"): v for p, v in paths}
+    if len(flat) != len(paths):
+        raise ValueError("two leaves of the tree have the same name")
+    return flat
+
+
+def _form(leaf: Any) -> list:
+    return [list(leaf.shape), str(leaf.dtype)]
+
+
+def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    place = getattr(leaf, "sharding", None) or first
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def _compare(path: Path, have: dict[str, list], want: dict[str, list]) -> None:
+    """Orbax fills what is missing from the target, and pads, in silence."""
+    lines = [f"  missing: {n} {want[n]}" for n in want if n not in have]
+    lines += [f"  extra: {n} {have[n]}" for n in have if n not in want]
+    lines += [
+        f"  form: {n} is {have[n]}, the run wants {want[n]}"
+        for n in want
+        if n in have and have[n] != want[n]
+    ]
+    if lines:
+        more = [f"  ... and {len(lines) - 30} more"] if len(lines) > 30 else []
+        text = "\n".join(lines[:30] + more)
+        raise CheckpointError(f"{path} does not fit this run:\n{text}")
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """{relative path: sha256} of every file."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    with ThreadPoolExecutor(4) as pool:
+        return dict(
+            zip(
+                [p.relative_to(folder).as_posix() for p in files], pool.map(_sum, files)
+            )
+        )
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_sums(folder: Path, want: dict[str, str]) -> None:
+    have = _sums(folder)
+    for name, value in want.items():
+        if name not in have:
+            raise Damaged(f"{folder / name} is missing")
+        if have[name] != value:
+            raise Damaged(f"{folder / name} is not as it was written (sha256)")
+
+
+def _write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """json below its own sha256, atomically."""
+    text = json.dumps(value)
+    part = path.with_name(path.name + ".part")
+    part.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    part.replace(path)
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    head, _, body = path.read_bytes().partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != head:
+        raise Damaged(f"{path} is not as it was written (sha256)")
+    return json.loads(body)
+
+
+def _remove(path: Path) -> None:
+    """The record first: a half-removed step must not look complete."""
+    (path / "record").unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
