@@ -4,12 +4,9 @@ train.py and transfer.py differ in where the parameters start; the rest of their
 story is told here once.
 """
 
-import json
 import os
-import subprocess
 import time
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigxfer import checkpoint, config, evaluate, loop, metrics, models, optim, sharding
+from bigxfer import (
+    checkpoint,
+    config,
+    evaluate,
+    folders,
+    loop,
+    metrics,
+    models,
+    optim,
+    sharding,
+)
 from bigxfer import tree as trees
 from bigxfer.config import Run
 from bigxfer.data import dataset
 from bigxfer.data.dataset import Dataset
 from bigxfer.log import Log
 from bigxfer.protocols import init
-
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
 def execute(run: Run, folder: Path) -> dict:
@@ -35,7 +40,7 @@ def execute(run: Run, folder: Path) -> dict:
     where the folder holds another config's run or other data.
     """
     digest = config.digest(run)
-    if done := finished(folder, digest):
+    if done := folders.finished(folder, digest):
         return done
     started = time.monotonic()
     mesh = sharding.make(run.mesh.fsdp)
@@ -54,7 +59,7 @@ def execute(run: Run, folder: Path) -> dict:
     )
     about = provenance(run, digest, plan, data)
     if primary:
-        write_config(folder, about)
+        folders.write_config(folder, about)
 
     model = models.build(run.model, len(kinds.classes))
     state, placement, tx, rate = start(run, plan, model, mesh)
@@ -103,25 +108,10 @@ def execute(run: Run, folder: Path) -> dict:
         if run.keep == "all" or run.keep == run.kind:
             flat = {**params["params"], "batch_stats": params["batch_stats"]}
             trees.save_npz(folder / "params.npz", flat)
-        write_json(folder / "result.json", result)
+        folders.write_json(folder / "result.json", result)
     sharding.barrier()
     saved.delete()
     return result
-
-
-def finished(folder: Path, digest: str) -> dict | None:
-    """The result of the run in this folder, None if there is none yet."""
-    for name in ("result.json", "config.json"):
-        if (folder / name).exists():
-            found = json.loads((folder / name).read_text())
-            if found["digest"] != digest:
-                raise ValueError(
-                    f"{folder} holds another config's run ({found['digest']}, not"
-                    f" {digest}); take another --workdir, or move that run away"
-                )
-            if name == "result.json":
-                return found
-    return None
 
 
 def start(run: Run, plan: optim.Plan, model: models.Model, mesh: Any) -> tuple:
@@ -130,26 +120,27 @@ def start(run: Run, plan: optim.Plan, model: models.Model, mesh: Any) -> tuple:
     The state is made on its shards: no device ever holds it whole.
     """
     shape = (1, run.data.crop, run.data.crop, 3)
-    key = jax.random.key(run.seed)
     rate = optim.schedule(plan)
-    abstract = jax.eval_shape(lambda: model.init(key, shape))["params"]
-    labels = trees.label(abstract, {".*": "train"})
+    key = jax.random.key(run.seed)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
+    labels = trees.label(variables["params"], {".*": "train"})
     tx = optim.optimizer(run.optim, rate, labels, model.head)
 
-    def new(variables: dict) -> loop.State:
+    def state(seed: jax.Array, variables: dict) -> loop.State:
         params, stats = variables["params"], variables.get("batch_stats", {})
-        return loop.State(jnp.int32(0), params, stats, tx.init(params))
+        return loop.State(jnp.int32(0), seed, params, stats, tx.init(params))
 
+    def scratch(seed: jax.Array) -> loop.State:
+        return state(seed, model.init(jax.random.key(seed), shape))
+
+    seed = jnp.int32(run.seed)
+    placement = sharding.place_state(mesh, jax.eval_shape(scratch, seed))
     if run.init.kind == "random":
-
-        def make() -> loop.State:
-            return new(model.init(key, shape))
-
-        placement = sharding.place_state(mesh, jax.eval_shape(make))
-        return jax.jit(make, out_shardings=placement)(), placement, tx, rate
-    variables = init.start(run.init, model, key, shape)
-    placement = sharding.place_state(mesh, jax.eval_shape(new, variables))
-    return jax.jit(new, out_shardings=placement)(variables), placement, tx, rate
+        made = jax.jit(scratch, out_shardings=placement)(seed)
+    else:
+        variables = init.start(run.init, model, key, shape)
+        made = jax.jit(state, out_shardings=placement)(seed, variables)
+    return made, placement, tx, rate
 
 
 def compile_step(
@@ -222,52 +213,38 @@ def judge(
 
 
 def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
-    """What config.json holds besides the config."""
+    """What config.json holds."""
     return {
         "digest": digest,
         "config": config.to_dict(run),
-        "commit": commit(),
+        "commit": folders.commit(),
         "manifest_hash": data.manifest.hash(),
         "classes": data.manifest.classes,
         "synthetic": data.manifest.synthetic,
         "plan": vars(plan),
         "data": data.report,
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": folders.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
     }
 
 
-def commit() -> str:
-    """The commit of this source tree, "-dirty" where it was changed since."""
-    here = Path(__file__).parent
-
-    def git(*args: str) -> str:
-        call = ["git", "-C", str(here), *args]
-        done = subprocess.run(call, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    changed = "-dirty" if git("status", "--porcelain", "--", ".") else ""
-    return git("rev-parse", "HEAD") + changed or "unknown"
+def start_processes() -> None:
+    """Joins the processes of one run where the environment says that there are any."""
+    if (found := sharding.arguments(os.environ)) is not None:
+        sharding.start(**found)
 
 
-def write_config(folder: Path, about: dict) -> None:
-    """Writes config.json, or checks that the one there was made of this data."""
-    path = folder / "config.json"
-    if path.exists():
-        before = json.loads(path.read_text())["manifest_hash"]
-        if before != about["manifest_hash"]:
-            raise ValueError(
-                f"{folder} was begun with other data (manifest {before[:12]}, now"
-                f" {about['manifest_hash'][:12]}); resume with the same data, or take"
-                " another --workdir"
-            )
-    write_json(path, about)
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Atomically; NaN is an error, since JSON has none."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    part.replace(path)
+def report(result: dict, folder: Path) -> None:
+    """Prints what a run found, with its intervals, and where it lies."""
+    if jax.process_index():
+        return
+    mark = "SYNTHETIC " if result["synthetic"] else ""
+    print(f"\n{mark}test metrics with 95% intervals over patients")
+    for name, m in result["metrics"].items():
+        if m["value"] is None:
+            print(f"  {name:28} -      {m['reason']}")
+        else:
+            print(f"  {name:28} {m['value']:.3f}  [{m['low']:.3f}, {m['high']:.3f}]")
+    print(f"run folder: {folder}")

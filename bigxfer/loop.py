@@ -34,6 +34,7 @@ class State:
     """All that changes in training; what a checkpoint holds."""
 
     step: jax.Array  # int32 [], steps done
+    seed: jax.Array  # int32 []; here, so that runs of one shape share one program
     params: Tree
     stats: Tree  # batch statistics; {} where the model has none
     opt: Any  # of optax
@@ -81,7 +82,7 @@ def make_step(
         return lam * images + (1 - lam) * other
 
     def step(state: State, batch: dict) -> tuple[State, dict]:
-        key = jax.random.fold_in(jax.random.key(run.seed), state.step)
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         key_view, key_mix, key_drop = jax.random.split(key, 3)
         labels = batch["labels"]
         targets = labels if multilabel else jax.nn.one_hot(labels, classes)
@@ -123,7 +124,7 @@ def make_step(
             "lr": rate(state.step),
             "grad_norm": optax.tree.norm(grads),
         }
-        return State(state.step + 1, params, stats, opt), metrics
+        return State(state.step + 1, state.seed, params, stats, opt), metrics
 
     return step
 

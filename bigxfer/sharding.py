@@ -4,14 +4,15 @@ The only file that makes a mesh. Its axes are always Auto: jax.make_mesh has oth
 defaults in other versions.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+T = TypeVar("T")
 SMALL = 2**14  # elements; a smaller leaf costs more to gather than to copy
 
 
@@ -128,3 +129,16 @@ def to_host(values: Any) -> Any:
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
     return jax.tree.map(fetch, values)
+
+
+def barrier(name: str = "barrier") -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def in_turn(make: Callable[[], T]) -> T:
+    """make() by the first process, then by the others, who find its files made."""
+    made = make() if jax.process_index() == 0 else None
+    barrier("first made")
+    return make() if made is None else made

@@ -12,7 +12,7 @@ upstream under runs/. --config.init.kind=random trains from scratch.
 
 from pathlib import Path
 
-from bigxfer import cli, config
+from bigxfer import cli, config, folders
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
@@ -27,21 +27,21 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
 
     job.start_processes()
     if run.init.kind == "pretrained":
-        run.init.checkpoint, run.init.digest = upstream(run, given, synthetic)
+        run.init.checkpoint, run.init.digest = upstream(run, synthetic)
     folder = Path(workdir or f"runs/{config.digest(run)}")
     job.report(job.execute(run, folder), folder)
 
 
-def upstream(run: config.Run, given: set[str], synthetic: bool) -> tuple[str, str]:
+def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
     """(npz of the upstream's parameters, its digest); trains a phantom upstream."""
     from bigxfer import job
 
     if run.init.checkpoint:
-        return job.find_parameters(Path(run.init.checkpoint))
+        return folders.find_parameters(Path(run.init.checkpoint))
     name = run.init.upstream
     source = config.load(name)
     if synthetic:
-        source = config.standin(source, given | config.arg_keys(source.arg))
+        source = config.standin(source, config.arg_keys(run.arg) & {"model", "res"})
     source = config.resolve(source)
     folder = Path("runs") / config.digest(source)
     if not (folder / "result.json").exists():
@@ -54,7 +54,7 @@ def upstream(run: config.Run, given: set[str], synthetic: bool) -> tuple[str, st
             )
         print(f"training the upstream {name} on the phantom first, in {folder}")
         job.execute(source, folder)
-    return job.find_parameters(folder)
+    return folders.find_parameters(folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""The run folder: whose it is, when it is done, what made it.
+
+config.json comes first, result.json last and atomically: a run is done exactly
+when result.json exists.
+"""
+
+import hashlib
+import json
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+
+
+def finished(folder: Path, digest: str) -> dict | None:
+    """The result of the run in this folder, None if there is none yet."""
+    for name in ("result.json", "config.json"):
+        if (folder / name).exists():
+            found = json.loads((folder / name).read_text())
+            if found["digest"] != digest:
+                raise ValueError(
+                    f"{folder} holds another config's run ({found['digest']}, not"
+                    f" {digest}); take another --workdir, or move that run away"
+                )
+            if name == "result.json":
+                return found
+    return None
+
+
+def versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def commit() -> str:
+    """The commit of this source tree, "-dirty" where it was changed since."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        call = ["git", "-C", str(here), *args]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = "-dirty" if git("status", "--porcelain", "--", ".") else ""
+    return git("rev-parse", "HEAD") + changed or "unknown"
+
+
+def write_config(folder: Path, about: dict) -> None:
+    """Writes config.json, or checks that the one there was made of this data."""
+    path = folder / "config.json"
+    if path.exists():
+        before = json.loads(path.read_text())["manifest_hash"]
+        if before != about["manifest_hash"]:
+            raise ValueError(
+                f"{folder} was begun with other data (manifest {before[:12]}, now"
+                f" {about['manifest_hash'][:12]}); resume with the same data, or take"
+                " another --workdir"
+            )
+    write_json(path, about)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Atomically; NaN is an error, since JSON has none."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    part.replace(path)
+
+
+def find_parameters(path: Path) -> tuple[str, str]:
+    """(npz file, its digest) of a run folder or an npz; the file's own sha256 there.
+
+    Raises FileNotFoundError or ValueError that says what was looked for.
+    """
+    if path.is_dir():
+        file, about = path / "params.npz", path / "result.json"
+        if not about.exists():
+            raise ValueError(
+                f"{path} holds no finished run (no result.json); run its command again"
+                " to finish it"
+            )
+        if not file.exists():
+            raise ValueError(
+                f"{path} kept no params.npz; make it with --config.keep=all"
+            )
+        return str(file), json.loads(about.read_text())["digest"]
+    if not path.is_file():
+        raise FileNotFoundError(f"no run folder and no npz at {path}")
+    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
