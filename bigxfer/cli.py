@@ -10,7 +10,7 @@ from importlib import metadata
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from bigxfer import config
+from bigxfer import config, presets
 
 # Tuned on 2 CPU cores: 10 to 40% off a training step (benchmarks/NOTES.md). XLA
 # aborts on a flag that it does not know, so only where the flag was tried.
@@ -49,7 +49,7 @@ def run(main: Main) -> None:
         if values is None:
             raise app.UsageError("--config FILE is missing; see configs/")
         given = set(config_flags.get_override_values(flags.FLAGS["config"]))
-        given |= config.arg_keys(values.arg)
+        given |= presets.arg_keys(values.arg)
         logging.set_verbosity(logging.INFO)
         try:
             main(values, given, flags.FLAGS.workdir)

@@ -8,11 +8,9 @@ written to config.json. Nothing here imports jax: `--help` has to be quick.
 import dataclasses
 import difflib
 import hashlib
-import importlib.util
 import json
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 DEPTHS = {  # units in each stage; R26 is big_vision's, the others BiT's (1912.11370)
@@ -157,86 +155,11 @@ class ConfigError(ValueError):
     """A config that cannot be run; the message says what to change."""
 
 
-def bit(name: str, **kw: Any) -> Model:
-    """The Model of "R50x1", "R26x0.5" or, by its stages, "R2-2-2-2x0.25"."""
-    match = re.fullmatch(r"R(\d+(?:-\d+)*)x(\d+(?:\.\d+)?)", name)
-    if not match:
-        raise ConfigError(f"model {name!r} is not of the form R50x1 or R2-2-2-2x0.25")
-    depth, width = match.groups()
-    if "-" in depth:
-        blocks = tuple(int(n) for n in depth.split("-"))
-    elif int(depth) in DEPTHS:
-        blocks = DEPTHS[int(depth)]
-    else:
-        raise ConfigError(f"model {name!r}: the depths are {list(DEPTHS)}, or stages")
-    return Model(blocks=blocks, width=float(width), **kw)
-
-
-def parse_arg(arg: str, **defaults: Any) -> dict[str, Any]:
-    """ "model=R26x0.5,res=64" -> defaults with these values, typed as they are.
-
-    Raises ConfigError for an unknown key (and names its neighbours) and for a
-    value that does not convert.
-    """
-    values = dict(defaults)
-    for item in filter(None, arg.split(",")):
-        key, _, text = item.partition("=")
-        if key not in defaults:
-            raise ConfigError(f"unknown arg {key!r}{nearest(key, list(defaults))}")
-        kind = type(defaults[key])
-        try:
-            values[key] = (
-                text in ("", "1", "true", "True") if kind is bool else kind(text)
-            )
-        except ValueError:
-            raise ConfigError(f"arg {item!r}: {kind.__name__} expected") from None
-    return values
-
-
 def nearest(key: str, known: list[str]) -> str:
     """The end of a message about an unknown key."""
     close = difflib.get_close_matches(key.split(".")[-1], known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"{hint} (known: {', '.join(known)})"
-
-
-def set_res(data: Data, res: int) -> None:
-    """The arg res=R: resize to 5R/4, crop R."""
-    data.resize, data.crop = res * 5 // 4, res
-
-
-def set_recipe(run: Run, recipe: str) -> None:
-    """The published upstream recipes.
-
-    "bit": 1912.11370 section 3.3 (SGD, lr 0.03 at 256, batch 4096, weight decay 1e-4,
-    90 epochs, x0.1 at 30, 60, 80, warm-up of 5000 steps, Inception crop).
-    "predecessor": SLAMPAI/large-scale-pretraining-transfer configs/*.yaml at fe6232b
-    for its X-ray upstreams (SGD with AGC 0.01, nesterov, lr 0.01 at 256, 16 images on
-    each of 64 GPUs, 15 epochs of warm-up, the affine "cohen" augmentation).
-    """
-    o = run.optim
-    o.schedule, o.epochs, o.weight_decay = "step", 90.0, 1e-4
-    o.boundaries, o.lr_batch = (30 / 90, 60 / 90, 80 / 90), 256
-    if recipe == "bit":
-        o.lr, o.batch, o.warmup_steps = 0.03, 4096, 5000
-        run.data.augment = "inception"
-    elif recipe == "predecessor":
-        o.lr, o.batch, o.warmup_epochs = 0.01, 1024, 15.0
-        o.nesterov, o.agc = True, 0.01
-        run.data.augment = "affine"
-    else:
-        raise ConfigError(f"recipe {recipe!r}; there are bit and predecessor")
-
-
-def set_length(optim: Optim, batch: int, steps: int) -> None:
-    """The args batch= and steps=; 0 leaves the recipe's."""
-    optim.batch = batch or optim.batch
-    if steps:
-        optim.steps, optim.epochs = steps, 0.0
-        optim.warmup_steps, optim.warmup_epochs = (
-            min(optim.warmup_steps, steps // 10),
-            0.0,
-        )
 
 
 def flat(run: Any) -> dict[str, Any]:
@@ -276,50 +199,6 @@ def resolve(run: Run) -> Run:
     if run.eval.select and not d.valid:
         raise ConfigError("config.eval.select needs a validation split: data.valid > 0")
     return run
-
-
-def standin(run: Run, given: set[str]) -> Run:
-    """The run on synthetic drawings, at a size for two cores.
-
-    Changes only what the user did not set: `given` holds the dotted fields and
-    the arg keys that were on the command line.
-    """
-    run = from_dict(to_dict(run))
-    small = bit("R26x0.25", dtype=run.model.dtype, remat=run.model.remat)
-    images = 3000 if run.kind == "upstream" else 1000
-    if "data.phantom.images" not in given:
-        run.data.phantom.images = images
-    if not {"model", "model.blocks", "model.width"} & given:
-        run.model = small
-    if not {"res", "data.resize", "data.crop"} & given:
-        set_res(run.data, 64)
-    if "data.phantom.pixels" not in given:
-        run.data.phantom.pixels = run.data.resize
-    if not {"batch", "optim.batch"} & given:
-        run.optim.batch = 64
-    if not {"steps", "optim.steps", "optim.epochs"} & given:
-        run.optim.steps, run.optim.epochs = 300, 0.0
-        run.optim.warmup_steps = min(run.optim.warmup_steps, 30)
-    return run
-
-
-def load(name: str) -> Run:
-    """The Run of "FILE.py:arg", the file looked up here and beside this package."""
-    path, _, arg = name.partition(":")
-    here = Path(__file__).resolve().parents[1]
-    found = next((p for p in (Path(path), here / path) if p.is_file()), None)
-    if found is None:
-        raise ConfigError(f"no config file {path}, nor {here / path}")
-    spec = importlib.util.spec_from_file_location(found.stem, found)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(arg)
-
-
-def arg_keys(arg: str) -> set[str]:
-    """The keys of an arg string: {"model", "res"} of "model=R50x1,res=64"."""
-    return {item.partition("=")[0] for item in arg.split(",") if item}
 
 
 def to_dict(run: Run) -> dict[str, Any]:

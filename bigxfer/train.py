@@ -11,14 +11,14 @@ last, result.json. The same command again resumes a run that was killed.
 
 from pathlib import Path
 
-from bigxfer import cli, config
+from bigxfer import cli, config, presets
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
     """Resolves the config, then runs it."""
     if not run.data.root:
         print(cli.BANNER)
-        run = config.standin(run, given)
+        run = run if "phantom" in given else presets.standin(run, given)
     run = config.resolve(run)
 
     from bigxfer import job  # imports jax: --help should not wait for it

@@ -12,7 +12,7 @@ upstream under runs/. --config.init.kind=random trains from scratch.
 
 from pathlib import Path
 
-from bigxfer import cli, config, folders
+from bigxfer import cli, config, folders, presets
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
@@ -20,7 +20,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     synthetic = not run.data.root
     if synthetic:
         print(cli.BANNER)
-        run = config.standin(run, given)
+        run = run if "phantom" in given else presets.standin(run, given)
     run = config.resolve(run)
 
     from bigxfer import job  # imports jax: --help should not wait for it
@@ -39,9 +39,9 @@ def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
     if run.init.checkpoint:
         return folders.find_parameters(Path(run.init.checkpoint))
     name = run.init.upstream
-    source = config.load(name)
+    source = presets.load(name)
     if synthetic:
-        source = config.standin(source, config.arg_keys(run.arg) & {"model", "res"})
+        source = presets.standin(source, presets.arg_keys(run.arg) & {"model", "res"})
     source = config.resolve(source)
     folder = Path("runs") / config.digest(source)
     if not (folder / "result.json").exists():

@@ -9,14 +9,23 @@ Expect a macro AUROC of about 0.75 to 0.80 at R50x1; not run by us on the real s
 Costs about 223k images x 90 epochs x 24.5 GFLOP = 0.5 EFLOP at R50x1, 224 px.
 """
 
-from bigxfer import config
+from bigxfer import config, presets
 
 
 def get_config(arg: str = "") -> config.Run:
-    a = config.parse_arg(arg, model="R50x1", res=224, batch=0, steps=0, recipe="bit")
-    run = config.Run(kind="upstream", arg=arg, model=config.bit(a["model"]))
+    defaults = {
+        "model": "R50x1",
+        "res": 224,
+        "batch": 0,
+        "steps": 0,
+        "recipe": "bit",
+        "phantom": 0,
+    }
+    a = presets.parse_arg(arg, **defaults)
+    run = config.Run(kind="upstream", arg=arg, model=presets.bit(a["model"]))
     run.data.reader = "chexpert"
-    config.set_res(run.data, a["res"])
-    config.set_recipe(run, a["recipe"])
-    config.set_length(run.optim, a["batch"], a["steps"])
+    presets.set_res(run.data, a["res"])
+    presets.set_recipe(run, a["recipe"])
+    presets.set_length(run.optim, a["batch"], a["steps"])
+    presets.set_phantom(run.data, a["phantom"])
     return run
