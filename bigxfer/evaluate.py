@@ -45,9 +45,8 @@ def make_predict(model: Model, run: Run, mesh: Mesh) -> Predict:
     return predict
 
 
-def save(path: Path, manifest: Manifest, rows: np.ndarray, logits: np.ndarray) -> None:
+def save(path: Path, part: Manifest, logits: np.ndarray) -> None:
     """Writes predictions.npz: ids, patients, sources, views, labels, logits, classes."""
-    part = manifest.select(rows)
     tree.save_npz(
         path,
         {

@@ -6,13 +6,14 @@ story is told here once.
 
 import os
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
 from bigxfer import (
     checkpoint,
@@ -24,13 +25,34 @@ from bigxfer import (
     models,
     optim,
     sharding,
+    tree,
 )
-from bigxfer import tree as trees
 from bigxfer.config import Run
 from bigxfer.data import dataset
 from bigxfer.data.dataset import Dataset
+from bigxfer.data.loader import Loader
 from bigxfer.log import Log
-from bigxfer.protocols import init
+from bigxfer.protocols import hyperrule, init
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every part of a run needs to know."""
+
+    run: Run
+    digest: str
+    folder: Path
+    data: Dataset
+    plan: optim.Plan
+    model: models.Model
+    mesh: Mesh
+    log: Log
+
+    def loader(self, split: str) -> Loader:
+        """This process's share of a split, in batches of optim.batch."""
+        here, of = jax.process_index(), jax.process_count()
+        batch, seed = self.run.optim.batch, self.run.seed
+        return self.data.loader(split, batch, seed, here, of)
 
 
 def execute(run: Run, folder: Path) -> dict:
@@ -42,88 +64,69 @@ def execute(run: Run, folder: Path) -> dict:
     digest = config.digest(run)
     if done := folders.finished(folder, digest):
         return done
-    started = time.monotonic()
     mesh = sharding.make(run.mesh.fsdp)
     primary = jax.process_index() == 0
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, run.log, primary)
 
     data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say))
-    kinds = data.manifest
     train = len(data.rows["train"])
-    plan = optim.plan(run.optim, train, run.data.resize**2)
-    log.say(
-        f"{kinds.name}: {train} training images of {len(kinds.classes)} classes,"
-        f" {len(data.rows['valid'])} validation, {len(data.rows['test'])} test;"
-        f" {plan}"
-    )
+    plan = optim.plan(run.optim, train, rule(run, train))
+    log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
     about = provenance(run, digest, plan, data)
     if primary:
         folders.write_config(folder, about)
 
-    model = models.build(run.model, len(kinds.classes))
-    state, placement, tx, rate = start(run, plan, model, mesh)
+    model = models.build(run.model, len(data.manifest.classes))
+    job = Job(run, digest, folder, data, plan, model, mesh, log)
+    state, placement, tx, rate = start(job)
     log.parameters(state.params)
-    loader = partial(
-        data.loader, process=jax.process_index(), of=jax.process_count(), seed=run.seed
-    )
-    batches = loader("train", batch=run.optim.batch)
-    predict = evaluate.make_predict(model, run, mesh)
+    step, flops = compile_step(job, state, placement, tx, rate)
 
-    def validate(state: loop.State) -> dict[str, float]:
-        part = loader("valid", batch=run.eval.batch)
-        return evaluate.points(kinds, *predict(loop.variables(state), part))
-
-    build = partial(
-        loop.make_step,
-        model,
-        tx,
-        rate,
-        plan,
-        run,
-        len(kinds.classes),
-        kinds.multilabel,
-    )
-    step, flops = compile_step(run, build, state, placement, mesh, batches, log)
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
-    state, clock = loop.fit(run, plan, state, step, batches, mesh, saved, log, validate)
+    predict = evaluate.make_predict(model, run, mesh)
+    valid = partial(validate, job, predict)
+    state, clock = loop.fit(
+        run, plan, state, step, job.loader("train"), mesh, saved, log, valid
+    )
 
     result = {
-        **judge(run, data, loop.variables(state), predict, loader, folder, primary),
+        **judge(job, loop.variables(state), predict),
         "cost": {
             "steps": plan.steps,
             "images": plan.steps * run.optim.batch,
             "flops": flops * plan.steps,
             "device_seconds": clock.train * jax.device_count(),
             "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
-            "parameters": trees.count(state.params),
-            "wall_seconds": time.monotonic() - started,
+            "parameters": tree.count(state.params),
         },
-        "synthetic": kinds.synthetic,
+        "synthetic": data.manifest.synthetic,
         "digest": digest,
         "commit": about["commit"],
     }
-    params = sharding.to_host({"params": state.params, "batch_stats": state.stats})
-    if primary:
-        if run.keep == "all" or run.keep == run.kind:
-            flat = {**params["params"], "batch_stats": params["batch_stats"]}
-            trees.save_npz(folder / "params.npz", flat)
-        folders.write_json(folder / "result.json", result)
-    sharding.barrier()
+    finish(job, state, result)
     saved.delete()
     return result
 
 
-def start(run: Run, plan: optim.Plan, model: models.Model, mesh: Any) -> tuple:
+def rule(run: Run, examples: int) -> hyperrule.HyperRule:
+    """The HyperRule for this training set; the large net has a larger image."""
+    big = run.model.blocks == config.DEPTHS[152] and run.model.width == 4
+    area = run.data.resize**2
+    return hyperrule.rule(examples, area, run.optim.variant, big)
+
+
+def start(job: Job) -> tuple[loop.State, loop.State, Any, Any]:
     """(state, its shardings, optimizer, learning rate of a step).
 
-    The state is made on its shards: no device ever holds it whole.
+    The state is made on its shards: no device ever holds it whole. Seeds are
+    arguments of the compiled functions, so that runs of one shape share them.
     """
+    run, model = job.run, job.model
     shape = (1, run.data.crop, run.data.crop, 3)
-    rate = optim.schedule(plan)
-    key = jax.random.key(run.seed)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
-    labels = trees.label(variables["params"], {".*": "train"})
+    rate = optim.schedule(job.plan)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
+    labels = tree.label(shapes["params"], {".*": "train"})
     tx = optim.optimizer(run.optim, rate, labels, model.head)
 
     def state(seed: jax.Array, variables: dict) -> loop.State:
@@ -134,82 +137,92 @@ def start(run: Run, plan: optim.Plan, model: models.Model, mesh: Any) -> tuple:
         return state(seed, model.init(jax.random.key(seed), shape))
 
     seed = jnp.int32(run.seed)
-    placement = sharding.place_state(mesh, jax.eval_shape(scratch, seed))
+    placement = sharding.place_state(job.mesh, jax.eval_shape(scratch, seed))
     if run.init.kind == "random":
         made = jax.jit(scratch, out_shardings=placement)(seed)
     else:
-        variables = init.start(run.init, model, key, shape)
+        variables = init.start(run.init, model, jax.random.key(run.seed), shape)
         made = jax.jit(state, out_shardings=placement)(seed, variables)
     return made, placement, tx, rate
 
 
 def compile_step(
-    run: Run,
-    build: Any,
-    state: loop.State,
-    placement: loop.State,
-    mesh: Any,
-    batches: Any,
-    log: Log,
+    job: Job, state: loop.State, placement: loop.State, tx: Any, rate: Any
 ) -> tuple[Any, float]:
     """(compiled step, FLOPs of one step), in micro-batches that fit the device."""
     began = time.monotonic()
-    example = jax.tree.map(
+    run, manifest = job.run, job.data.manifest
+    batch = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
-        sharding.to_global(mesh, batches.batch(0)),
+        sharding.to_global(job.mesh, job.loader("train").batch(0)),
     )
-    out = (placement, sharding.replicated(mesh))
+    out = (placement, sharding.replicated(job.mesh))
 
     def lower(micro: int) -> Any:
-        step = build(micro_batch=micro)
-        return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, example)
+        classes, multilabel = len(manifest.classes), manifest.multilabel
+        step = loop.make_step(
+            job.model, tx, rate, job.plan, run, classes, multilabel, micro
+        )
+        return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch)
 
     whole = lower(run.optim.batch)
-    flops = (whole.cost_analysis() or {}).get("flops", float("nan"))
+    flops = (whole.cost_analysis() or {}).get("flops", 0.0)
     step, micro = sharding.fit_memory(
         lambda m: (whole if m == run.optim.batch else lower(m)).compile(),
         run.optim.batch,
         run.optim.micro_batch,
-        mesh,
+        job.mesh,
         run.mesh.memory_gb,
     )
-    log.say(f"compiled in {time.monotonic() - began:.1f} s, micro-batch {micro}")
+    seconds = time.monotonic() - began
+    job.log.say(f"compiled in {seconds:.1f} s; {flops:.3g} FLOP a step in {micro}s")
     return step, flops
 
 
-def judge(
-    run: Run,
-    data: Dataset,
-    variables: dict,
-    predict: evaluate.Predict,
-    loader: Any,
-    folder: Path,
-    primary: bool,
-) -> dict:
+def validate(
+    job: Job, predict: evaluate.Predict, state: loop.State
+) -> dict[str, float]:
+    """Point values of the metrics on the validation split."""
+    found = predict(loop.variables(state), job.loader("valid"))
+    return evaluate.points(job.data.manifest, *found)
+
+
+def judge(job: Job, variables: dict, predict: evaluate.Predict) -> dict:
     """Predicts validation and test, writes both, and computes what is reported."""
-    kept: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    manifest, found = job.data.manifest, {}
     for name, file in (("valid", "predictions_valid.npz"), ("test", "predictions.npz")):
-        if len(data.rows[name]):
-            kept[name] = predict(variables, loader(name, batch=run.eval.batch))
-            if primary:
-                evaluate.save(folder / file, data.manifest, *kept[name])
-    rows, logits = kept["test"]
-    part = data.manifest.select(rows)
-    out = metrics.compute(
-        part.labels, logits, part.classes, part.patient, run.eval.resamples
-    )
-    if "valid" in kept:
-        valid = data.manifest.select(kept["valid"][0])
+        if len(job.data.rows[name]):
+            rows, logits = predict(variables, job.loader(name))
+            found[name] = manifest.select(rows), logits
+            if jax.process_index() == 0:
+                evaluate.save(job.folder / file, *found[name])
+    test, logits = found["test"]
+    resamples = job.run.eval.resamples
+    out = metrics.compute(test.labels, logits, test.classes, test.patient, resamples)
+    if "valid" in found:
+        valid, valid_logits = found["valid"]
         out["operating_point"] = metrics.operating_point(
             valid.labels,
-            kept["valid"][1],
-            part.labels,
+            valid_logits,
+            test.labels,
             logits,
-            part.classes,
-            part.patient,
-            resamples=run.eval.resamples,
+            test.classes,
+            test.patient,
+            resamples=resamples,
         )
     return out
+
+
+def finish(job: Job, state: loop.State, result: dict) -> None:
+    """Writes params.npz, where it is to be kept, and then result.json."""
+    kept = {"params": state.params, "batch_stats": state.stats}
+    host = sharding.to_host(kept)
+    if jax.process_index() == 0:
+        if job.run.keep in ("all", job.run.kind):
+            flat = {**host["params"], "batch_stats": host["batch_stats"]}
+            tree.save_npz(job.folder / "params.npz", flat)
+        folders.write_json(job.folder / "result.json", result)
+    sharding.barrier()
 
 
 def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:

@@ -64,22 +64,25 @@ def set_res(data: Data, res: int) -> None:
 
 
 def set_recipe(run: Run, recipe: str) -> None:
-    """The published upstream recipes.
+    """The published upstream recipes, at a batch that a small set can fill.
 
-    "bit": 1912.11370 section 3.3 (SGD, lr 0.03 at 256, batch 4096, weight decay 1e-4,
-    90 epochs, x0.1 at 30, 60, 80, warm-up of 5000 steps, Inception crop).
+    "bit": 1912.11370 section 3.3: SGD, lr 0.03 at a batch of 256, weight decay 1e-4,
+    90 epochs, x0.1 at 30, 60 and 80, Inception crop. Its warm-up of 5000 steps of
+    4096 is 16 epochs of ILSVRC-2012, and 16 epochs it is here for every set. Its
+    batch is 4096 (batch=4096).
     "predecessor": SLAMPAI/large-scale-pretraining-transfer configs/*.yaml at fe6232b
-    for its X-ray upstreams (SGD with AGC 0.01, nesterov, lr 0.01 at 256, 16 images on
-    each of 64 GPUs, 15 epochs of warm-up, the affine "cohen" augmentation).
+    for its X-ray upstreams: SGD with AGC 0.01, nesterov, lr 0.01 at 256, 15 epochs
+    of warm-up, the affine "cohen" augmentation. Its batch is 16 x 64 GPUs
+    (batch=1024).
     """
     o = run.optim
     o.schedule, o.epochs, o.weight_decay = "step", 90.0, 1e-4
-    o.boundaries, o.lr_batch = (30 / 90, 60 / 90, 80 / 90), 256
+    o.boundaries, o.lr_batch, o.batch = (30 / 90, 60 / 90, 80 / 90), 256, 256
     if recipe == "bit":
-        o.lr, o.batch, o.warmup_steps = 0.03, 4096, 5000
+        o.lr, o.warmup_epochs = 0.03, 16.0
         run.data.augment = "inception"
     elif recipe == "predecessor":
-        o.lr, o.batch, o.warmup_epochs = 0.01, 1024, 15.0
+        o.lr, o.warmup_epochs = 0.01, 15.0
         o.nesterov, o.agc = True, 0.01
         run.data.augment = "affine"
     else:
@@ -95,11 +98,9 @@ def set_length(optim: Optim, batch: int, steps: int) -> None:
     """The args batch= and steps=; 0 leaves the recipe's."""
     optim.batch = batch or optim.batch
     if steps:
+        share = optim.warmup_epochs / optim.epochs if optim.epochs else 0
         optim.steps, optim.epochs = steps, 0.0
-        optim.warmup_steps, optim.warmup_epochs = (
-            min(optim.warmup_steps, steps // 10),
-            0.0,
-        )
+        optim.warmup_steps, optim.warmup_epochs = round(share * steps), 0.0
 
 
 def standin(run: Run, given: set[str]) -> Run:
@@ -122,8 +123,7 @@ def standin(run: Run, given: set[str]) -> Run:
     if not {"batch", "optim.batch"} & given:
         run.optim.batch = 64
     if not {"steps", "optim.steps", "optim.epochs"} & given:
-        run.optim.steps, run.optim.epochs = 300, 0.0
-        run.optim.warmup_steps = min(run.optim.warmup_steps, 30)
+        set_length(run.optim, 0, 300)
     return run
 
 
