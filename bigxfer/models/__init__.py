@@ -1,0 +1,45 @@
+"""Models by name, and the contract that all of them keep."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+
+from bigxfer import config
+from bigxfer.models.bit import Bit
+from bigxfer.tree import Tree
+
+
+class Model(Protocol):
+    """What the rest of bigxfer knows of a network."""
+
+    head: str  # regular expression of the names of the head's parameters
+
+    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
+        """{"params": nested dict[, "batch_stats"]}; image_shape is (n, h, w, 3)."""
+        ...
+
+    def apply(
+        self, variables: Tree, images: jax.Array, train: bool, rngs: Any = None
+    ) -> tuple[jax.Array, Tree]:
+        """(logits float32 [n, classes], endpoints by name, pre_logits among them).
+
+        images: float [n, h, w, 3] in [-1, 1]. New batch statistics, where the
+        model has any, are in the endpoints' "batch_stats".
+        """
+        ...
+
+    def layers(self) -> list[str]:
+        """Prefixes of parameter names in order of depth; they cover every leaf."""
+        ...
+
+
+MODELS: dict[str, Callable[[config.Model, int], Model]] = {"bit": Bit}
+
+
+def build(cfg: config.Model, classes: int) -> Model:
+    """The network of a config with `classes` outputs; ConfigError if unknown."""
+    if cfg.name not in MODELS:
+        hint = config.nearest(cfg.name, list(MODELS))
+        raise config.ConfigError(f"unknown model {cfg.name!r}{hint}")
+    return MODELS[cfg.name](cfg, classes)

@@ -1,0 +1,211 @@
+"""BiT: the ResNet-v2 of Big Transfer (1912.11370), any depth and width.
+
+Group normalisation, weight standardisation and the parameter names are those of
+the published npz files (google-research/big_transfer bit_jax/models.py).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from bigxfer import config
+from bigxfer.models import parts
+from bigxfer.tree import Tree
+
+HEAD = r"head/.*"
+
+
+def stage_width(width: float, stage: int) -> int:
+    """Channels inside the units of a stage (0 to 3); their output has 4 times as many.
+
+    64 * 2^stage in R50x1; a fractional width is rounded to whole channels.
+    """
+    return round(64 * width * 2**stage)
+
+
+def norm_groups(channels: int, groups: int) -> int:
+    """The most groups up to `groups` that divide the channels, 2 or more in each.
+
+    One channel a group would be instance normalisation, another method.
+    """
+    fits = [g for g in range(1, groups + 1) if channels % g == 0 and channels >= 2 * g]
+    return max(fits, default=1)
+
+
+class StdKernel(nn.Module):
+    """A standardised convolution kernel, HWIO."""
+
+    shape: tuple[int, int, int, int]
+
+    @nn.compact
+    def __call__(self, dtype: Any) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape)
+        return parts.standardize(kernel).astype(dtype)
+
+
+class StdConv(nn.Module):
+    """Convolution with a standardised kernel, no bias: the stem and the shortcuts."""
+
+    features: int
+    size: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = StdKernel(shape, name="standardized_conv2d")(x.dtype)
+        return parts.conv(x, kernel, self.stride)
+
+
+class GroupNormRelu(nn.Module):
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        gamma = self.param("gamma", nn.initializers.ones, (channels,))
+        beta = self.param("beta", nn.initializers.zeros, (channels,))
+        groups = norm_groups(channels, self.groups)
+        return parts.group_norm_relu(x, gamma, beta, groups)
+
+
+class Layer(nn.Module):
+    """Norm, ReLU, convolution: a, b or c of a unit.
+
+    Returns the unit's shortcut as well: x, or with `project` a 1 x 1 convolution
+    of the same normalised input to that many channels, at the unit's stride.
+    """
+
+    features: int
+    groups: int
+    size: int = 1
+    stride: int = 1
+    project: int = 0
+    project_stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = GroupNormRelu(self.groups, name="group_norm")(x)
+        if self.project:
+            x = StdConv(self.project, 1, self.project_stride, name="proj")(h)
+        shape = (self.size, self.size, h.shape[-1], self.features)
+        kernel = StdKernel(shape, name="standardized_conv2d")(h.dtype)
+        return parts.conv(h, kernel, self.stride), x
+
+
+class Unit(nn.Module):
+    """Pre-activation bottleneck; the stride sits on the 3 x 3 convolution."""
+
+    width: int
+    stride: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        out, g = 4 * self.width, self.groups
+        project = out if self.stride != 1 or x.shape[-1] != out else 0
+        y, shortcut = Layer(
+            self.width, g, project=project, project_stride=self.stride, name="a"
+        )(x)
+        y, _ = Layer(self.width, g, size=3, stride=self.stride, name="b")(y)
+        y, _ = Layer(out, g, name="c")(y)
+        return y + shortcut
+
+
+class Block(nn.Module):
+    """A stage of units, the first of which halves the image (but in stage 1)."""
+
+    unit: Any
+    units: int
+    width: int
+    halve: bool
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.units):
+            stride = 2 if self.halve and i == 0 else 1
+            x = self.unit(self.width, stride, self.groups, name=f"unit{i + 1:02d}")(x)
+        return x
+
+
+class Head(nn.Module):
+    """Linear classifier, stored as a 1 x 1 convolution; zero at the start (BiT)."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        zeros = nn.initializers.zeros
+        dense = nn.Conv(self.classes, (1, 1), kernel_init=zeros, name="conv2d")
+        return dense(x[:, None, None])[:, 0, 0]
+
+
+class ResNet(nn.Module):
+    blocks: tuple[int, ...]
+    width: float
+    groups: int
+    classes: int
+    dtype: Any
+    remat: bool
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, Tree]:
+        unit = nn.remat(Unit) if self.remat else Unit
+        x = images.astype(self.dtype)
+        out = {"stem": StdConv(stage_width(self.width, 0), 7, 2, name="root_block")(x)}
+        x = parts.max_pool(out["stem"])
+        for stage, units in enumerate(self.blocks):
+            width = stage_width(self.width, stage)
+            name = f"block{stage + 1}"
+            x = Block(unit, units, width, stage > 0, self.groups, name=name)(x)
+            out[name] = x
+        x = GroupNormRelu(self.groups, name="group_norm")(x)
+        x = out["pre_logits"] = x.mean((1, 2), dtype=jnp.float32)
+        out["logits"] = Head(self.classes, name="head")(x)
+        return out["logits"], out
+
+
+class Bit:
+    """The contract of models.Model around the network."""
+
+    head = HEAD
+
+    def __init__(self, cfg: config.Model, classes: int) -> None:
+        self.blocks = cfg.blocks
+        self.net = ResNet(
+            cfg.blocks,
+            cfg.width,
+            cfg.groups,
+            classes,
+            jnp.dtype(cfg.dtype),
+            cfg.remat,
+        )
+        narrow = stage_width(cfg.width, 0)
+        if (groups := norm_groups(narrow, cfg.groups)) != cfg.groups:
+            logging.info(
+                "%d channels are too few for %d groups: %d where they are so few",
+                *(narrow, cfg.groups, groups),
+            )
+
+    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
+        # jit, so that the forward pass is traced for its shapes but never run
+        return jax.jit(self.net.init)(key, jnp.zeros(image_shape))
+
+    def apply(
+        self, variables: Tree, images: jax.Array, train: bool, rngs: Any = None
+    ) -> tuple[jax.Array, Tree]:
+        del train, rngs  # BiT has neither batch statistics nor dropout
+        out: Any = self.net.apply({"params": variables["params"]}, images)
+        return out
+
+    def layers(self) -> list[str]:
+        units = [
+            f"block{stage}/unit{unit:02d}"
+            for stage, count in enumerate(self.blocks, 1)
+            for unit in range(1, count + 1)
+        ]
+        return ["root_block", *units, "group_norm", "head"]

@@ -1,0 +1,50 @@
+"""The layers of the networks as functions, each in the form its platform runs best.
+
+All take and give NHWC activations and HWIO kernels. Sums of normalisations are
+in float32 whatever the dtype of the activations.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def standardize(kernel: jax.Array) -> jax.Array:
+    """Weight standardisation: each output channel to mean 0 and variance 1.
+
+    Biased variance over (h, w, i), eps 1e-10 (big_transfer bit_jax/models.py).
+    """
+    mean, var = kernel.mean((0, 1, 2)), kernel.var((0, 1, 2))
+    return (kernel - mean) * lax.rsqrt(var + 1e-10)
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolution with k // 2 zeros on each side, as BiT pads (not SAME)."""
+    pad = [(k // 2, k // 2) for k in kernel.shape[:2]]
+    dims = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pad, dimension_numbers=dims
+    )
+
+
+def group_norm_relu(
+    x: jax.Array, gamma: jax.Array, beta: jax.Array, groups: int
+) -> jax.Array:
+    """relu(group normalisation), eps 1e-5, biased variance; dtype of x."""
+    n, h, w, c = x.shape
+    g = x.astype(jnp.float32).reshape(n, h * w, groups, c // groups)
+    mean, var = g.mean((1, 3), keepdims=True), g.var((1, 3), keepdims=True)
+    y = ((g - mean) * lax.rsqrt(var + 1e-5)).reshape(x.shape)
+    return jax.nn.relu(y * gamma + beta).astype(x.dtype)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3 x 3 maximum at stride 2 after one row and column of ZEROS on each side.
+
+    Zeros and not -inf: the stem's output is signed, so the two differ, and the
+    published weights were trained with zeros (big_transfer bit_pytorch/models.py).
+    """
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return lax.reduce_window(
+        x, jnp.array(-jnp.inf, x.dtype), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID"
+    )

@@ -1,0 +1,108 @@
+"""Weights in and out: BiT's npz files, those of timm, and our own.
+
+Own parameters are named as in BiT's files without their prefix, such as
+"block1/unit01/a/standardized_conv2d/kernel". Nothing is ever unpickled.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from bigxfer import tree
+from bigxfer.models.bit import HEAD
+from bigxfer.tree import Tree
+
+# timm's name -> ours (timm/models/resnetv2.py, ResNetV2._load_npz there)
+TIMM = {
+    r"stem\.conv\.weight": "root_block/standardized_conv2d/kernel",
+    r"stages\.(\d+)\.blocks\.(\d+)\.conv(\d)\.weight": "standardized_conv2d/kernel",
+    r"stages\.(\d+)\.blocks\.(\d+)\.norm(\d)\.weight": "group_norm/gamma",
+    r"stages\.(\d+)\.blocks\.(\d+)\.norm(\d)\.bias": "group_norm/beta",
+    r"stages\.(\d+)\.blocks\.(\d+)\.downsample\.conv\.weight": (
+        "a/proj/standardized_conv2d/kernel"
+    ),
+    r"norm\.weight": "group_norm/gamma",
+    r"norm\.bias": "group_norm/beta",
+    r"head\.fc\.weight": "head/conv2d/kernel",
+    r"head\.fc\.bias": "head/conv2d/bias",
+}
+
+
+def load(path: Path | str, template: Tree, keep_head: bool) -> Tree:
+    """Parameters from a file, in the form of `template` (arrays or shape structs).
+
+    path: a run folder (its params.npz), an npz with names of BiT, of timm or of
+    ours, or timm's safetensors. Without `keep_head` the template's head stays.
+    Raises ValueError with the whole difference where a name or a shape does not
+    fit, FileNotFoundError where there is no file.
+    """
+    path = Path(path)
+    path = path / "params.npz" if path.is_dir() else path
+    params = rename(read(path))
+    try:
+        return tree.merge(template, params, keep="" if keep_head else HEAD)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def save_bit(path: Path | str, params: Tree) -> str:
+    """Writes BiT's npz ("resnet/" before each name); returns the file's sha256."""
+    return tree.save_npz(path, {"resnet": params})
+
+
+def read(path: Path) -> Tree:
+    """The named arrays of a file, nested; names as they are in it."""
+    if path.suffix != ".safetensors":
+        return tree.load_npz(path)
+    try:
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise ImportError(f"{path} needs `pip install safetensors`") from None
+    if not path.is_file():
+        raise FileNotFoundError(f"no such parameter file: {path}")
+    try:
+        return load_file(path)
+    except Exception as error:  # the library has no public base class of errors
+        raise ValueError(f"{path} is not readable safetensors: {error}") from error
+
+
+def rename(params: Tree) -> Tree:
+    """BiT's or timm's names -> ours, float32."""
+    flat = tree.flatten(params)
+    if "stem.conv.weight" in flat:
+        return from_timm(flat)
+    renamed = {}
+    for name, array in flat.items():
+        # some published files number their layers: standardized_conv2d_17
+        ours = re.sub(r"(standardized_conv2d)_\d+/", r"\1/", name)
+        ours = ours.removeprefix("resnet/")
+        if ours in renamed:
+            raise ValueError(f"two arrays are named {ours}")
+        renamed[ours] = np.asarray(array, np.float32)
+    return tree.unflatten(renamed)
+
+
+def from_timm(flat: Tree) -> Tree:
+    """The state dict of a timm `resnetv2_*_bit` (kernels OIHW) -> our parameters."""
+    renamed = {}
+    for name, array in flat.items():
+        array = np.asarray(array, np.float32)
+        renamed[timm_to_ours(name)] = (
+            array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+        )
+    return tree.unflatten(renamed)
+
+
+def timm_to_ours(name: str) -> str:
+    """One of timm's names in our spelling; ValueError for one it does not have."""
+    for pattern, ours in TIMM.items():
+        if match := re.fullmatch(pattern, name):
+            numbers = [int(n) for n in match.groups()]
+            if numbers:
+                ours = (
+                    f"{'' if len(numbers) == 2 else 'abc'[numbers[2] - 1] + '/'}{ours}"
+                )
+                ours = f"block{numbers[0] + 1}/unit{numbers[1] + 1:02d}/{ours}"
+            return ours
+    raise ValueError(f"{name} is no parameter of a timm resnetv2_*_bit")
