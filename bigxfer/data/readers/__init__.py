@@ -1,0 +1,77 @@
+"""Readers: from a data set as its authors publish it to a Manifest.
+
+docs/datasets.md says for each how to obtain it, its layout, labels and traps.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bigxfer.config import Data, nearest
+from bigxfer.data import labels
+from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import chexpert, covidx, csv, folder, nih
+from bigxfer.data.readers.tables import DataError
+
+READERS = {
+    "chexpert": chexpert.read,
+    "nih": nih.read,
+    "covidx": covidx.read,
+    "folder": folder.read,
+    "csv": csv.read,
+}
+
+OBTAIN = {  # the one line that a missing root prints; more in docs/datasets.md
+    "chexpert": "register at https://stanfordmlgroup.github.io/competitions/chexpert",
+    "nih": "download from https://nihcc.app.box.com/v/ChestXray-NIHCC",
+    "covidx": "github.com/lindawangg/COVID-Net, or Kaggle andyczhao/covidx-cxr2",
+    "folder": "your own images: ROOT/[train|valid|test/]CLASS/IMAGE",
+    "csv": "your own images: ROOT/metadata.csv with file, label, patient_id",
+}
+
+
+def read(data: Data) -> Manifest:
+    """The manifest of data.root, of the wanted views and classes.
+
+    Raises DataError for an unknown reader, a missing root, and whatever is wrong
+    in the label files. A file SYNTHETIC.txt in the root marks the set synthetic.
+    """
+    if data.reader not in READERS:
+        hint = nearest(data.reader, list(READERS))
+        raise DataError(f"config.data.reader: no reader {data.reader!r}{hint}")
+    root = Path(data.root)
+    if not data.root or not root.is_dir():
+        raise DataError(
+            f"config.data.root: looked for the folder {data.root!r}, found none."
+            f" To obtain {data.reader}: {OBTAIN[data.reader]} (docs/datasets.md)"
+        )
+    manifest = READERS[data.reader](root, data)
+    synthetic = (root / "SYNTHETIC.txt").exists()
+    manifest = replace(manifest, root=str(root), synthetic=synthetic)
+    if data.views:
+        manifest = keep_views(manifest, data.views)
+    if data.labels:
+        try:
+            manifest = labels.subset(manifest, data.labels)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+    return manifest.validate()
+
+
+def keep_views(manifest: Manifest, views: tuple[str, ...]) -> Manifest:
+    """The rows of these views; all of them where the set records no view at all."""
+    if not (manifest.view != "").any():
+        note = {"views": "none recorded, all kept"}
+        return replace(manifest, notes={**manifest.notes, **note})
+    kept = np.isin(manifest.view, views)
+    have, counts = np.unique(manifest.view.astype(str), return_counts=True)
+    found = dict(zip(have.tolist(), counts.tolist()))
+    if not kept.any():
+        raise DataError(
+            f"config.data.views={views} keeps no image of {manifest.name}, which has"
+            f" {found}; set config.data.views=() to keep all"
+        )
+    dropped = {view: n for view, n in found.items() if view not in views}
+    note = {"views": list(views), "views_dropped": dropped}
+    return replace(manifest, notes={**manifest.notes, **note}).select(kept)

@@ -1,0 +1,72 @@
+"""CheXpert (1901.07031), the small and the full set: 14 findings a study."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from bigxfer.config import Data
+from bigxfer.data.labels import CHEXPERT14, policy
+from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers.tables import Table, build, find, read_csv
+
+TOP = ("CheXpert-v1.0-small", "CheXpert-v1.0")  # Path in the files starts with it
+PATH = re.compile(  # of train.csv and valid.csv
+    rf"(?:(?:{'|'.join(map(re.escape, TOP))})/)?"
+    r"((?:train|valid|test)/(patient\d+)/study\d+/view\d+_\w+\.(?:jpg|png))"
+)
+MARKS = {"1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1, "": np.nan}
+VIEWS = {  # (Frontal/Lateral, AP/PA) -> view; LL and RL stand 17 times in train.csv
+    **{f"Frontal {view}": view for view in ("AP", "PA", "LL", "RL")},
+    "Frontal ": "",
+    "Lateral ": "L",
+}
+
+
+def read(root: str | Path, data: Data) -> Manifest:
+    """train.csv as "train", valid.csv (labelled by radiologists) as "test".
+
+    root is the folder of train.csv or the one above it. Labels float32 [n, 14] by
+    labels.policy. Raises DataError with file, line and field.
+    """
+    first = find(Path(root), "train.csv", *(f"{name}/train.csv" for name in TOP))
+    top = first.parent
+    prefix = "" if top == Path(root) else f"{top.name}/"
+    tables = {"train": read_table(top / "train.csv")}
+    if (top / "valid.csv").exists():
+        tables["test"] = read_table(top / "valid.csv")
+    paths, patients, views, splits, raw = [], [], [], [], []
+    for split, table in tables.items():
+        matches = table.matches("Path", PATH.pattern, "patientN/studyN/viewN_x.jpg")
+        paths += [match[1] for match in matches]
+        patients += [f"chexpert-{match[2]}" for match in matches]
+        views += read_views(table)
+        splits += [split] * len(table)
+        raw.append(table.numbers(CHEXPERT14, MARKS))
+    labels, notes = policy(np.concatenate(raw), CHEXPERT14, data.uncertain, data.blank)
+    notes["split"] = "train.csv is train, valid.csv is test"
+    return build(
+        name="chexpert",
+        root=Path(root),
+        classes=CHEXPERT14,
+        labels=labels,
+        id=paths,
+        path=[prefix + path for path in paths],
+        patient=patients,
+        view=views,
+        split=splits,
+        notes=notes,
+    )
+
+
+def read_table(path: Path) -> Table:
+    table = read_csv(path, ("Path", "Frontal/Lateral", "AP/PA", *CHEXPERT14))
+    table.check_unique("Path")
+    return table
+
+
+def read_views(table: Table) -> list[str]:
+    """AP, PA, LL or RL of frontal images, L of lateral ones."""
+    pairs = zip(table["Frontal/Lateral"], table["AP/PA"])
+    joined = Table(table.path, {"view": list(map(" ".join, pairs))}, table.lines)
+    return joined.values("view", VIEWS)

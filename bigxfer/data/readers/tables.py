@@ -1,0 +1,187 @@
+"""Label files read strictly: every complaint names the file, the line and the field."""
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from bigxfer.config import nearest
+from bigxfer.data.manifest import Manifest
+
+SEE = "docs/datasets.md shows the layout and how to obtain the data"
+
+
+class DataError(ValueError):
+    """Data that is not what its format says; the message says where."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file as columns of strings, with the line each row ends on."""
+
+    path: Path
+    columns: dict[str, list[str]]
+    lines: list[int]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, name: str) -> list[str]:
+        return self.columns[name]
+
+    def fail(self, row: int, message: str) -> NoReturn:
+        raise DataError(f"{self.path}, line {self.lines[row]}: {message}")
+
+    def column(self, *names: str) -> str:
+        """The first of these names that the table has; DataError without one."""
+        for name in names:
+            if name in self.columns:
+                return name
+        hint = nearest(names[0], list(self.columns))
+        raise DataError(
+            f"{self.path}, line 1: no column {' or '.join(map(repr, names))}{hint}"
+        )
+
+    def values(self, name: str, known: Mapping[str, Any]) -> list:
+        """The column translated by `known`; DataError at a value outside it."""
+        try:
+            return [known[value] for value in self.columns[name]]
+        except KeyError as error:
+            row = self.columns[name].index(error.args[0])
+            self.fail(row, f"{name} is {error.args[0]!r}; it may be {list(known)}")
+
+    def numbers(self, names: Sequence[str], known: Mapping[str, float]) -> np.ndarray:
+        """float32 [n, len(names)] of these columns, translated as by `values`."""
+        out = np.empty((len(self), len(names)), np.float32)
+        for i, name in enumerate(names):
+            out[:, i] = self.values(name, known)
+        return out
+
+    def matches(self, name: str, pattern: str, hint: str) -> list[re.Match[str]]:
+        """The full match of each cell of the column; DataError where there is none."""
+        out, compiled = [], re.compile(pattern)
+        for row, value in enumerate(self.columns[name]):
+            if not (match := compiled.fullmatch(value)):
+                self.fail(row, f"{name} is {value!r}; {hint} expected")
+            out.append(match)
+        return out
+
+    def check_unique(self, name: str) -> None:
+        first: dict[str, int] = {}
+        for row, value in enumerate(self.columns[name]):
+            if (before := first.setdefault(value, row)) != row:
+                self.fail(
+                    row, f"{name} {value!r} stands on line {self.lines[before]} too"
+                )
+
+    def check_filled(self, name: str) -> None:
+        if "" in self.columns[name]:
+            self.fail(self.columns[name].index(""), f"{name} is empty")
+
+
+def find(root: Path, *names: str) -> Path:
+    """The first of these files or folders under root; DataError without one."""
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    raise DataError(f"{root}: looked for {' or '.join(names)}, found none; {SEE}")
+
+
+def lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, gzipped or not; DataError where it is not UTF-8."""
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            for number, raw in enumerate(file, 1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                if "\0" in line:
+                    raise DataError(f"{path}, line {number}: a NUL byte; damaged?")
+                yield line
+    except UnicodeDecodeError as error:
+        message = f"{path}, line {number}: not UTF-8 text ({error.reason})"
+        raise DataError(message) from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        message = f"{path}, after line {number}: damaged gzip file ({error})"
+        raise DataError(message) from None
+
+
+def read_csv(path: Path, required: Sequence[str] = ()) -> Table:
+    """Reads a CSV file with a header; cells are stripped, blank lines skipped.
+
+    Empty cells beyond the header are allowed (the NIH file of 2017 ends each line
+    with a comma). Raises DataError where the file is missing, has no row, lacks a
+    required column, names one twice, or has a row of another length.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; {SEE}")
+    reader = csv.reader(lines(path), strict=True)
+    rows, ends = [], []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        while header and not header[-1]:
+            header.pop()
+        width = len(header)
+        for row in reader:
+            if len(row) != width and row:
+                if len(row) < width or any(row[width:]):
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {len(row)} fields where the"
+                        f" header has {width}; is the line cut off?"
+                    )
+                row = row[:width]
+            if row:
+                rows.append(row)
+                ends.append(reader.line_num)
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+    if twice := {name for name in header if header.count(name) > 1}:
+        raise DataError(f"{path}, line 1: the columns {sorted(twice)} stand twice")
+    if not rows:
+        raise DataError(f"{path}, line 1: no row beneath the header")
+    columns = [list(map(str.strip, column)) for column in zip(*rows)]
+    table = Table(path, dict(zip(header, columns)), ends)
+    for name in required:
+        table.column(name)
+    return table
+
+
+def build(
+    name: str,
+    root: Path,
+    classes: tuple[str, ...],
+    labels: np.ndarray | Sequence[int],
+    path: Sequence[str],
+    patient: Sequence[str],
+    notes: dict[str, Any],
+    id: Sequence[str] = (),
+    source: Sequence[str] = (),
+    view: Sequence[str] = (),
+    split: Sequence[str] = (),
+) -> Manifest:
+    """A validated Manifest from lists; id defaults to path, the rest to "".
+
+    Raises DataError for what Manifest.validate finds.
+    """
+    blank = [""] * len(path)
+    try:
+        return Manifest(
+            name=name,
+            root=str(root),
+            classes=classes,
+            labels=np.asarray(labels),
+            id=np.array(id or path, object),
+            path=np.array(path, object),
+            patient=np.array(patient, object),
+            source=np.array(source or blank, object),
+            view=np.array(view or blank, object),
+            split=np.array(split or blank, object),
+            notes=notes,
+        ).validate()
+    except ValueError as error:
+        raise DataError(str(error)) from None
