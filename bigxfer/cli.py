@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -45,9 +46,12 @@ def run(main: Main) -> None:
     def start(argv: list[str]) -> None:
         if argv[1:]:
             raise app.UsageError(f"not a flag: {argv[1]} (--config FILE is one)")
-        values = flags.FLAGS.config
-        if values is None:
+        if not flags.FLAGS["config"].present:
             raise app.UsageError("--config FILE is missing; see configs/")
+        file = flags.FLAGS["config"].config_filename.partition(":")[0]
+        if not Path(file).is_file():
+            sys.exit(f"error: there is no config file {file}")
+        values = flags.FLAGS.config
         given = set(config_flags.get_override_values(flags.FLAGS["config"]))
         given |= presets.arg_keys(values.arg)
         logging.set_verbosity(logging.INFO)
@@ -79,7 +83,8 @@ def parse(argv: list[str]) -> list[str]:
     except (KeyError, AttributeError, config.ConfigError) as error:
         sys.exit(f"error: {unknown_field(argv) or error}")
     except (flags.Error, OSError) as error:
-        sys.exit(f"error: {error}")
+        # config_flags hands on the whole traceback of a config file that raises
+        sys.exit(f"error: {str(error).rpartition('ConfigError: ')[2].strip()}")
 
 
 def unknown_field(argv: list[str]) -> str:

@@ -201,6 +201,8 @@ def restore(
     state, extra = checkpoints.restore(latest, state)
     log.rewind(latest)
     log.say(f"resumed from step {latest}")
+    if extra["best"].get("step") == latest:  # the kill may have come before the mark
+        checkpoints.mark_best(latest)
     return state, Clock(**extra["clock"]), extra["best"]
 
 

@@ -3,10 +3,12 @@
   python -m bigxfer.train --config configs/upstream_chexpert.py \\
       --config.data.root=FOLDER_WITH_CheXpert-v1.0-small
 
-Recipes (arg recipe=): "bit", that of 1912.11370 section 3.3 with CheXpert's labels,
-and "predecessor", that of 2106.00116's code (configs/chexpert_*.yaml at fe6232b).
-Expect a macro AUROC of about 0.75 to 0.80 at R50x1; not run by us on the real set.
-Costs about 223k images x 90 epochs x 24.5 GFLOP = 0.5 EFLOP at R50x1, 224 px.
+arg recipe=bit (1912.11370 section 3.3, the default) or predecessor (the code behind
+2106.00116); batch=, steps=, res= and model= shorten or shrink it.
+
+valid.csv is the test split (the public set has no other labels by radiologists); the
+validation split is carved out of the training patients. Costs 172k images x 90 epochs
+x 24.5 GFLOP = 0.38 EFLOP at R50x1, 224 px. Not run by us on the real set.
 """
 
 from bigxfer import config, presets
