@@ -1,0 +1,278 @@
+"""The scale at which A overtakes B: shots, or upstream examples.
+
+    result = crossover(shots, errors_a, errors_b)
+    print(result)     # A overtakes B at 18 (95% interval 6 to above 250) ...
+
+D(n) = error of B - error of A, on the same target patients and the same draws; A
+overtakes B where D rises through 0. With a few hundred patients a crossing is known to
+a factor of ten at best, so an interval that is open at one end, or at both, is a normal
+result, and a crossing outside the measured scales is never reported as measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from bigxfer.study.fits import fit
+from bigxfer.study.forms import Array, Form
+from bigxfer.study.intervals import FEW, refit, smooth_sigma, t_deviations
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where A overtakes B.
+
+    `value` and the interval `low`, `high` are scales x; 0 means below the smallest
+    measured scale, inf above the largest, and a value of NaN that the fitted
+    difference falls through 0: there B overtakes A. `inside`, `reversed` are the
+    shares of replicates with a crossing within the data, and with a falling one.
+    `difference` [k, 3] is D with its pointwise interval; `sign_changes` counts those of
+    the observed D, above 1 where a line or a monotone law hides several crossings.
+    """
+
+    x: Array
+    difference: Array
+    value: float
+    low: float
+    high: float
+    inside: float
+    reversed: float
+    sign_changes: int
+    level: float
+
+    @property
+    def measured(self) -> bool:
+        """Whether the crossing lies within the data."""
+        return bool(0 < self.value < np.inf)
+
+    def __str__(self) -> str:
+        first, last = (f"{end:.3g}" for end in (self.x.min(), self.x.max()))
+        low = f"{self.low:.3g}" if self.low > 0 else f"below {first}"
+        high = f"{self.high:.3g}" if self.high < np.inf else f"above {last}"
+        interval = f"{self.level:.0%} interval {low} to {high}"
+        if self.low == self.high:  # every replicate agrees on one side
+            interval = f"{self.level:.0%} interval wholly outside {first} to {last}"
+        if self.measured:
+            text = f"A overtakes B at {self.value:.3g}"
+        elif np.isnan(self.value):
+            text = "not within the data: B overtakes A instead"
+        else:
+            place = "ahead of" if self.value == 0 else "behind"
+            text = f"not within the data: A is {place} B from {first} to {last}"
+        if self.sign_changes > 1:
+            interval += f"; D changes sign {self.sign_changes} times"
+        return f"{text} ({interval}; {self.inside:.0%} of replicates cross inside)"
+
+
+def crossover(
+    x: ArrayLike,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    form: Form | None = None,
+    patients: ArrayLike | None = None,
+    strata: ArrayLike | None = None,
+    replicates: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Crossover:
+    """Crossed paired bootstrap of the crossing of errors a and b.
+
+    a, b: errors [draws, k], or [draws, k, images] on the same test images; row r of
+    both is the same support draw, NaN where a run is missing. x [k] > 0. `patients`
+    [images] groups images, `strata` [images] (classes) are resampled within.
+    form None: a straight line of D on ln x, weighted by its (smoothed) scatter; else
+    the difference of two fits of `form`, refitted in each replicate.
+    Raises ValueError for shapes that do not pair, fewer than 2 draws or scales.
+    """
+    x = np.asarray(x, float)
+    both = np.stack(_paired(x, a, b))
+    rng = np.random.default_rng(seed)
+    mean, deviation = crossed_replicates(both, replicates, rng, patients, strata)
+    # the undisturbed curves ride along as replicate 0
+    curves = np.concatenate([_over_draws(_over_images(both))[None], mean])
+    deviation = np.concatenate([np.zeros_like(deviation[:1]), deviation])
+    if form is not None:
+        curves = curves * np.exp(deviation / curves)
+        return from_replicates(x, curves[:, 0], curves[:, 1], form=form, level=level)
+    curves = curves + deviation
+    return from_replicates(x, curves[:, 0], curves[:, 1], level=level)
+
+
+def from_replicates(
+    x: ArrayLike, a: Array, b: Array, *, form: Form | None = None, level: float = 0.95
+) -> Crossover:
+    """Crossing from replicates of two error curves a, b [1 + replicates, k].
+
+    Row 0 holds the estimates, the other rows paired replicates of any metric (say
+    1 - AUROC from a bootstrap over patients). `form` as in `crossover`.
+    """
+    x = np.asarray(x, float)
+    grid = np.linspace(np.log(x.min()), np.log(x.max()), 201)
+    d = b - a
+    if form is None:
+        spread = smooth_sigma(x, d[1:].std(0))
+        slope, intercept = _weighted_line(np.log(x), d, spread)
+        fitted = intercept[:, None] + slope[:, None] * grid
+    else:
+        low_high = [_refitted(form, x, curves, grid) for curves in (a, b)]
+        fitted = low_high[1] - low_high[0]
+    root, falling = last_crossing(grid, fitted)
+    tail = (1 - level) / 2
+    # a replicate in which B overtakes A contradicts every value: it opens both ends
+    low = np.quantile(np.where(falling, -np.inf, root)[1:], tail, method="lower")
+    high = np.quantile(np.where(falling, np.inf, root)[1:], 1 - tail, method="higher")
+    band = np.quantile(d[1:], [tail, 1 - tail], axis=0)
+    signs = np.sign(d[0])[d[0] != 0]
+    return Crossover(
+        x=x,
+        difference=np.stack([d[0], *band], 1),
+        value=float(np.nan if falling[0] else np.exp(root[0])),
+        low=float(np.exp(low)),
+        high=float(np.exp(high)),
+        inside=float(np.mean(np.isfinite(root[1:]) & ~falling[1:])),
+        reversed=float(np.mean(falling[1:])),
+        sign_changes=int(np.sum(signs[1:] != signs[:-1])),
+        level=level,
+    )
+
+
+def last_crossing(grid: Array, d: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Last zero of each row of d [m, n] on an ascending grid [n] -> (root, falling).
+
+    root [m] is -inf where d > 0 throughout, inf where d <= 0 throughout; `falling` [m]
+    marks the rows that cross from above.
+    """
+    above = d > 0
+    change = above[:, 1:] != above[:, :-1]
+    last = change.shape[1] - 1 - np.argmax(change[:, ::-1], 1)
+    rows = np.arange(len(d))
+    left, right = d[rows, last], d[rows, last + 1]
+    crosses = change.any(1)
+    share = left / np.where(crosses, left - right, 1.0)
+    root = grid[last] + share * (grid[last + 1] - grid[last])
+    root = np.where(crosses, root, np.where(above[:, 0], -np.inf, np.inf))
+    return root, crosses & above[rows, last]
+
+
+def crossed_replicates(
+    errors: Array,
+    replicates: int,
+    rng: np.random.Generator,
+    patients: ArrayLike | None = None,
+    strata: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """Resample patients and draws independently, the same for all models and scales.
+
+    errors [models, draws, k] or [models, draws, k, images] -> (mean over resampled
+    patients and draws, deviation to add) both [replicates, models, k]. With fewer
+    than 10 draws the draws move the mean by a multivariate t instead (zero otherwise);
+    independent resampling of both factors is mildly conservative (arXiv 1106.2125).
+    """
+    models, draws, k = errors.shape[:3]
+    if draws < 2:
+        raise ValueError("crossover: one draw gives no interval; repeat with others")
+    point = _over_images(errors)
+    if errors.ndim == 4:
+        weight = _patient_weights(errors.shape[3], replicates, rng, patients, strata)
+        flat = np.where(np.isfinite(errors), errors, 0.0).reshape(-1, errors.shape[3])
+        table = (weight @ flat.T).reshape(replicates, models, draws, k)
+        table = np.where(np.isfinite(point), table, np.nan)
+    else:
+        table = np.broadcast_to(point, (replicates, models, draws, k))
+    if draws < FEW:
+        deviation = t_deviations(point.swapaxes(0, 1), replicates, rng)
+        return _over_draws(table), deviation
+    count = rng.multinomial(draws, np.full(draws, 1 / draws), replicates).astype(float)
+    present = np.isfinite(table)
+    total = np.einsum("br,bmrk->bmk", count, np.where(present, table, 0.0))
+    seen = np.einsum("br,bmrk->bmk", count, present.astype(float))
+    mean = np.where(seen > 0, total / np.maximum(seen, 1), _over_draws(point))
+    return mean, np.zeros_like(mean)
+
+
+def fieller(
+    x: ArrayLike, a: ArrayLike, b: ArrayLike, level=0.95
+) -> tuple[float, float]:
+    """Fieller's interval of the zero of an unweighted line of D on ln x -> (low, high).
+
+    a, b [draws, k] without NaN. Exact for normal draws; 0 and inf where the slope is
+    not clearly different from 0 (the set is then the complement of an interval, or
+    everything). A check on `crossover`, which knows patients as well.
+    """
+    x, a, b = (np.asarray(v, float) for v in (x, a, b))
+    slope, intercept = _weighted_line(np.log(x), b - a, np.ones(len(x)))
+    mean = np.array([intercept.mean(), slope.mean()])
+    q2 = stats.t.ppf((1 + level) / 2, len(a) - 1) ** 2
+    vaa, vab, vbb = np.cov(intercept, slope)[[0, 0, 1], [0, 1, 1]] * q2 / len(a)
+    quadratic = [mean[1] ** 2 - vbb, 2 * (mean[0] * mean[1] - vab), mean[0] ** 2 - vaa]
+    roots = np.roots(quadratic)
+    if quadratic[0] <= 0 or np.iscomplex(roots).any():
+        return 0.0, np.inf
+    return float(np.exp(roots.min())), float(np.exp(roots.max()))
+
+
+# ---- inside ------------------------------------------------------------------------
+
+
+def _paired(x: Array, a: ArrayLike, b: ArrayLike) -> Sequence[Array]:
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.shape != b.shape or a.ndim not in (2, 3) or a.shape[1] != len(x):
+        raise ValueError(
+            f"crossover: a {a.shape} and b {b.shape} must both be [draws, {len(x)}] or "
+            f"[draws, {len(x)}, images], paired row by row"
+        )
+    if len(np.unique(x)) < 2 or not (np.isfinite(x) & (x > 0)).all():
+        raise ValueError("crossover: x needs two different positive scales at least")
+    missing = ~(np.isfinite(a) & np.isfinite(b))
+    if a.ndim == 3:
+        missing = np.broadcast_to(missing.any(2, keepdims=True), a.shape)
+    empty = missing.reshape(len(a), len(x), -1).all((0, 2))
+    if empty.any():
+        raise ValueError(f"crossover: no draw has both at x = {x[empty][0]:g}")
+    return np.where(missing, np.nan, a), np.where(missing, np.nan, b)
+
+
+def _over_images(errors: Array) -> Array:
+    return errors if errors.ndim == 3 else errors.mean(-1)
+
+
+def _over_draws(table: Array) -> Array:
+    """[..., draws, k] with NaN -> [..., k]."""
+    present = np.isfinite(table)
+    return np.where(present, table, 0.0).sum(-2) / np.maximum(present.sum(-2), 1)
+
+
+def _patient_weights(n: int, replicates: int, rng, patients, strata) -> Array:
+    """Weights of images [replicates, n], rows summing to 1, from whole patients."""
+    patients = np.arange(n) if patients is None else np.asarray(patients)
+    strata = np.zeros(n) if strata is None else np.asarray(strata)
+    if len(patients) != n or len(strata) != n:
+        raise ValueError(f"crossover: patients and strata must have {n} entries")
+    _, first, member = np.unique(patients, return_index=True, return_inverse=True)
+    count = np.zeros((replicates, len(first)))
+    for value in np.unique(strata):  # a patient's stratum is that of its first image
+        ours = np.flatnonzero(strata[first] == value)
+        count[:, ours] = rng.multinomial(
+            len(ours), np.full(len(ours), 1 / len(ours)), replicates
+        )
+    weight = count[:, member]
+    return weight / weight.sum(1, keepdims=True)
+
+
+def _weighted_line(t: Array, d: Array, sigma: Array) -> tuple[Array, Array]:
+    """Least squares of each row of d [m, k] on t [k] -> (slope, intercept) [m]."""
+    w = 1 / sigma**2
+    centre = np.sum(w * t) / w.sum()
+    slope = d @ (w * (t - centre)) / np.sum(w * (t - centre) ** 2)
+    return slope, d @ w / w.sum() - slope * centre
+
+
+def _refitted(form: Form, x: Array, curves: Array, grid: Array) -> Array:
+    """Fit row 0 of curves [m, k], refit the others -> y on exp(grid) [m, n]."""
+    law = fit(form, x, curves[0], sigma=smooth_sigma(x, np.log(curves[1:]).std(0)))
+    theta = refit(law, curves[1:])
+    return np.exp(form.log_y(np.concatenate([law.theta[None], theta]), np.exp(grid)))

@@ -1,0 +1,143 @@
+"""Bootstrap intervals of a fitted law: its parameters and its predictions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bigxfer.study.fits import Fit, draw_mean
+from bigxfer.study.forms import Array
+from bigxfer.study.solver import minimise
+
+# below this number of independent draws or runs, resampling them gives intervals that
+# are too short (the variance of 5 draws has 4 degrees of freedom): t is used instead
+FEW = 10
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Replicates theta [replicates, p] of a fit; percentile intervals of everything."""
+
+    fit: Fit
+    theta: Array
+    method: str
+    level: float = 0.95
+
+    @property
+    def parameters(self) -> dict[str, tuple[float, float, float]]:
+        """{name: (value, low, high)}."""
+        value = self.fit.parameters
+        ends = self.fit.form.natural(self._ends(self.theta))
+        return {k: (value[k], float(ends[k][0]), float(ends[k][1])) for k in value}
+
+    def predict(self, x: ArrayLike) -> tuple[Array, Array, Array]:
+        """x [n] -> (value, low, high), each [n]: of the mean curve, not of one run."""
+        x = np.asarray(x, float)
+        low, high = np.exp(self._ends(self.fit.form.log_y(self.theta, x)))
+        return self.fit.predict(x), low, high
+
+    def _ends(self, replicates: Array) -> Array:
+        tail = (1 - self.level) / 2
+        return np.quantile(replicates, [tail, 1 - tail], axis=0)
+
+
+def bootstrap(
+    law: Fit,
+    groups: ArrayLike | None = None,
+    *,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Intervals:
+    """Refit `law` to resampled data, each replicate from every basin of the fit.
+
+    - y [draws, n], at least 10 draws: whole draws are resampled (their points are
+      correlated). Fewer: the mean curve moves by a multivariate t with draws - 1
+      degrees of freedom, which for a linear law is exactly the t interval.
+    - y [n], at least 10 `groups` (int or str [n]; default each point its own; give
+      the run where a run has several checkpoints): groups are resampled. Fewer:
+      residuals scaled by a t with n - p degrees of freedom.
+    Raises ValueError where nothing is left to judge the scatter by.
+    """
+    rng = np.random.default_rng(seed)
+    if law.y.ndim == 2 and len(law.y) < FEW:
+        deviation, method = t_deviations(law.y, replicates, rng), "t over draws"
+        curve = draw_mean(law.y) * np.exp(deviation / draw_mean(law.y))
+        theta = refit(law, curve)
+    elif law.y.ndim == 2:
+        count = rng.multinomial(
+            len(law.y), np.full(len(law.y), 1 / len(law.y)), replicates
+        )
+        present = np.isfinite(law.y).astype(float)
+        seen = count @ present
+        total = count @ np.where(present > 0, law.y, 0.0)
+        curve = np.where(seen > 0, total / np.maximum(seen, 1), draw_mean(law.y))
+        theta, method = refit(law, curve, (seen > 0).astype(float)), "draws resampled"
+    else:
+        label = np.arange(len(law.y)) if groups is None else np.asarray(groups)
+        _, member = np.unique(label, return_inverse=True)
+        m = member.max() + 1
+        if m >= FEW:
+            count = rng.multinomial(m, np.full(m, 1 / m), replicates)[:, member]
+            theta = refit(law, np.tile(law.y, (replicates, 1)), count.astype(float))
+            method = "groups resampled" if groups is not None else "points resampled"
+        else:
+            theta, method = _t_residuals(law, replicates, rng), "t over residuals"
+    return Intervals(law, theta, method, level)
+
+
+def refit(law: Fit, y: Array, weight: Array | None = None) -> Array:
+    """Fit each row of y [replicates, n], from every basin -> theta [replicates, p]."""
+    k, n = len(law.basins), len(y)
+    weight = np.ones_like(y) if weight is None else weight
+    target = np.repeat(law.objective.link(y), k, axis=0)
+    start = np.tile(law.basins, (n, 1))
+    theta, cost = minimise(law.objective, target, np.repeat(weight, k, axis=0), start)
+    return theta.reshape(n, k, -1)[np.arange(n), cost.reshape(n, k).argmin(1)]
+
+
+def t_deviations(y: Array, replicates: int, rng: np.random.Generator) -> Array:
+    """y [draws, ...] -> t-distributed deviations of its mean [replicates, ...].
+
+    Every linear function of the mean gets exactly its Student t interval with
+    draws - 1 degrees of freedom; correlation between the trailing axes is kept.
+    """
+    if len(y) < 2:
+        raise ValueError("one draw gives no interval: repeat it with other seeds")
+    present = np.isfinite(y)
+    count = np.maximum(present.sum(0), 2)
+    deviation = np.where(present, y - draw_mean(y), 0.0) / np.sqrt(count * (count - 1))
+    normal = rng.standard_normal((replicates, len(y)))
+    chi = np.sqrt(rng.chisquare(len(y) - 1, replicates) / (len(y) - 1))
+    return np.tensordot(normal / chi[:, None], deviation, 1)
+
+
+def smooth_sigma(x: ArrayLike, sigma: ArrayLike) -> Array:
+    """Standard deviations [n] -> the same, made a power of x [n].
+
+    Five draws give a standard deviation to within a factor of two; weights taken from
+    it directly make the best-looking point win by luck.
+    """
+    x, sigma = np.asarray(x, float), np.asarray(sigma, float)
+    good = np.isfinite(sigma) & (sigma > 0)
+    if not good.any():
+        return np.ones_like(sigma)
+    if len(np.unique(x[good])) < 2:
+        return np.full_like(sigma, np.exp(np.log(sigma[good]).mean()))
+    line = np.polyfit(np.log(x[good]), np.log(sigma[good]), 1)
+    return np.exp(np.polyval(line, np.log(x)))
+
+
+def _t_residuals(law: Fit, replicates: int, rng: np.random.Generator) -> Array:
+    n, freedom = len(law.y), len(law.y) - len(law.theta)
+    if freedom < 1:
+        raise ValueError(
+            f"bootstrap: {n} points and {len(law.theta)} parameters leave nothing to "
+            "judge the scatter by; give draws [draws, n] or more scales"
+        )
+    x, scale = law.objective.x, law.objective.scale
+    residual = scale * np.log(law.predict(x) / law.y)
+    sd = np.sqrt(np.sum(residual**2) / freedom)
+    t = rng.standard_normal((replicates, n))
+    t /= np.sqrt(rng.chisquare(freedom, (replicates, 1)) / freedom)
+    return refit(law, law.predict(x) * np.exp(sd * t / scale))
