@@ -1,0 +1,307 @@
+"""Metrics against scikit-learn, to 1e-12, with ties, NaN labels and weights."""
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, softmax
+from sklearn import metrics as sk
+
+from bigxfer import metrics, stats
+
+CLOSE = {"rtol": 1e-12, "atol": 1e-12}
+
+
+def values(out):
+    return {name: entry["value"] for name, entry in out["metrics"].items()}
+
+
+def single(seed, n=60, k=3, ties=True):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, k))
+    if ties:
+        logits = logits.round(0)
+    return np.concatenate([np.arange(k), rng.integers(0, k, n - k)]), logits
+
+
+def multi(seed, n=80, k=3):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, k)) < 0.3).astype(np.float32)
+    labels[:2] = [[0] * k, [1] * k]
+    labels[2:][rng.random((n - 2, k)) < 0.25] = np.nan
+    return labels, rng.normal(size=(n, k)).round(1).astype(np.float32)
+
+
+def binned_ece(confidence, hit):
+    """The definition of arXiv 1706.04599, bin by bin."""
+    total = 0.0
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        if i == 0:
+            inside |= confidence == 0
+        if inside.any():
+            total += inside.mean() * abs(hit[inside].mean() - confidence[inside].mean())
+    return total
+
+
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_single_label_equals_scikit_learn(k, ties):
+    labels, logits = single(k, k=k, ties=ties)
+    p = softmax(logits, axis=1)
+    names = [f"c{i}" for i in range(k)]
+    found = values(metrics.compute(labels, logits, names, np.arange(len(labels)), 0))
+    want = {
+        "loss": sk.log_loss(labels, p),
+        "accuracy": sk.accuracy_score(labels, p.argmax(1)),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, p.argmax(1)),
+        "auroc_macro": sk.roc_auc_score(
+            labels, p if k > 2 else p[:, 1], multi_class="ovr", average="macro"
+        ),
+        "auprc_macro": sk.average_precision_score(np.eye(k)[labels], p),
+        "brier": sk.brier_score_loss(labels, p if k > 2 else p[:, 1]),
+        "ece": binned_ece(p.max(1), p.argmax(1) == labels),
+    }
+    for i, name in enumerate(names):
+        want[f"auroc/{name}"] = sk.roc_auc_score(labels == i, p[:, i])
+        want[f"auprc/{name}"] = sk.average_precision_score(labels == i, p[:, i])
+    assert found.keys() == want.keys()
+    for name, value in want.items():
+        np.testing.assert_allclose(found[name], value, err_msg=name, **CLOSE)
+
+
+def test_multi_label_equals_scikit_learn_on_known_labels():
+    labels, logits = multi(0)
+    p = expit(logits.astype(np.float64))
+    out = metrics.compute(labels, logits, ["a", "b", "c"], np.arange(80), 0)
+    found, known = values(out), ~np.isnan(labels)
+    assert "accuracy" not in found
+    np.testing.assert_allclose(
+        found["loss"], sk.log_loss(labels[known], p[known]), **CLOSE
+    )
+    np.testing.assert_allclose(
+        found["brier"], sk.brier_score_loss(labels[known], p[known]), **CLOSE
+    )
+    each = {"auroc": [], "auprc": [], "balanced": [], "ece": []}
+    for i, name in enumerate("abc"):
+        y, q = labels[known[:, i], i], p[known[:, i], i]
+        each["auroc"].append(sk.roc_auc_score(y, q))
+        each["auprc"].append(sk.average_precision_score(y, q))
+        each["balanced"].append(sk.balanced_accuracy_score(y, q > 0.5))
+        each["ece"].append(binned_ece(q, y))
+        np.testing.assert_allclose(found[f"auroc/{name}"], each["auroc"][-1], **CLOSE)
+        np.testing.assert_allclose(found[f"auprc/{name}"], each["auprc"][-1], **CLOSE)
+        assert out["counts"][name] == {
+            "positive": int(np.sum(y == 1)),
+            "negative": int(np.sum(y == 0)),
+            "unknown": int(np.sum(~known[:, i])),
+        }
+    for name, key in (
+        ("auroc_macro", "auroc"),
+        ("auprc_macro", "auprc"),
+        ("balanced_accuracy", "balanced"),
+        ("ece", "ece"),
+    ):
+        np.testing.assert_allclose(found[name], np.mean(each[key]), **CLOSE)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 3)),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_weighted_areas_equal_scikit_learn(rows):
+    truth = np.array([float(r[0]) for r in rows])
+    scores = np.array([float(r[1]) for r in rows])
+    weights = np.array([[float(r[2]) for r in rows]])
+    (auroc,), (ap,) = stats.rank(truth, scores).areas(weights)
+    kept = weights[0] > 0
+    if len(set(truth[kept])) < 2:
+        assert np.isnan(auroc) and np.isnan(ap)
+        return
+    w = weights[0]
+    np.testing.assert_allclose(
+        auroc, sk.roc_auc_score(truth, scores, sample_weight=w), **CLOSE
+    )
+    np.testing.assert_allclose(
+        ap, sk.average_precision_score(truth, scores, sample_weight=w), **CLOSE
+    )
+
+
+@pytest.mark.parametrize("make", [single, multi])
+def test_the_interval_is_that_of_metrics_of_resampled_images(make):
+    """The weighted path against literally repeating the rows of each resample."""
+    labels, logits = make(3)
+    n = len(labels)
+    patients = np.array([f"p{i // 2}" for i in range(n)])
+    out = metrics.compute(labels, logits, ["a", "b", "c"], patients, 50, seed=7)
+    (weights,) = stats.patient_weights(patients, 50, seed=7)
+    repeated = [
+        values(
+            metrics.compute(
+                *(np.repeat(x, w.astype(int), axis=0) for x in (labels, logits)),
+                ["a", "b", "c"],
+                np.arange(int(w.sum())),
+                0,
+            )
+        )
+        for w in weights
+    ]
+    for name, entry in out["metrics"].items():
+        samples = [r[name] for r in repeated if r[name] is not None]
+        want = np.quantile(samples, [0.025, 0.975])
+        np.testing.assert_allclose([entry["low"], entry["high"]], want, err_msg=name)
+
+
+def test_an_absent_class_is_null_with_its_reason():
+    labels, logits = single(0)
+    labels[labels == 2] = 1
+    found = metrics.compute(labels, logits, ["a", "b", "c"], np.arange(60), 20)
+    for name in ("auroc/c", "auprc/c", "auroc_macro", "auprc_macro"):
+        entry = found["metrics"][name]
+        assert entry["value"] is entry["low"] is entry["high"] is None
+        assert "no positive label of c" in entry["reason"]
+    assert "of c" in found["metrics"]["balanced_accuracy"]["reason"]
+    assert found["metrics"]["auroc/a"]["value"] is not None
+    assert found["metrics"]["loss"]["low"] is not None
+
+
+def test_a_class_without_a_known_label_is_null_with_its_reason():
+    labels, logits = multi(0)
+    labels[:, 1] = np.nan
+    found = metrics.compute(labels, logits, ["a", "b", "c"], np.arange(80), 20)
+    assert (
+        "no positive and no negative label of b"
+        in (found["metrics"]["auroc_macro"]["reason"])
+    )
+    assert "no known label of b" in found["metrics"]["ece"]["reason"]
+    assert found["metrics"]["brier"]["value"] is not None
+
+
+def test_resamples_without_a_class_are_left_out_and_counted():
+    labels = np.zeros((40, 1), np.float32)
+    labels[0] = 1
+    logits = np.random.default_rng(0).normal(size=(40, 1))
+    entry = metrics.compute(labels, logits, ["rare"], np.arange(40), 500)["metrics"][
+        "auroc/rare"
+    ]
+    # (1 - 1/40)^40 = 0.363 of the resamples miss the only positive.
+    assert 130 < entry["dropped"] < 235
+    assert entry["low"] <= entry["value"] <= entry["high"]
+
+
+def test_intervals_follow_the_patients():
+    labels, logits = single(5, n=50)
+    repeated = [np.repeat(x, 8, axis=0) for x in (labels, logits)]
+
+    def width(patients):
+        out = metrics.compute(*repeated, ["a", "b", "c"], patients, 400)
+        entry = out["metrics"]["accuracy"]
+        return entry["high"] - entry["low"]
+
+    of_patients = width(np.repeat(np.arange(50), 8))
+    of_images = width(np.arange(400))
+    assert 2.0 < of_patients / of_images < 4.0  # sqrt(8) = 2.8
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    labels, logits = multi(2)
+    runs = [
+        metrics.compute(labels, logits, ["a", "b", "c"], np.arange(80), 30, seed=s)
+        for s in (0, 0, 1)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_bad_input_is_named():
+    labels, logits = single(0)
+    ids = np.arange(60)
+    with pytest.raises(ValueError, match="do not fit"):
+        metrics.compute(labels, logits[:, :2], ["a", "b", "c"], ids)
+    with pytest.raises(ValueError, match="row 4 are not finite"):
+        bad = logits.copy()
+        bad[4, 1] = np.nan
+        metrics.compute(labels, bad, ["a", "b", "c"], ids)
+    with pytest.raises(ValueError, match="row 5 has the label 3"):
+        bad = labels.copy()
+        bad[5] = 3
+        metrics.compute(bad, logits, ["a", "b", "c"], ids)
+    with pytest.raises(ValueError, match="empty"):
+        metrics.compute(labels[:0], logits[:0], ["a", "b", "c"], ids[:0])
+
+
+def test_thresholds_equal_those_of_the_roc_curve():
+    labels, logits = multi(1, n=200)
+    for i in range(3):
+        known = ~np.isnan(labels[:, i])
+        y, p = labels[known, i], expit(logits[known, i].astype(np.float64))
+        fpr, tpr, thresholds = sk.roc_curve(y, p, drop_intermediate=False)
+        all_p = expit(logits[:, i].astype(np.float64))
+        youden = metrics.choose(labels[:, i], all_p)
+        best = (tpr - fpr).max()
+        at = np.flatnonzero(thresholds == youden)[0]
+        np.testing.assert_allclose(tpr[at] - fpr[at], best)
+        assert (
+            metrics.choose(labels[:, i], all_p, 0.9)
+            == (thresholds[np.flatnonzero(tpr >= 0.9)[0]])
+        )
+
+
+def test_the_operating_point_is_fixed_on_validation():
+    valid_labels, valid_logits = multi(1, n=200)
+    labels, logits = multi(2, n=150)
+    point = metrics.operating_point(
+        valid_labels, valid_logits, labels, logits, "abc", np.arange(150), 0.9, 200
+    )
+    flipped = metrics.operating_point(
+        valid_labels, valid_logits, 1 - labels, logits, "abc", np.arange(150), 0.9, 0
+    )
+    for i, name in enumerate("abc"):
+        assert flipped[name]["threshold"] == point[name]["threshold"]
+        known = ~np.isnan(labels[:, i])
+        called = expit(logits[:, i].astype(np.float64)) >= point[name]["threshold"]
+        tn, fp, fn, tp = sk.confusion_matrix(
+            labels[known, i], called[known].astype(int)
+        ).ravel()
+        sensitivity = point[name]["sensitivity"]
+        np.testing.assert_allclose(sensitivity["value"], tp / (tp + fn))
+        np.testing.assert_allclose(point[name]["specificity"]["value"], tn / (tn + fp))
+        assert sensitivity["low"] <= sensitivity["value"] <= sensitivity["high"]
+        assert sensitivity["low"] < sensitivity["high"]
+
+
+def test_an_operating_point_needs_both_labels_in_validation():
+    labels, logits = multi(1)
+    valid = labels.copy()
+    valid[:, 0] = 0
+    point = metrics.operating_point(
+        valid, logits, labels, logits, "abc", np.arange(80), resamples=10
+    )
+    assert point["a"]["threshold"] is None and "validation" in point["a"]["reason"]
+    assert point["b"]["threshold"] is not None
+
+
+def test_saturated_probabilities_still_rank():
+    """Sigmoids of 40 and 50 are both 1 in float64; their logits are not equal."""
+    labels = np.array([[0.0], [1.0]])
+    logits = np.array([[40.0], [50.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = metrics.compute(labels, logits, ["a"], np.arange(2), 0)
+    assert out["metrics"]["auroc/a"]["value"] == 1
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_fourteen_classes_in_seconds():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((10_000, 14)) < 0.1).astype(np.float32)
+    logits = rng.normal(size=(10_000, 14))
+    start = time.perf_counter()
+    metrics.compute(labels, logits, [f"c{i}" for i in range(14)], np.arange(10_000))
+    assert time.perf_counter() - start < 20
