@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 
 from bigxfer import stats
 
@@ -160,7 +160,7 @@ def _statistic(
 ) -> Callable[[np.ndarray], Values]:
     """weights [r, n] -> {metric: [r]}; everything that needs no weight is done once."""
     single = labels.ndim == 1
-    p = np.exp(log_softmax(logits, axis=1)) if single else expit(logits)
+    p = softmax(logits, axis=1) if single else expit(logits)
     # Logits rank as their sigmoids do, and do not saturate at 1.
     scores = p if single else logits
     rankings = [stats.rank(truth[:, i], scores[:, i]) for i in range(len(classes))]
@@ -267,8 +267,7 @@ def operating_point(
     truths = [_one_vs_rest(labels, len(classes)) for labels, _ in (valid, test)]
     single = valid[0].ndim == 1
     probability = [
-        np.exp(log_softmax(x, axis=1)) if single else expit(x)
-        for x in (valid[1], test[1])
+        softmax(x, axis=1) if single else expit(x) for x in (valid[1], test[1])
     ]
     found: dict[str, Any] = {}
     for i, name in enumerate(classes):

@@ -87,7 +87,7 @@ def test_multi_label_equals_scikit_learn_on_known_labels():
     )
     each = {"auroc": [], "auprc": [], "balanced": [], "ece": []}
     for i, name in enumerate("abc"):
-        y, q = labels[known[:, i], i], p[known[:, i], i]
+        y, q = labels[known[:, i], i].astype(float), p[known[:, i], i]
         each["auroc"].append(sk.roc_auc_score(y, q))
         each["auprc"].append(sk.average_precision_score(y, q))
         each["balanced"].append(sk.balanced_accuracy_score(y, q > 0.5))
