@@ -1,0 +1,165 @@
+"""`batch(step)`: the order of training as a pure function, so nothing else is saved."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+class Loader:
+    """Batches of the given rows, for one process of several.
+
+    Training reads one endless stream: a permutation of the rows for each epoch, one
+    after the other. So an epoch ends inside a batch where it has to, and a set
+    smaller than the batch repeats.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,  # uint8 [N, S, S, C], a memmap as a rule
+        labels: np.ndarray,  # [N] or [N, classes]
+        rows: np.ndarray,  # int [n]: which of the N; their order matters
+        batch: int,  # the global one: images a step, over all processes
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> None:
+        """Raises ValueError for no rows, or a batch the processes cannot share."""
+        if not len(rows):
+            raise ValueError("a loader needs at least one image")
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images, {len(labels)} labels")
+        self.images, self.labels = images, labels
+        self.rows = np.asarray(rows, np.int32)
+        self.batch_size, self.seed = batch, seed
+        self.process_index, self.process_count = process_index, process_count
+        self.part(batch)
+        self.epochs: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, batch: int) -> np.ndarray:
+        """int [b]: this process's positions in a global batch of that size."""
+        if batch < 1 or batch % self.process_count:
+            raise ValueError(
+                f"a batch of {batch} cannot be shared by {self.process_count} processes"
+            )
+        b = batch // self.process_count
+        return np.arange(self.process_index * b, (self.process_index + 1) * b)
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        """int [n]: the order of this epoch; the last two are kept."""
+        if epoch not in self.epochs:
+            rng = np.random.default_rng([self.seed, epoch])
+            order = rng.permutation(len(self.rows))
+            recent = dict(list(self.epochs.items())[-1:])
+            self.epochs = {**recent, epoch: order}
+            return order
+        return self.epochs[epoch]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step, counted from 0: this process's share of it.
+
+        images uint8 [b, S, S, C], labels, mask float32 [b] (ones), index int32 [b]
+        (row of the manifest) and position int32 [b] (place in the global batch).
+        """
+        position = self.part(self.batch_size)
+        epoch, place = np.divmod(step * self.batch_size + position, len(self.rows))
+        index = np.empty(len(position), np.int32)
+        for e in np.unique(epoch):
+            here = epoch == e
+            index[here] = self.rows[self.permutation(int(e))[place[here]]]
+        return self.gather(index, position, np.ones(len(index), np.float32))
+
+    def eval_batches(self, batch: int) -> Iterator[Batch]:
+        """Every row once, in order; the last batch is padded, its padding masked.
+
+        All processes yield the same number of batches of the same shape.
+        """
+        position = self.part(batch)
+        for start in range(0, len(self.rows), batch):
+            place = start + position
+            real = place < len(self.rows)
+            index = self.rows[np.where(real, place, 0)]
+            yield self.gather(index, position, real.astype(np.float32))
+
+    def gather(
+        self, index: np.ndarray, position: np.ndarray, mask: np.ndarray
+    ) -> Batch:
+        return {
+            "images": np.asarray(self.images)[index],  # a copy: jax may alias it
+            "labels": self.labels[index],
+            "mask": mask,
+            "index": index,
+            "position": position.astype(np.int32),
+        }
+
+
+class Prefetch:
+    """Iterates over batches that one thread gathers ahead.
+
+    `waited` is the seconds that the consumer has spent waiting for data so far. An
+    exception in the thread is raised where the batch would have come.
+    """
+
+    def __init__(self, loader: Loader, start: int, stop: int, depth: int) -> None:
+        self.waited = 0.0
+        self.left = max(0, stop - start)
+        self.ready: queue.Queue = queue.Queue(depth)
+        self.closed = threading.Event()
+        args = (loader, range(start, stop), self.ready, self.closed)
+        self.thread = threading.Thread(target=fill, args=args, daemon=True)
+        self.thread.start()
+
+    def __iter__(self) -> "Prefetch":
+        return self
+
+    def __next__(self) -> Batch:
+        if not self.left or self.closed.is_set():
+            self.close()
+            raise StopIteration
+        began = time.perf_counter()
+        item = self.ready.get()
+        self.waited += time.perf_counter() - began
+        self.left -= 1
+        if isinstance(item, Exception):
+            self.close()
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Ends the thread; iterating on after that ends at once."""
+        self.closed.set()
+        self.thread.join()
+
+    def __del__(self) -> None:
+        self.closed.set()
+
+
+def fill(
+    loader: Loader, steps: range, ready: queue.Queue, closed: threading.Event
+) -> None:
+    """Puts the batches of these steps, or the first exception, into the queue."""
+    for step in steps:
+        try:
+            item = loader.batch(step)
+        except Exception as error:  # noqa: BLE001 - handed to the consumer
+            item = error
+        while not closed.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+        if closed.is_set() or isinstance(item, Exception):
+            return
+
+
+def prefetch(loader: Loader, start: int, stop: int, depth: int = 2) -> Prefetch:
+    """The batches of steps start .. stop - 1, gathered up to `depth` ahead."""
+    return Prefetch(loader, start, stop, depth)
