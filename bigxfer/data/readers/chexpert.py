@@ -16,6 +16,7 @@ PATH = re.compile(  # of train.csv and valid.csv
     r"((?:train|valid|test)/(patient\d+)/study\d+/view\d+_\w+\.(?:jpg|png))"
 )
 MARKS = {"1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1, "": np.nan}
+VIEW = "Frontal/Lateral AP/PA"
 VIEWS = {  # (Frontal/Lateral, AP/PA) -> view; LL and RL stand 17 times in train.csv
     **{f"Frontal {view}": view for view in ("AP", "PA", "LL", "RL")},
     "Frontal ": "",
@@ -68,5 +69,5 @@ def read_table(path: Path) -> Table:
 def read_views(table: Table) -> list[str]:
     """AP, PA, LL or RL of frontal images, L of lateral ones."""
     pairs = zip(table["Frontal/Lateral"], table["AP/PA"])
-    joined = Table(table.path, {"view": list(map(" ".join, pairs))}, table.lines)
-    return joined.values("view", VIEWS)
+    joined = Table(table.path, {VIEW: list(map(" ".join, pairs))}, table.lines)
+    return joined.values(VIEW, VIEWS)
