@@ -192,12 +192,11 @@ def largest_that_fits(
     while low < high:
         try:
             compiled = compile_fn(candidates[middle])
-            fits = memory_needed(compiled) <= limit_bytes
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            fits = False
-        if fits:
+            compiled = None
+        if compiled is not None and memory_needed(compiled) <= limit_bytes:
             found, high = (compiled, candidates[middle]), middle
         else:
             low = middle + 1
