@@ -4,14 +4,17 @@ Group normalisation, weight standardisation and the parameter names are those of
 the published npz files (google-research/big_transfer bit_jax/models.py).
 """
 
+import itertools
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import logging
+from jax import lax
 
-from bigxfer import config
+from bigxfer import config, tree
 from bigxfer.models import parts
 from bigxfer.tree import Tree
 
@@ -42,7 +45,8 @@ class StdKernel(nn.Module):
 
     @nn.compact
     def __call__(self, dtype: Any) -> jax.Array:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), self.shape)
+        # zeros stand in for the numbers that `random_kernels` draws
+        kernel = self.param("kernel", nn.initializers.zeros, self.shape)
         return parts.standardize(kernel).astype(dtype)
 
 
@@ -169,6 +173,27 @@ class ResNet(nn.Module):
         return out["logits"], out
 
 
+@jax.jit
+def random_kernels(key: jax.Array, params: Tree) -> Tree:
+    """`params` with all standardised kernels drawn anew: lecun_normal, as big_vision.
+
+    A normal of variance 1 / fan-in cut at 2 standard deviations (big_vision
+    models/bit_paper.py, flax's default). One draw serves all kernels: XLA compiles
+    one kernel at a time for up to half a second, minutes in all for a deep net.
+    """
+    flat = tree.flatten(params)
+    names = [n for n in sorted(flat) if n.endswith("standardized_conv2d/kernel")]
+    sizes = [flat[n].size for n in names]
+    draw = jax.random.truncated_normal(key, -2.0, 2.0, (sum(sizes),))
+    draw /= 0.87962566  # the standard deviation that the cut leaves
+    starts = itertools.accumulate(sizes, initial=0)
+    for name, size, start in zip(names, sizes, starts):
+        shape = flat[name].shape
+        kernel = lax.slice(draw, (start,), (start + size,)).reshape(shape)
+        flat[name] = kernel / math.prod(shape[:3]) ** 0.5
+    return tree.unflatten(flat)
+
+
 class Bit:
     """The contract of models.Model around the network."""
 
@@ -193,7 +218,8 @@ class Bit:
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
         # jit, so that the forward pass is traced for its shapes but never run
-        return jax.jit(self.net.init)(key, jnp.zeros(image_shape))
+        variables = jax.jit(self.net.init)(key, jnp.zeros(image_shape))
+        return {"params": random_kernels(key, dict(variables["params"]))}
 
     def apply(
         self, variables: Tree, images: jax.Array, train: bool, rngs: Any = None
