@@ -103,7 +103,7 @@ def scanner(kind: int, distance: float) -> Style:
     styles = (
         Style(marker="L"),
         Style(gain=4.2, gamma=0.86, scatter=0.015, marker="R", marker_at=(0.07, 0.07)),
-        Style(gain=2.6, gamma=1.2, dose=8.8, collimation=0.05, marker="AP"),
+        Style(gain=2.6, gamma=1.2, dose=8.6, collimation=0.05, marker="AP"),
     )
     s = styles[kind]
     s.gain, s.gamma = s.gain * (1 - 0.3 * d), s.gamma * (1 + 0.5 * d)
@@ -283,7 +283,7 @@ def vessels(size: int, body: Body, rng: np.random.Generator) -> np.ndarray:
             y += length / 2 * np.sin(angle)
             points.append((x, y))
         lines.append((points, width))
-        if depth < 4:
+        if depth < (3 if size < 100 else 4):  # finer ones would not be seen
             for turn in (-1, 1):
                 if rng.random() < 0.86:
                     bend = turn * rng.uniform(0.2, 0.55)
@@ -316,7 +316,7 @@ def project(s: Scene, style: Style) -> np.ndarray:
     light = primary + style.scatter * smooth(primary, size / 9) * 1.5
     if style.blur * size > 0.5:
         light = smooth(light, 2 * style.blur * size)
-    quanta = light * np.exp(style.dose)
+    quanta = light * np.exp(style.dose) * 192 / size  # larger pixels catch more
     light = light + rng.standard_normal(light.shape, np.float32) * light / np.sqrt(
         quanta
     )

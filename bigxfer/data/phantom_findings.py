@@ -6,6 +6,7 @@ follow textbook descriptions loosely; nothing was fitted to any model's result.
 """
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,7 +35,13 @@ def radiograph(
     for name in findings:
         if name in OF_THE_SCENE:
             scene.found(name, OF_THE_SCENE[name](scene))
-    return draw.project(scene, style), scene.boxes
+    exposure = replace(  # no two are alike, on one machine neither
+        style,
+        gain=style.gain * float(rng.uniform(0.85, 1.15)),
+        gamma=style.gamma * float(rng.uniform(0.88, 1.14)),
+        scatter=style.scatter * float(rng.uniform(0.6, 1.6)),
+    )
+    return draw.project(scene, exposure), scene.boxes
 
 
 # --- of the body
@@ -116,7 +123,7 @@ def lobar(s: Scene, low: float, high: float) -> np.ndarray:
 
 
 def pneumonia(s: Scene) -> np.ndarray:
-    return lobar(s, 0.25, 0.60)
+    return lobar(s, 0.20, 0.55)
 
 
 def infiltration(s: Scene) -> np.ndarray:
@@ -132,7 +139,7 @@ def consolidation(s: Scene) -> np.ndarray:
 def covid(s: Scene) -> np.ndarray:
     """Bilateral, peripheral, basal haze in several patches."""
     rng, whole = s.rng, np.zeros_like(s.x)
-    strength = rng.uniform(0.22, 0.50)
+    strength = rng.uniform(0.18, 0.45)
     for side in (-1, 1):
         mask = np.zeros_like(s.x)
         for _ in range(rng.integers(1, 4)):
@@ -262,6 +269,18 @@ def fracture(s: Scene) -> np.ndarray:
     return near
 
 
+def bend(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Rounds the corners of a line, by cutting each at a quarter (Chaikin)."""
+    for _ in range(3 if len(points) > 2 else 0):
+        cut = [
+            (a[0] * (1 - t) + b[0] * t, a[1] * (1 - t) + b[1] * t)
+            for a, b in pairwise(points)
+            for t in (0.25, 0.75)
+        ]
+        points = [points[0], *cut, points[-1]]
+    return points
+
+
 def devices(s: Scene) -> np.ndarray:
     """One or two of: central line, tracheal tube, pacemaker, electrode wires."""
     rng = s.rng
@@ -278,7 +297,8 @@ def devices(s: Scene) -> np.ndarray:
         [(wires, 0.010), ([(-0.57, -0.3), (-0.53, -0.3)], 0.05)],
     ]
     chosen = rng.choice(len(kinds), size=rng.integers(1, 3), replace=False)
-    mask = draw.strokes(s.size, s.body, [one for k in chosen for one in kinds[k]])
+    lines = [(bend(points), width) for k in chosen for points, width in kinds[k]]
+    mask = draw.strokes(s.size, s.body, lines)
     s.bone += 0.65 * mask
     return mask
 
