@@ -45,6 +45,4 @@ def max_pool(x: jax.Array) -> jax.Array:
     published weights were trained with zeros (big_transfer bit_pytorch/models.py).
     """
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return lax.reduce_window(
-        x, jnp.array(-jnp.inf, x.dtype), lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID"
-    )
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
