@@ -1,6 +1,7 @@
 """What the command lines share: flags, XLA settings, errors without tracebacks."""
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from bigxfer import config, presets
@@ -54,7 +55,7 @@ def run(main: Main) -> None:
         values = flags.FLAGS.config
         given = set(config_flags.get_override_values(flags.FLAGS["config"]))
         given |= presets.arg_keys(values.arg)
-        logging.set_verbosity(logging.INFO)
+        set_up_logging()
         try:
             main(values, given, flags.FLAGS.workdir)
         except (ValueError, OSError, ArithmeticError) as error:
@@ -63,6 +64,17 @@ def run(main: Main) -> None:
             sys.exit(f"\nerror: {error}\n(BIGXFER_TRACEBACK=1 shows where)")
 
     app.run(start, flags_parser=parse)
+
+
+def set_up_logging() -> None:
+    """Our own lines to stderr; orbax, which says much, from warnings up."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    ours = logging.getLogger("bigxfer")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("jax").setLevel(logging.WARNING)
 
 
 def set_xla_flags() -> None:

@@ -32,7 +32,7 @@ from bigxfer.data import dataset
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.log import Log
-from bigxfer.protocols import hyperrule, init
+from bigxfer.protocols import init
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def execute(run: Run, folder: Path) -> dict:
 
     data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say))
     train = len(data.rows["train"])
-    plan = optim.plan(run.optim, train, rule(run, train))
+    plan = optim.plan(run.optim, train, run.data.resize**2, big(run))
     log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
     about = provenance(run, digest, plan, data)
     if primary:
@@ -109,11 +109,9 @@ def execute(run: Run, folder: Path) -> dict:
     return result
 
 
-def rule(run: Run, examples: int) -> hyperrule.HyperRule:
-    """The HyperRule for this training set; the large net has a larger image."""
-    big = run.model.blocks == config.DEPTHS[152] and run.model.width == 4
-    area = run.data.resize**2
-    return hyperrule.rule(examples, area, run.optim.variant, big)
+def big(run: Run) -> bool:
+    """Whether it is R152x4, which the HyperRule's paper gives a larger image."""
+    return run.model.blocks == config.DEPTHS[152] and run.model.width == 4
 
 
 def start(job: Job) -> tuple[loop.State, loop.State, Any, Any]:

@@ -1,13 +1,12 @@
 """What a run says: metrics.jsonl, TensorBoard, progress, the parameter table."""
 
 import json
+import logging
 import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
-
-from absl import logging
 
 from bigxfer.config import Log as LogConfig
 
@@ -52,14 +51,14 @@ class Log:
 
     def say(self, text: str) -> None:
         if self.primary:
-            logging.info("%s", text)
+            logging.getLogger("bigxfer").info(text)
 
     def parameters(self, params: dict) -> None:
         """The table of names, shapes and sizes, to the log."""
         from clu import parameter_overview  # imports flax; 0.5 s
 
         table = parameter_overview.get_parameter_overview(
-            params, include_stats=None, max_lines=20
+            params, include_stats=False, max_lines=20
         )
         self.say("parameters:\n" + table)
 

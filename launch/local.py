@@ -6,12 +6,13 @@ Runs that are done are not done again: after a kill, give the command once more.
 that fails is reported at the end, with those that needed it; the others go on.
 """
 
+import logging
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from bigxfer import cli
 from bigxfer.study import grid
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> None:
 
     if argv[1:] or not flags.FLAGS.config:
         raise app.UsageError("--config FILE is missing; see configs/study_*.py")
-    logging.set_verbosity(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.WARNING)
     runs = Path(flags.FLAGS.runs)
     jax.config.update("jax_compilation_cache_dir", str(runs.parent / "cache" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
