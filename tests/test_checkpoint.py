@@ -279,20 +279,21 @@ def test_kill_at_any_moment_leaves_the_last_complete_one(tmp_path):
             env=environ, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert int(child.stdout.readline().split()[1]) == reached + 1
-        child.stdout.readline()
+        for _ in range(2):  # a save returns when the one before it is complete
+            child.stdout.readline()
         time.sleep(rng.uniform(0, 0.4))
         child.send_signal(signal.SIGKILL)
         printed = child.communicate()[0].split()
         saved = Checkpoints(tmp_path, "d")
         latest = saved.latest() or 0
         # All before the last save that began; that one may or may not be complete.
-        assert latest >= int(printed[-1]) - 1 if printed else latest >= reached
+        assert latest >= (int(printed[-1]) - 1 if printed else reached + 1)
         for step in saved.steps():
             got, extra = saved.restore(step, like)
             assert extra == {"step": step}
             assert (np.asarray(got["x"]) == step).all()
         reached = latest
-    assert reached > 8
+    assert reached >= 8
 
 
 PAIR = """
