@@ -58,10 +58,7 @@ def compute(
     point = statistic(np.ones((1, len(logits))))
     samples: Values = {}
     if resamples:
-        chunks = [
-            statistic(w) for w in stats.patient_weights(patients, resamples, seed)
-        ]
-        samples = {name: np.concatenate([c[name] for c in chunks]) for name in point}
+        samples = resampled(labels, logits, classes, patients, resamples, seed)
     found = {
         name: _entry(point[name][0], samples.get(name), reasons.get(name, ""))
         for name in point
@@ -81,6 +78,26 @@ def compute(
         "patients": len(set(patients)),
         "resamples": resamples,
     }
+
+
+def resampled(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    classes: Sequence[str],
+    patients: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Values:
+    """{metric: [resamples], NaN where it does not exist} on resampled patients.
+
+    Two runs with the same patients in the same order, and the same seed, are on the
+    same resamples, row by row: their differences are paired.
+    """
+    labels, logits = _checked(labels, logits, classes, patients)
+    truth = _one_vs_rest(labels, len(classes))
+    statistic = _statistic(labels, truth, logits, classes)
+    chunks = [statistic(w) for w in stats.patient_weights(patients, resamples, seed)]
+    return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
 
 
 def _checked(
@@ -281,11 +298,9 @@ def operating_point(
         for kind, hit, y in (("sensitivity", called, 1), ("specificity", ~called, 0)):
             rate = partial(_mean, hit[:, None], (truth == y)[:, None])
             point = rate(np.ones((1, len(truth))))[0, 0]
-            samples = (
-                stats.resample(rate, test_patients, resamples, seed)[:, 0]
-                if resamples
-                else None
-            )
+            samples = None
+            if resamples:
+                samples = stats.resample(rate, test_patients, resamples, seed)[:, 0]
             word = "positive" if y else "negative"
             reason = f"no {word} label of {name} in the test split"
             found[name][kind] = _entry(point, samples, reason)

@@ -1,0 +1,277 @@
+"""The tidy table of a study: one row a run, from its config.json and result.json.
+
+Columns are COLUMNS, then for every metric NAME its value (a fraction, not percent;
+loss in nats), NAME_low and NAME_high, the 95% interval over test patients. What is
+unknown is null. table.parquet is also the cache: a run whose result.json has not
+changed since is not read again.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from bigxfer.config import DEPTHS
+
+Row = dict[str, Any]
+
+COLUMNS: dict[str, pa.DataType] = {
+    "study": pa.string(),
+    "kind": pa.string(),  # upstream or transfer
+    "upstream": pa.string(),  # data set the parameters come from; "scratch" for none
+    "upstream_size": pa.int64(),  # its distinct training images
+    "upstream_examples": pa.int64(),  # images seen in training on it
+    "upstream_distance": pa.float64(),  # of the phantom's domain; null for real data
+    "upstream_digest": pa.string(),
+    "model": pa.string(),  # such as R50x1
+    "depth": pa.int64(),
+    "width": pa.float64(),
+    "params": pa.int64(),  # head included
+    "init": pa.string(),
+    "target": pa.string(),
+    "target_size": pa.int64(),  # training images, after the draw
+    "target_distance": pa.float64(),
+    "shots": pa.string(),  # a class, or "full"
+    "seed": pa.int64(),  # of the draw and of training
+    "protocol": pa.string(),
+    "steps": pa.int64(),
+    "images": pa.int64(),  # seen in training
+    "flops": pa.float64(),
+    "device_seconds": pa.float64(),
+    "test_images": pa.int64(),
+    "test_patients": pa.int64(),
+    "synthetic": pa.bool_(),
+    "digest": pa.string(),
+    "commit": pa.string(),
+    "folder": pa.string(),
+    "changed_ns": pa.int64(),  # mtime of result.json, by which the cache knows it
+}
+
+LONG = (  # of results/*.csv in SLAMPAI/large-scale-pretraining-transfer @ fe6232b
+    "metric_value",
+    "metric",
+    "path",
+    "seed",
+    "shot",
+    "pretrained_model",
+    "dataset",
+    "last_step",
+)
+LONG_METRICS = {  # our name -> theirs
+    "accuracy": "test/acc",
+    "auroc_macro": "test/mean_auc",
+    "auprc_macro": "test/mean_average_precision",
+    "auprc/class_0": "test/average_precision_class_0",
+    "f1/class_0": "test/f1_0",
+    "recall/class_0": "test/recall_0",
+}
+
+
+@dataclass
+class Collected:
+    """The rows found, and what was found that is no row."""
+
+    rows: list[Row] = field(default_factory=list)
+    read: int = 0  # folders opened, the others came from the cache
+    unfinished: list[str] = field(default_factory=list)  # a config.json alone
+    bad: list[str] = field(default_factory=list)  # one line each, with the file
+
+
+def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
+    """Rows of all finished runs in the folders `runs`, reading only what is new.
+
+    `out` holds the table.parquet of an earlier call, if any. `study` names the study;
+    "" takes the name of the folder that holds the runs. Raises FileNotFoundError
+    where one of `runs` is no folder; a run that cannot be read is listed in `bad`.
+    """
+    known = {row["folder"]: row for row in load(out / "table.parquet")}
+    found = Collected()
+    for root in runs:
+        if not root.is_dir():
+            raise FileNotFoundError(f"no folder of runs at {root}")
+        name = study or root.resolve().name
+        for entry in sorted(os.scandir(root), key=lambda e: e.name):
+            folder = Path(entry.path)
+            try:
+                changed = os.stat(folder / "result.json").st_mtime_ns
+            except (FileNotFoundError, NotADirectoryError):
+                if (folder / "config.json").is_file():
+                    found.unfinished.append(str(folder))
+                continue
+            row = known.get(str(folder))
+            if row is None or row["changed_ns"] != changed:
+                try:
+                    row = read_run(folder)
+                except (ValueError, OSError, KeyError, TypeError) as error:
+                    found.bad.append(f"{folder}: {type(error).__name__}: {error}")
+                    continue
+                found.read += 1
+            row.update(study=name, changed_ns=changed)
+            found.rows.append(row)
+    _join_upstreams(found.rows)
+    return found
+
+
+def read_run(folder: Path) -> Row:
+    """The row of one finished run; ValueError or KeyError for what is amiss in it."""
+    about = json.loads((folder / "config.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    if about["digest"] != result["digest"]:
+        raise ValueError(
+            f"config.json is of run {about['digest']}, result.json of"
+            f" {result['digest']}; delete the folder and run it again"
+        )
+    run, cost, report = about["config"], result["cost"], about.get("data", {})
+    model, data, init = run["model"], run["data"], run["init"]
+    blocks = tuple(model["blocks"])
+    bit = model["name"] == "bit"
+    drawn = report.get("drawn")
+    phantom = result["synthetic"]
+    row: Row = {
+        "kind": run["kind"],
+        "upstream": "scratch" if init["kind"] == "random" else _source(init),
+        "upstream_digest": "" if init["kind"] == "random" else init["digest"],
+        "model": model_name(blocks, model["width"]) if bit else model["name"],
+        "depth": 3 * sum(blocks) + 2 if bit else None,
+        "width": model["width"] if bit else None,
+        "params": cost.get("parameters"),
+        "init": init["kind"],
+        "target": data_name(data, phantom),
+        "target_size": len(drawn) if drawn else report.get("counts", {}).get("train"),
+        "target_distance": data["phantom"]["distance"] if phantom else None,
+        "shots": data["shots"],
+        "seed": run["seed"],
+        "protocol": protocol(run["optim"]),
+        "steps": cost["steps"],
+        "images": cost["images"],
+        "flops": cost["flops"],
+        "device_seconds": cost["device_seconds"],
+        "test_images": result.get("images"),
+        "test_patients": result.get("patients"),
+        "synthetic": phantom,
+        "digest": result["digest"],
+        "commit": result["commit"],
+        "folder": str(folder),
+    }
+    for name, metric in result["metrics"].items():
+        row[name] = metric["value"]
+        row[f"{name}_low"], row[f"{name}_high"] = metric["low"], metric["high"]
+    return row
+
+
+def model_name(blocks: tuple[int, ...], width: float) -> str:
+    """ "R50x1" of (3, 4, 6, 3) and 1.0, "R2-2-2x0.25" of stages without a name."""
+    named = [str(depth) for depth, stages in DEPTHS.items() if stages == blocks]
+    return f"R{named[0] if named else '-'.join(map(str, blocks))}x{width:g}"
+
+
+def data_name(data: dict, synthetic: bool) -> str:
+    """What a data set is called: its reader, or the folder of own images."""
+    if synthetic:
+        knobs = {k: data["phantom"].get(k, 0) for k in ("distance", "shortcut")}
+        marks = [f"{k}={v:g}" for k, v in knobs.items() if v]
+        return " ".join([f"phantom-{data['reader']}", *marks])
+    if data["reader"] in ("csv", "folder"):
+        return Path(data["root"]).name
+    return "-".join(filter(None, (data["reader"], data["version"])))
+
+
+def protocol(optim: dict) -> str:
+    """How the run was trained: "hyperrule-code", or the schedule of an own recipe."""
+    schedule, variant = optim["schedule"], optim["variant"]
+    return f"{schedule}-{variant}" if schedule == "hyperrule" else schedule
+
+
+def _source(init: dict) -> str:
+    """The best name of an upstream that is not in the table: its file, or config."""
+    checkpoint = Path(init["checkpoint"])
+    if checkpoint.suffix == ".npz" and checkpoint.stem != "params":
+        return checkpoint.stem
+    return Path(init["upstream"].partition(":")[0]).stem or init["digest"]
+
+
+def _join_upstreams(rows: list[Row]) -> None:
+    """Fills what a transfer's row takes from the row of its upstream, in place."""
+    by_digest = {row["digest"]: row for row in rows}
+    for row in rows:
+        if source := by_digest.get(row["upstream_digest"] or None):
+            row["upstream"] = source["target"]
+            row["upstream_size"] = source["target_size"]
+            row["upstream_examples"] = source["images"]
+            row["upstream_distance"] = source["target_distance"]
+
+
+def metric_names(rows: Iterable[Row]) -> list[str]:
+    """The metrics (without _low and _high) that any of the rows holds."""
+    names = dict.fromkeys(n for row in rows for n in row if n not in COLUMNS)
+    ends = {f"{n}{end}" for n in names for end in ("_low", "_high")}
+    return [n for n in names if n not in ends]
+
+
+def to_arrow(rows: list[Row]) -> pa.Table:
+    """The table in the order of COLUMNS, then the metrics by name."""
+    fields = list(COLUMNS.items())
+    for name in sorted(metric_names(rows)):
+        fields += [(f"{name}{end}", pa.float64()) for end in ("", "_low", "_high")]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def load(path: Path) -> list[Row]:
+    """The rows of a table.parquet; none where there is none of these COLUMNS."""
+    if not path.is_file():
+        return []
+    found = pq.read_table(path)
+    if found.column_names[: len(COLUMNS)] != list(COLUMNS):
+        return []  # of another version of this file
+    return [
+        {k: v for k, v in row.items() if k in COLUMNS or v is not None}
+        for row in found.to_pylist()
+    ]
+
+
+def save(rows: list[Row], out: Path) -> None:
+    """Writes table.parquet and table.csv into the folder `out`, each atomically."""
+    out.mkdir(parents=True, exist_ok=True)
+    table = to_arrow(rows)
+    for name, write in (
+        ("table.csv", pa.csv.write_csv),
+        ("table.parquet", pq.write_table),
+    ):
+        part = out / f"{name}.part"
+        write(table, part)
+        part.replace(out / name)
+
+
+def export_long(rows: list[Row], path: Path) -> int:
+    """Writes the predecessor's form: one line a run and metric; returns the lines.
+
+    Their six metrics keep their names, ours are called test/NAME.
+    """
+    names = metric_names(rows)
+    lines = 0
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(LONG)
+        for row in rows:
+            shots = f"{row['shots']}_shot"
+            model = f"{row['upstream']}_{row['model'].replace('R', 'bit')}"
+            about = (row["folder"], row["seed"], shots, model, row["target"])
+            for name in names:
+                if (value := row.get(name)) is not None:
+                    metric = LONG_METRICS.get(name, f"test/{name}")
+                    writer.writerow((repr(value), metric, *about, row["steps"]))
+                    lines += 1
+    return lines
+
+
+def name_digest(text: str) -> str:
+    """16 hex digits for a run that has no config of ours."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
