@@ -11,20 +11,64 @@ import numpy as np
 from bigxfer.config import Data, nearest
 from bigxfer.data import labels
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.readers import chexpert, covidx, csv, folder, nih
+from bigxfer.data.readers import (
+    aptos,
+    catsdogs,
+    chexpert,
+    covidx,
+    csv,
+    dicom,
+    eyepacs,
+    folder,
+    histopathology,
+    imagenet,
+    mimic,
+    nih,
+    padchest,
+    pcam,
+    proteins,
+    tfds,
+    tuberculosis,
+)
 from bigxfer.data.readers.tables import DataError
 
 READERS = {
     "chexpert": chexpert.read,
     "nih": nih.read,
+    "mimic": mimic.read,
+    "padchest": padchest.read,
     "covidx": covidx.read,
+    "tuberculosis": tuberculosis.read,
+    "eyepacs": eyepacs.read,
+    "aptos": aptos.read,
+    "pcam": pcam.read,
+    "histopathology": histopathology.read,
+    "proteins": proteins.read,
+    "catsdogs": catsdogs.read,
+    "imagenet": imagenet.read_1k,
+    "imagenet21k": imagenet.read_21k,
+    "tfds": tfds.read,
     "folder": folder.read,
     "csv": csv.read,
+    "dicom": dicom.read,
 }
 
 OBTAIN = {  # the one line that a missing root prints; more in docs/datasets.md
     "chexpert": "register at https://stanfordmlgroup.github.io/competitions/chexpert",
     "nih": "download from https://nihcc.app.box.com/v/ChestXray-NIHCC",
+    "mimic": "credentialed access, https://physionet.org/content/mimic-cxr-jpg",
+    "padchest": "request at https://bimcv.cipf.es/bimcv-projects/padchest",
+    "tuberculosis": "https://lhncbc.nlm.nih.gov, Tuberculosis Chest X-ray Image Data",
+    "eyepacs": "https://kaggle.com/c/diabetic-retinopathy-detection",
+    "aptos": "https://kaggle.com/c/aptos2019-blindness-detection",
+    "pcam": "https://github.com/basveeling/pcam",
+    "histopathology": "https://kaggle.com/c/histopathologic-cancer-detection",
+    "proteins": "https://kaggle.com/c/human-protein-atlas-image-classification",
+    "catsdogs": "Microsoft's kagglecatsanddogs archive, or kaggle.com/c/dogs-vs-cats",
+    "imagenet": "register at https://image-net.org",
+    "imagenet21k": "register at https://image-net.org",
+    "tfds": "tfds.builder(NAME, data_dir=ROOT, file_format='array_record')",
+    "dicom": "your own images: ROOT/[train|valid|test/]CLASS/IMAGE.dcm",
     "covidx": "github.com/lindawangg/COVID-Net, or Kaggle andyczhao/covidx-cxr2",
     "folder": "your own images: ROOT/[train|valid|test/]CLASS/IMAGE",
     "csv": "your own images: ROOT/metadata.csv with file, label, patient_id",

@@ -14,6 +14,7 @@ SPLITS = {
     "validation": "valid",
     "test": "test",
 }
+NOBODY = "unknown: each image counts as a patient of its own"
 IMAGES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif"),
     *(".bmp", ".tif", ".tiff", ".dcm"),
@@ -57,7 +58,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         patient=[os.path.splitext(path)[0] for path in paths],
         split=[SPLITS.get(part, "") for part, _, _ in rows],
         notes={
-            "patients": "unknown: each image counts as a patient of its own",
+            "patients": NOBODY,
             "files_that_are_no_image": other,
         },
     )

@@ -1,0 +1,48 @@
+"""DICOM files in class folders; patient and view come from their headers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bigxfer.config import Data
+from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import folder
+from bigxfer.data.readers.tables import DataError
+
+VIEWS = {"LL": "L", "RL": "L", "LATERAL": "L"}
+
+
+def read(root: str | Path, data: Data) -> Manifest:
+    """The folder reader, with PatientID and ViewPosition of each header.
+
+    For labels in a table use the csv reader, whose files may be DICOM too. Raises
+    DataError for a file that is no DICOM, or has no PatientID.
+    """
+    try:
+        import pydicom
+        from pydicom.errors import InvalidDicomError
+    except ImportError:
+        raise DataError("the dicom reader needs: pip install pydicom") from None
+    manifest = folder.read(root, data)
+    patients, views = [], []
+    for path in manifest.path:
+        try:
+            header = pydicom.dcmread(
+                Path(root) / path,
+                stop_before_pixels=True,
+                specific_tags=["PatientID", "ViewPosition"],
+            )
+        except (InvalidDicomError, EOFError, ValueError) as error:
+            raise DataError(f"{Path(root) / path}: no DICOM file ({error})") from None
+        patient = str(header.get("PatientID") or "").strip()
+        if not patient:
+            raise DataError(
+                f"{Path(root) / path}: no PatientID in its header; use the csv reader"
+            )
+        view = str(header.get("ViewPosition") or "").strip()
+        patients.append(patient)
+        views.append(VIEWS.get(view, view))
+    notes = {**manifest.notes, "patients": "PatientID"}
+    columns = {"patient": np.array(patients, object), "view": np.array(views, object)}
+    return replace(manifest, name="dicom", notes=notes, **columns).validate()

@@ -1,0 +1,89 @@
+"""MIMIC-CXR-JPG (1901.07042): CheXpert's marks, one row a study, joined to images."""
+
+from pathlib import Path
+
+from bigxfer.config import Data
+from bigxfer.data.labels import CHEXPERT14, policy
+from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers.chexpert import MARKS
+from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
+
+SPLITS = {"train": "train", "validate": "valid", "test": "test"}
+LABELLERS = ("chexpert", "negbio")  # data.version; "" is the first
+LATERAL = {"LATERAL": "L", "LL": "L"}  # as CheXpert's lateral images are called here
+
+
+def read(root: str | Path, data: Data) -> Manifest:
+    """Labels float32 [n, 14] in CheXpert's order, by labels.policy.
+
+    Joins metadata (one row an image) with the labeller's file (one row a study) on
+    subject and study; images of the 8 studies without a label row are dropped and
+    counted. The split file gives train, valid ("validate") and test. Raises
+    DataError with file, line and field.
+    """
+    root = Path(root)
+    labeller = data.version or LABELLERS[0]
+    if labeller not in LABELLERS:
+        raise DataError(f"config.data.version is {labeller!r}; it may be {LABELLERS}")
+    key = ("subject_id", "study_id")
+    images = table(root, "metadata", ("dicom_id", *key, "ViewPosition"))
+    studies = table(root, labeller, (*key, *CHEXPERT14))
+    images.check_unique("dicom_id")
+    row_of: dict[tuple[str, str], int] = {}
+    for row, study in enumerate(zip(studies[key[0]], studies[key[1]])):
+        if row_of.setdefault(study, row) != row:
+            line = studies.lines[row_of[study]]
+            studies.fail(row, f"the study {study} stands on line {line} too")
+    rows = [row_of.get(study, -1) for study in zip(images[key[0]], images[key[1]])]
+    kept = [i for i, row in enumerate(rows) if row >= 0]
+    raw = studies.numbers(CHEXPERT14, MARKS)[[rows[i] for i in kept]]
+    labels, notes = policy(raw, CHEXPERT14, data.uncertain, data.blank)
+    split, split_note = splits(root, images)
+    paths = image_paths(images)
+    views = [LATERAL.get(view, view) for view in images["ViewPosition"]]
+    return build(
+        name="mimic",
+        root=root,
+        classes=CHEXPERT14,
+        labels=labels.reshape(len(kept), len(CHEXPERT14)),
+        id=[images["dicom_id"][i] for i in kept],
+        path=[paths[i] for i in kept],
+        patient=[f"mimic-{images['subject_id'][i]}" for i in kept],
+        view=[views[i] for i in kept],
+        split=[split[i] for i in kept],
+        notes={
+            **notes,
+            "labeller": labeller,
+            "images_without_a_label_row": len(images) - len(kept),
+            "split": split_note,
+        },
+    )
+
+
+def table(root: Path, kind: str, columns: tuple[str, ...]) -> Table:
+    name = f"mimic-cxr-2.0.0-{kind}.csv"
+    return read_csv(find(root, f"{name}.gz", name), columns)
+
+
+def image_paths(images: Table) -> list[str]:
+    """files/p10/p10000032/s50414267/DICOM.jpg of each row."""
+    for name, pattern in (
+        ("subject_id", r"\w{8}"),
+        ("study_id", r"\w{8}"),
+        ("dicom_id", r"[0-9a-f-]+"),
+    ):
+        images.matches(name, pattern, pattern)
+    columns = (images[name] for name in ("subject_id", "study_id", "dicom_id"))
+    return [f"files/p{p[:2]}/p{p}/s{s}/{d}.jpg" for p, s, d in zip(*columns)]
+
+
+def splits(root: Path, images: Table) -> tuple[list[str], str]:
+    if not list(root.glob("mimic-cxr-2.0.0-split.csv*")):
+        return [""] * len(images), "no split file found"
+    official = table(root, "split", ("dicom_id", "split"))
+    official.check_unique("dicom_id")
+    of = dict(zip(official["dicom_id"], official.values("split", SPLITS)))
+    for row, name in enumerate(images["dicom_id"]):
+        if name not in of:
+            images.fail(row, f"the image {name} has no row in {official.path.name}")
+    return [of[name] for name in images["dicom_id"]], "official, validate as valid"

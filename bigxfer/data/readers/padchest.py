@@ -1,0 +1,108 @@
+"""PadChest (1901.07441): 174 findings in free order, read as the predecessor's 27."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from bigxfer.config import Data
+from bigxfer.data.labels import PADCHEST27
+from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers.tables import Table, build, find, read_csv
+
+TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+SYNONYMS = {  # SLAMPAI/large-scale-pretraining-transfer, datasets/padchest.py @ fe6232b
+    "Infiltration": (
+        "infiltrates",
+        "interstitial pattern",
+        "ground glass pattern",
+        "reticular interstitial pattern",
+        "reticulonodular interstitial pattern",
+        "alveolar pattern",
+        "consolidation",
+        "air bronchogram",
+    ),
+    "Pleural_Thickening": ("pleural thickening",),
+    "Consolidation": ("air bronchogram",),
+    "Hilar Enlargement": ("adenopathy", "pulmonary artery enlargement"),
+    "Support Devices": ("device", "pacemaker"),
+}
+STRING = r"""(?:'([^']*)'|"([^"]*)")"""
+LIST = rf"\[(?:{STRING}(?:,\s*{STRING})*)?\]"
+SILENT = {"unchanged", "suboptimal study"}  # say nothing of what is to be seen
+
+
+def read(root: str | Path, data: Data) -> Manifest:
+    """Labels float32 [n, 27] of 0 and 1, by substring of each label or a synonym.
+
+    Rows without labels, with the label "exclude", or with none but "unchanged" and
+    "suboptimal study" are dropped and counted (the predecessor dropped only the
+    first kind). Images lie in ImageDir/ImageID, or flat in root. No official split.
+    Raises DataError with file, line and field.
+    """
+    root = Path(root)
+    columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
+    table = read_csv(find(root, f"{TABLE}.gz", TABLE), columns)
+    table.check_unique("ImageID")
+    table.check_filled("PatientID")
+    table.matches("ImageID", r"[^/]+\.png", "a png file")
+    table.matches("ImageDir", r"\d+", "a number")
+    found = parse(table)
+    kept, dropped = [], {"no labels": 0, "exclude": 0, "unchanged or suboptimal": 0}
+    for row, labels in enumerate(found):
+        if not labels:
+            dropped["no labels"] += 1
+        elif "exclude" in labels:
+            dropped["exclude"] += 1
+        elif labels <= SILENT:
+            dropped["unchanged or suboptimal"] += 1
+        else:
+            kept.append(row)
+    columns_of = {label: positives(label) for row in kept for label in found[row]}
+    values = np.zeros((len(kept), len(PADCHEST27)), np.float32)
+    for i, row in enumerate(kept):
+        for label in found[row]:
+            values[i, columns_of[label]] = 1
+    flat = not any((root / name).is_dir() for name in set(table["ImageDir"]))
+    folder = ["" if flat else f"{name}/" for name in table["ImageDir"]]
+    views = [
+        {"AP_horizontal": "AP Supine"}.get(view, view) for view in table["Projection"]
+    ]
+    return build(
+        name="padchest",
+        root=root,
+        classes=PADCHEST27,
+        labels=values,
+        id=[table["ImageID"][row] for row in kept],
+        path=[folder[row] + table["ImageID"][row] for row in kept],
+        patient=[f"padchest-{table['PatientID'][row]}" for row in kept],
+        view=[views[row] for row in kept],
+        notes={
+            "labels": "substring of a label or a synonym; 0 where none",
+            "rows_dropped": dropped,
+            "split": "none is official",
+        },
+    )
+
+
+def parse(table: Table) -> list[set[str]]:
+    """The labels of each row, stripped, lower case; the empty set where there are none."""
+    cells = {"": set(), "nan": set()}
+    for row, text in enumerate(table["Labels"]):
+        if text not in cells:
+            if not re.fullmatch(LIST, text):
+                table.fail(
+                    row, f"Labels is {text!r}; a list such as ['normal'] expected"
+                )
+            pairs = re.findall(STRING, text)
+            cells[text] = {(a or b).strip().lower() for a, b in pairs} - {""}
+    return [cells[text] for text in table["Labels"]]
+
+
+def positives(label: str) -> list[int]:
+    """The columns that this label makes positive."""
+    return [
+        i
+        for i, name in enumerate(PADCHEST27)
+        if any(word in label for word in (name.lower(), *SYNONYMS.get(name, ())))
+    ]

@@ -1,0 +1,451 @@
+"""The further readers, on small fixtures in the official layouts."""
+
+import gzip
+import io
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bigxfer.config import Data
+from bigxfer.data import readers
+from bigxfer.data.labels import CHEXPERT14, PADCHEST27
+from bigxfer.data.readers import DataError, padchest, proteins
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+SAMPLES = SHARED / "csv_samples"
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data here")
+
+
+def read(reader, root, **fields):
+    return readers.read(Data(reader=reader, root=str(root), views=(), **fields))
+
+
+def write(path, text=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+ALPHABETICAL = ",".join(sorted(CHEXPERT14))
+META = "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition"
+
+
+def mimic(root):
+    """Two patients; the study 50000003 has no label row."""
+    images = [
+        "aaaa-01,10000032,50000001,CHEST,PA",
+        "aaaa-02,10000032,50000001,CHEST,LATERAL",
+        "bbbb-01,10000033,50000002,CHEST,AP",
+        "cccc-01,10000033,50000003,CHEST,AP",
+    ]
+    labels = ["10000033,50000002,1.0" + "," * 13, "10000032,50000001,-1.0" + "," * 13]
+    splits = ["aaaa-01,1,1,train", "aaaa-02,1,1,train", "bbbb-01,1,1,validate"]
+    splits.append("cccc-01,1,1,test")
+    stem = "mimic-cxr-2.0.0-"
+    write(root / f"{stem}metadata.csv", "\n".join([META, *images]))
+    head = f"subject_id,study_id,{ALPHABETICAL}"
+    write(root / f"{stem}chexpert.csv", "\n".join([head, *labels]))
+    head = "dicom_id,study_id,subject_id,split"
+    write(root / f"{stem}split.csv", "\n".join([head, *splits]))
+
+
+def test_mimic_joins_images_to_studies(tmp_path):
+    mimic(tmp_path)
+    m = read("mimic", tmp_path)
+    assert m.path[0] == "files/p10/p10000032/s50000001/aaaa-01.jpg"
+    assert list(m.view) == ["PA", "L", "AP"]
+    assert list(m.split) == ["train", "train", "valid"]
+    assert m.patient[1] == "mimic-10000032" and m.classes == CHEXPERT14
+    atelectasis = m.labels[:, CHEXPERT14.index("Atelectasis")]
+    np.testing.assert_equal(atelectasis, [np.nan, np.nan, 1])
+    assert m.notes["images_without_a_label_row"] == 1
+    assert read("mimic", tmp_path, uncertain="ones").labels[0, 8] == 1
+    with pytest.raises(DataError, match="looked for mimic-cxr-2.0.0-negbio.csv.gz"):
+        read("mimic", tmp_path, version="negbio")
+
+
+def test_mimic_reads_gz_and_names_a_cut_one(tmp_path):
+    mimic(tmp_path)
+    path = tmp_path / "mimic-cxr-2.0.0-metadata.csv"
+    data = gzip.compress(path.read_bytes())
+    path.unlink()
+    packed = path.with_suffix(".csv.gz")
+    packed.write_bytes(data)
+    assert len(read("mimic", tmp_path)) == 3
+    packed.write_bytes(data[:-20])
+    with pytest.raises(DataError, match="metadata.csv.gz, after line .*damaged gzip"):
+        read("mimic", tmp_path)
+
+
+@real
+def test_mimic_sample(tmp_path):
+    for kind in ("metadata", "negbio"):
+        text = (SAMPLES / f"mimic-cxr-2.0.0-{kind}.synthetic.csv").read_text()
+        write(tmp_path / f"mimic-cxr-2.0.0-{kind}.csv", text)
+    m = read("mimic", tmp_path, version="negbio", uncertain="ones", blank="negative")
+    lines = (SAMPLES / "mimic-cxr-2.0.0-negbio.synthetic.csv").read_text().splitlines()
+    assert len(m) == len(lines) - 1 and set(m.split) == {""}
+    # the first row: Support Devices blank, Atelectasis -1.0, Consolidation 0.0
+    first = dict(zip(m.classes, m.labels[list(m.patient).index("mimic-346b3f01")]))
+    assert first["Atelectasis"] == 1 and first["Consolidation"] == 0
+
+
+PAD_HEAD = ",ImageID,ImageDir,PatientID,Projection,Labels"
+PAD_ROWS = [
+    "0,a.png,3,p1,PA,\"['COPD signs', 'laminar atelectasis']\"",
+    "1,b.png,54,p1,AP_horizontal,['normal']",
+    "2,c.png,3,p2,L,",
+    "3,d.png,3,p2,PA,['exclude']",
+    "4,e.png,3,p3,PA,['unchanged']",
+    "5,f.png,3,p3,PA,\"['air bronchogram', ' hemidiaphragm elevation', '']\"",
+]
+
+
+def pad(root):
+    write(root / padchest.TABLE, "\n".join([PAD_HEAD, *PAD_ROWS]) + "\n")
+
+
+def test_padchest_labels_synonyms_and_dropped_rows(tmp_path):
+    pad(tmp_path)
+    (tmp_path / "3").mkdir()
+    m = read("padchest", tmp_path)
+    assert list(m.path) == ["3/a.png", "54/b.png", "3/f.png"]
+    found = [{PADCHEST27[i] for i in np.flatnonzero(row)} for row in m.labels]
+    last = {"Consolidation", "Infiltration", "Hemidiaphragm Elevation"}
+    assert found == [{"Atelectasis"}, set(), last]
+    assert list(m.view) == ["PA", "AP Supine", "PA"]
+    assert list(m.notes["rows_dropped"].values()) == [1, 1, 1]
+    (tmp_path / "3").rmdir()
+    assert read("padchest", tmp_path).path[0] == "a.png"
+
+
+@real
+def test_padchest_real_rows(tmp_path):
+    text = (SAMPLES / "padchest_10rows.csv").read_text()
+    write(tmp_path / padchest.TABLE, text)
+    m = read("padchest", tmp_path)
+    assert len(m) == 10 and len(set(m.patient)) == 10 and set(m.view) == {"PA"}
+    positive = dict(zip(m.classes, m.labels.sum(axis=0)))
+    # as the predecessor counts: substrings of the whole cell
+    for name in ("Scoliosis", "Pneumonia", "Air Trapping", "Hemidiaphragm Elevation"):
+        rows = text.splitlines()[1:]
+        cells = [row.split('"[[')[0].lower() for row in rows]
+        assert positive[name] == sum(name.lower() in cell for cell in cells)
+    assert positive["Infiltration"] == 1 and positive["Pleural_Thickening"] == 1
+
+
+def test_tuberculosis_sets_and_layouts(tmp_path):
+    for i in range(4):
+        inner = tmp_path / "ChinaSet_AllFiles" / "ChinaSet_AllFiles" / "CXR_png"
+        write(inner / f"CHNCXR_{i:04d}_{i % 2}.png")
+    write(tmp_path / "MontgomerySet" / "CXR_png" / "MCUCXR_0001_1.png")
+    write(tmp_path / "MontgomerySet" / "CXR_png" / "Thumbs.db")
+    m = read("tuberculosis", tmp_path)
+    assert Counter(m.source) == {"shenzhen": 4, "montgomery": 1}
+    assert list(m.labels) == [0, 1, 0, 1, 1] and len(set(m.patient)) == 5
+    assert (tmp_path / m.path[0]).exists()
+    assert len(read("tuberculosis", tmp_path, version="montgomery")) == 1
+    write(tmp_path / "MontgomerySet" / "CXR_png" / "MCUCXR_0002_7.png")
+    with pytest.raises(DataError, match="MCUCXR_0002_7.png.*expected"):
+        read("tuberculosis", tmp_path)
+
+
+def eyepacs(root):
+    write(root / "trainLabels.csv", "image,level\n10_left,0\n10_right,4\n13_left,1\n")
+    rows = "image,level,Usage\n1_left,2,Private\n1_right,0,Private\n2_left,3,Public\n"
+    write(root / "retinopathy_solution.csv", rows)
+
+
+def test_eyepacs_both_eyes_are_one_patient(tmp_path):
+    eyepacs(tmp_path)
+    m = read("eyepacs", tmp_path)
+    assert list(m.labels) == [0, 4, 1, 2, 0, 3]
+    assert list(m.split) == ["train"] * 3 + ["test", "test", "valid"]
+    assert m.patient[0] == m.patient[1] == "eyepacs-10"
+    assert m.path[3] == "test/1_left.jpeg"
+
+
+def aptos(root):
+    write(root / "train.csv", "id_code,diagnosis\n000c1434d8d7,2\n001639a390f0,4\n")
+
+
+def test_aptos(tmp_path):
+    aptos(tmp_path)
+    m = read("aptos", tmp_path)
+    assert list(m.labels) == [2, 4] and m.path[0] == "train_images/000c1434d8d7.png"
+
+
+def pcam(root, h5py):
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 4), ("valid", 2), ("test", 3)):
+        stem = f"camelyonpatch_level_2_split_{split}"
+        with h5py.File(root / f"{stem}_x.h5", "w") as file:
+            file["x"] = rng.integers(0, 256, (n, 96, 96, 3), np.uint8)
+        with h5py.File(root / f"{stem}_y.h5", "w") as file:
+            file["y"] = (np.arange(n) % 2).astype(np.uint8).reshape(n, 1, 1, 1)
+        rows = [f"{i},0,0,False,False,camelyon_{split}_{i // 2}" for i in range(n)]
+        head = ",coord_y,coord_x,tumor_patch,center_tumor_patch,wsi"
+        write(root / f"{stem}_meta.csv", "\n".join([head, *rows]))
+
+
+def test_pcam_addresses_rows_of_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    pcam(tmp_path, h5py)
+    m = read("pcam", tmp_path)
+    assert m.path[3] == "camelyonpatch_level_2_split_train_x.h5#3"
+    assert list(m.labels) == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    assert Counter(m.split) == {"train": 4, "valid": 2, "test": 3}
+    assert m.patient[0] == m.patient[1] != m.patient[2]
+    for path in tmp_path.glob("*meta.csv"):
+        path.unlink()
+    assert "unknown" in read("pcam", tmp_path).notes["patients"]
+    x = tmp_path / "camelyonpatch_level_2_split_test_x.h5"
+    x.write_bytes(x.read_bytes()[:900])
+    with pytest.raises(DataError, match="test_x.h5: no readable HDF5"):
+        read("pcam", tmp_path)
+    x.rename(f"{x}.gz")
+    with pytest.raises(DataError, match="gunzip"):
+        read("pcam", tmp_path)
+
+
+def histopathology(root):
+    write(root / "train_labels.csv", f"id,label\n{'a' * 40},0\n{'b' * 40},1\n")
+
+
+def test_histopathology(tmp_path):
+    histopathology(tmp_path)
+    m = read("histopathology", tmp_path)
+    assert list(m.labels) == [0, 1] and m.path[1] == f"train/{'b' * 40}.tif"
+
+
+UUID = "00070df0-bbc3-11e8-b2bc-ac1f6b6435d{}"
+
+
+def protein(root):
+    targets = ["25 0", "0", "27", "25"]
+    rows = [f"{UUID.format(i)},{target}" for i, target in enumerate(targets)]
+    write(root / "train.csv", "\n".join(["Id,Target", *rows]))
+
+
+def test_proteins_many_or_single(tmp_path):
+    protein(tmp_path)
+    m = read("proteins", tmp_path)
+    assert m.classes == proteins.PLACES and len(m.classes) == 28
+    assert [list(np.flatnonzero(row)) for row in m.labels] == [[0, 25], [0], [27], [25]]
+    assert m.path[0] == f"train/{UUID.format(0)}_{{red,green,blue}}.png"
+    single = read("proteins", tmp_path, version="single")
+    assert single.classes == ("Nucleoplasm", "Cytosol", "Rods & rings")
+    assert list(single.labels) == [0, 2, 1]
+    assert single.notes["rows_with_several_places_dropped"] == 1
+
+
+def test_cats_and_dogs_of_both_origins(tmp_path):
+    for name in (
+        "Cat/2.jpg",
+        "Cat/10.jpg",
+        "Cat/666.jpg",
+        "Dog/0.jpg",
+        "Dog/11702.jpg",
+    ):
+        write(tmp_path / "a" / "PetImages" / name)
+    write(tmp_path / "a" / "PetImages" / "Cat" / "Thumbs.db")
+    m = read("catsdogs", tmp_path / "a")
+    assert list(m.path) == [
+        f"PetImages/{n}" for n in ("Cat/2.jpg", "Cat/10.jpg", "Dog/0.jpg")
+    ]
+    assert list(m.labels) == [0, 0, 1] and m.notes["known_bad_dropped"] == 2
+    for name in ("cat.0.jpg", "dog.3.jpg"):
+        write(tmp_path / "b" / "train" / name)
+    assert list(read("catsdogs", tmp_path / "b").path) == [
+        "train/cat.0.jpg",
+        "train/dog.3.jpg",
+    ]
+
+
+def test_imagenet_folders_and_flat_validation(tmp_path):
+    for synset, n in (("n01440764", 2), ("n01443537", 1)):
+        for i in range(n):
+            write(tmp_path / "train" / synset / f"{synset}_{i}.JPEG")
+    write(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(DataError, match="LOC_val_solution.csv"):
+        read("imagenet", tmp_path)
+    rows = "ImageId,PredictionString\nILSVRC2012_val_00000001,n01443537 1 2 3 4 \n"
+    write(tmp_path / "LOC_val_solution.csv", rows)
+    m = read("imagenet", tmp_path)
+    assert m.classes == ("n01440764", "n01443537") and list(m.labels) == [0, 0, 1, 1]
+    assert list(m.split) == ["train"] * 3 + ["test"]
+    assert m.path[3] == "val/ILSVRC2012_val_00000001.JPEG"
+    write(tmp_path / "val" / "n01440764" / "ILSVRC2012_val_00000002.JPEG")
+    assert read("imagenet", tmp_path).path[3].startswith("val/n01440764/")
+
+
+def test_imagenet21k_paths_are_byte_ranges_of_the_tars(tmp_path):
+    content = {}
+    for synset in ("n00004475", "n00005787"):
+        with tarfile.open(tmp_path / f"{synset}.tar", "w") as tar:
+            for i in range(3):
+                name = f"{synset}_{i}.JPEG"
+                content[name] = f"{name}!".encode() * (100 * i + 1)
+                info = tarfile.TarInfo(name)
+                info.size = len(content[name])
+                tar.addfile(info, io.BytesIO(content[name]))
+    m = read("imagenet21k", tmp_path)
+    assert list(m.labels) == [0, 0, 0, 1, 1, 1] and m.id[4] == "n00005787_1"
+    for name, path in zip(m.id, m.path):
+        file, where = path.split("#")
+        offset, size = map(int, where.split("+"))
+        data = (tmp_path / file).read_bytes()[offset : offset + size]
+        assert data == content[f"{name}.JPEG"]
+    tar = tmp_path / "n00005787.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: int(m.path[5].split("#")[1].split("+")[0]) + 10])
+    with pytest.raises(DataError, match="n00005787.tar: cut off|readable"):
+        read("imagenet21k", tmp_path)
+    tar.write_bytes(gzip.compress(whole))
+    with pytest.raises(DataError, match="no readable uncompressed tar"):
+        read("imagenet21k", tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")  # of tfds and what it imports
+def test_tfds_array_record_without_tensorflow(tmp_path):
+    import sys
+
+    import tensorflow_datasets as tfds
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.2.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(4, 4, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate(5), "test": self._generate(3)}
+
+        def _generate_examples(self, n=0):
+            raise NotImplementedError
+
+        def _generate(self, n):
+            for i in range(n):
+                file = io.BytesIO()  # an array would need TensorFlow to be encoded
+                Image.new("RGB", (4, 4), (i, i, i)).save(file, "PNG")
+                file.seek(0)
+                yield i, {"image": file, "label": -1 if i == 4 else i % 2}
+
+    Tiny(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    before = "tensorflow" in sys.modules
+    m = read("tfds", tmp_path, version="tiny")
+    assert ("tensorflow" in sys.modules) == before
+    assert m.classes == ("cat", "dog") and m.name == "tiny" and m.labels.ndim == 1
+    assert Counter(m.split) == {"train": 4, "test": 3}
+    assert m.notes["unlabelled_dropped"] == 1
+    for path, label in zip(m.path, m.labels):  # a path leads back to its example
+        folder, _, key = path.rpartition("/tfds:")
+        split, index = key.split("#")
+        builder = tfds.builder_from_directory(tmp_path / folder)
+        example = builder.as_data_source(split)[int(index)]
+        assert example["label"] == label and example["image"][0, 0, 0] % 2 == label
+    with pytest.raises(DataError, match="'cifar10'.*found.*tiny"):
+        read("tfds", tmp_path, version="cifar10")
+
+
+def test_dicom_headers_give_patient_and_view(tmp_path):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    for i, (split, name) in enumerate([("train", "a"), ("train", "b"), ("test", "a")]):
+        data = pydicom.Dataset()
+        data.PatientID, data.ViewPosition = f"P{i // 2}", ("PA", "LL", "")[i]
+        data.SOPClassUID = SecondaryCaptureImageStorage
+        data.SOPInstanceUID = f"1.2.3.{i}"
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        path = tmp_path / split / name / f"{i}.dcm"
+        path.parent.mkdir(parents=True)
+        data.save_as(path, enforce_file_format=True)
+    m = read("dicom", tmp_path)
+    assert m.name == "dicom" and list(m.labels) == [0, 1, 0]
+    assert list(m.patient) == ["P0", "P0", "P1"] and list(m.view) == ["PA", "L", ""]
+    write(tmp_path / "train" / "a" / "x.dcm", "no dicom at all")
+    with pytest.raises(DataError, match="x.dcm: no DICOM"):
+        read("dicom", tmp_path)
+
+
+WRONG = [
+    (mimic, "mimic", "metadata.csv", "10000032", "1000032", "line 2: subject_id"),
+    (mimic, "mimic", "chexpert.csv", "-1.0", "-3.0", "line 3: Atelectasis is '-3.0'"),
+    (
+        mimic,
+        "mimic",
+        "chexpert.csv",
+        "10000032,50000001",
+        "10000033,50000002",
+        "line 3",
+    ),
+    (mimic, "mimic", "split.csv", "validate", "valid", "line 4: split is 'valid'"),
+    (pad, "padchest", padchest.TABLE, "['normal']", "['normal'", "line 3: Labels"),
+    (pad, "padchest", padchest.TABLE, "54", "x", "line 3: ImageDir"),
+    (eyepacs, "eyepacs", "trainLabels.csv", ",4", ",5", "line 3: level is '5'"),
+    (eyepacs, "eyepacs", "trainLabels.csv", "10_right", "10_r", "line 3: image"),
+    (aptos, "aptos", "train.csv", ",4", ",", "line 3: diagnosis is ''"),
+    (histopathology, "histopathology", "train_labels.csv", ",1", ",2", "line 3: label"),
+    (protein, "proteins", "train.csv", ",27", ",28", "line 4: Target is '28'"),
+]
+
+
+@pytest.mark.parametrize("make,reader,file,old,new,message", WRONG)
+def test_bad_cells_are_named(tmp_path, make, reader, file, old, new, message):
+    make(tmp_path)
+    (path,) = tmp_path.rglob(f"*{file}")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=f"{file}, {message}"):
+        read(reader, tmp_path)
+
+
+TABLES = [
+    (mimic, "mimic", "metadata.csv"),
+    (mimic, "mimic", "chexpert.csv"),
+    (mimic, "mimic", "split.csv"),
+    (pad, "padchest", padchest.TABLE),
+    (eyepacs, "eyepacs", "retinopathy_solution.csv"),
+    (aptos, "aptos", "train.csv"),
+    (histopathology, "histopathology", "train_labels.csv"),
+    (protein, "proteins", "train.csv"),
+]
+
+
+@pytest.mark.parametrize("make,reader,file", TABLES)
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(choice=st.data())
+def test_any_damage_reads_or_is_named(tmp_path_factory, make, reader, file, choice):
+    root = tmp_path_factory.mktemp("damaged")
+    make(root)
+    (path,) = root.rglob(f"*{file}")
+    text = path.read_bytes()
+    at = choice.draw(st.integers(0, len(text)))
+    junk = choice.draw(
+        st.one_of(st.binary(max_size=9), st.sampled_from([b'"', b"\r", b"\n", b","]))
+    )
+    gone = choice.draw(st.integers(0, 9) | st.just(len(text)))
+    lines = (text[:at] + junk + text[at + gone :]).splitlines(keepends=True)
+    path.write_bytes(b"".join(choice.draw(st.permutations(lines) | st.just(lines))))
+    try:
+        read(reader, root).validate()
+    except DataError as error:
+        assert " line " in str(error) or "no image at all" in str(error)
+        assert str(root) in str(error)
