@@ -63,12 +63,9 @@ def compute(
         name: _entry(point[name][0], samples.get(name), reasons.get(name, ""))
         for name in point
     }
+    rows = {"positive": truth == 1, "negative": truth == 0, "unknown": np.isnan(truth)}
     counts = {
-        name: {
-            "positive": int(np.sum(truth[:, i] == 1)),
-            "negative": int(np.sum(truth[:, i] == 0)),
-            "unknown": int(np.isnan(truth[:, i]).sum()),
-        }
+        name: {kind: int(r[:, i].sum()) for kind, r in rows.items()}
         for i, name in enumerate(classes)
     }
     return {

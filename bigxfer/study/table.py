@@ -210,8 +210,10 @@ def _join_upstreams(rows: list[Row]) -> None:
 
 
 def metric_names(rows: Iterable[Row]) -> list[str]:
-    """The metrics (without _low and _high) that any of the rows holds."""
-    names = dict.fromkeys(n for row in rows for n in row if n not in COLUMNS)
+    """The metrics (without _low and _high) that any of the rows has a value of."""
+    names = dict.fromkeys(
+        n for row in rows for n, v in row.items() if v is not None and n not in COLUMNS
+    )
     ends = {f"{n}{end}" for n in names for end in ("_low", "_high")}
     return [n for n in names if n not in ends]
 
@@ -231,10 +233,7 @@ def load(path: Path) -> list[Row]:
     found = pq.read_table(path)
     if found.column_names[: len(COLUMNS)] != list(COLUMNS):
         return []  # of another version of this file
-    return [
-        {k: v for k, v in row.items() if k in COLUMNS or v is not None}
-        for row in found.to_pylist()
-    ]
+    return found.to_pylist()
 
 
 def save(rows: list[Row], out: Path) -> None:

@@ -1,0 +1,299 @@
+"""The table of run folders: columns, cache, damage, pairs. All folders are made up."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from bigxfer import config, metrics, tree
+from bigxfer.config import Run
+from bigxfer.study import compare, table
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_run(runs, run, values=None, synthetic=True, **report):
+    """A finished run folder as job.py writes it, with these metric values."""
+    run = config.resolve(run)
+    digest = config.digest(run)
+    folder = runs / digest
+    folder.mkdir(parents=True)
+    about = {
+        "config": config.to_dict(run),
+        "digest": digest,
+        "commit": "abc",
+        "versions": {},
+        "manifest_hash": "0",
+        "plan": {},
+        "data": {"counts": {"train": 900, "valid": 50, "test": 80}, **report},
+    }
+    result = {
+        "metrics": {
+            name: {"value": v, "low": v - 0.1, "high": v + 0.1}
+            for name, v in (values or {"accuracy": 0.5}).items()
+        },
+        "images": 80,
+        "patients": 70,
+        "cost": {
+            "steps": 300,
+            "images": 300 * 64,
+            "flops": 1e12,
+            "device_seconds": 5.0,
+            "parameters": 123,
+        },
+        "synthetic": synthetic,
+        "digest": digest,
+        "commit": "abc",
+    }
+    result["metrics"]["auroc/rare"] = {
+        "value": None,
+        "low": None,
+        "high": None,
+        "reason": "no positive label of rare in the test split",
+    }
+    (folder / "config.json").write_text(json.dumps(about))
+    (folder / "result.json").write_text(json.dumps(result))
+    return digest
+
+
+def upstream(distance=0.5, **kw):
+    run = Run(kind="upstream", model=config.Model(blocks=(2, 2, 2, 2), width=0.5))
+    run.data.reader, run.data.phantom.distance = "chexpert", distance
+    for name, value in kw.items():
+        setattr(run, name, value)
+    return run
+
+
+def transfer(source="", shots="5", seed=0):
+    run = Run(kind="transfer", seed=seed, model=config.Model(blocks=(2, 2, 2, 2)))
+    run.data.reader, run.data.shots = "covidx", shots
+    if source:
+        run.init.kind, run.init.digest = "pretrained", source
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    folder = tmp_path / "runs"
+    source = write_run(folder, upstream())
+    for seed in range(3):
+        for digest, value in ((source, 0.7), ("", 0.6)):
+            write_run(
+                folder,
+                transfer(digest, seed=seed),
+                {"accuracy": value + seed / 100},
+                drawn=[f"i{k}" for k in range(15)],
+            )
+    return folder
+
+
+def test_one_row_a_run_with_what_made_it(runs, tmp_path):
+    found = table.collect([runs], tmp_path / "out")
+    assert (len(found.rows), found.read, found.bad) == (7, 7, [])
+    table.save(found.rows, tmp_path / "out")
+    got = pq.read_table(tmp_path / "out" / "table.parquet")
+    assert got.column_names[: len(table.COLUMNS)] == list(table.COLUMNS)
+    rows = got.to_pylist()
+    (up,) = compare.select(rows, kind="upstream")
+    assert (
+        up["upstream"] == "scratch" and up["target"] == "phantom-chexpert distance=0.5"
+    )
+    assert (up["model"], up["depth"], up["width"]) == ("R26x0.5", 26, 0.5)
+    row = compare.select(rows, init="pretrained", seed=1)[0]
+    want = {
+        "study": "runs",
+        "upstream": "phantom-chexpert distance=0.5",
+        "upstream_size": 900,
+        "upstream_examples": 19200,
+        "upstream_distance": 0.5,
+        "upstream_digest": up["digest"],
+        "params": 123,
+        "target": "phantom-covidx",
+        "target_size": 15,
+        "target_distance": 0.0,
+        "shots": "5",
+        "protocol": "hyperrule-code",
+        "steps": 300,
+        "images": 19200,
+        "flops": 1e12,
+        "device_seconds": 5.0,
+        "test_images": 80,
+        "test_patients": 70,
+        "synthetic": True,
+        "commit": "abc",
+        "accuracy": 0.71,
+        "auroc/rare": None,
+    }
+    assert {k: row.get(k) for k in want} == want
+    assert abs(row["accuracy_low"] - 0.61) < 1e-12
+    csv = pa.csv.read_csv(tmp_path / "out" / "table.csv")
+    assert csv.num_rows == 7 and csv["digest"].to_pylist() == [
+        r["digest"] for r in rows
+    ]
+
+
+def test_a_second_collect_reads_only_what_changed(runs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    first = table.collect([runs], out)
+    table.save(first.rows, out)
+    again = table.collect([runs], out)
+    assert again.read == 0
+    assert table.to_arrow(again.rows).equals(table.to_arrow(first.rows))
+    changed = runs / first.rows[0]["digest"] / "result.json"
+    text = changed.read_text().replace("abc", "def")
+    time.sleep(0.01)
+    changed.write_text(text)
+    write_run(runs, transfer(shots="10"))
+    third = table.collect([runs], out)
+    assert third.read == 2 and len(third.rows) == 8
+    assert sorted(r["commit"] for r in third.rows) == ["abc"] * 7 + ["def"]
+    # A table of other columns is not a cache.
+    monkeypatch.setattr(table, "COLUMNS", {"new": pa.string(), **table.COLUMNS})
+    assert table.collect([runs], out).read == 8
+
+
+def test_unfinished_and_damaged_runs_are_listed_and_stop_nothing(runs, tmp_path):
+    half = runs / "half"
+    half.mkdir()
+    (half / "config.json").write_text("{}")
+    (runs / "notes.txt").write_text("not a run")
+    names = sorted(p for p in runs.iterdir() if (p / "result.json").exists())
+    (names[0] / "result.json").write_text("{")
+    about = json.loads((names[1] / "config.json").read_text())
+    about["digest"] = "other"
+    (names[1] / "config.json").write_text(json.dumps(about))
+    found = table.collect([runs], tmp_path / "out")
+    assert len(found.rows) == 5
+    assert found.unfinished == [str(half)]
+    assert len(found.bad) == 2
+    assert names[0].name in found.bad[0] and "other" in found.bad[1]
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        table.collect([tmp_path / "nowhere"], tmp_path / "out")
+
+
+def test_names_of_data_models_and_unknown_upstreams():
+    data = config.to_dict(Run())["data"]
+    assert table.data_name(
+        {**data, "root": "/x/covid_cxr", "reader": "csv"}, False
+    ) == ("covid_cxr")
+    covid = {**data, "reader": "covidx", "version": "9A"}
+    assert table.data_name(covid, False) == "covidx-9A"
+    assert table.model_name(config.DEPTHS[152], 4.0) == "R152x4"
+    assert table.model_name((1, 1), 0.25) == "R1-1x0.25"
+    init = {"checkpoint": "w/BiT-M-R50x1.npz", "upstream": "", "digest": "d"}
+    assert table._source(init) == "BiT-M-R50x1"
+    init = {"checkpoint": "", "upstream": "configs/upstream_nih.py:res=64"}
+    assert table._source(init) == "upstream_nih"
+
+
+def test_thousands_of_runs_in_seconds(tmp_path):
+    values = {f"auroc/c{i}": 0.5 for i in range(14)} | {"accuracy": 0.4}
+    for seed in range(2000):
+        write_run(tmp_path / "runs", transfer(seed=seed), values)
+    start = time.perf_counter()
+    found = table.collect([tmp_path / "runs"], tmp_path)
+    table.save(found.rows, tmp_path)
+    assert time.perf_counter() - start < 10
+    start = time.perf_counter()
+    assert table.collect([tmp_path / "runs"], tmp_path).read == 0
+    assert time.perf_counter() - start < 5
+
+
+def test_pairs_need_one_run_a_seed(runs, tmp_path):
+    rows = table.collect([runs], tmp_path / "out").rows
+    targets = compare.select(rows, kind="transfer")
+    a, b = {"init": "pretrained"}, {"init": "random"}
+    (found,) = compare.compare(targets, "accuracy", a, b)
+    assert found.cell == {"target": "phantom-covidx", "shots": "5"}
+    assert abs(found.difference.value - 0.1) < 1e-12 and found.difference.draws == 3
+    (flat,) = compare.as_rows([found])
+    assert flat["a_init"] == "pretrained" and flat["p_holm"] == found.p_holm
+    with pytest.raises(ValueError, match="two runs of seed 0"):
+        compare.compare(targets, "accuracy", {}, b)
+
+
+def save_predictions(folder, labels, logits, ids):
+    folder.mkdir()
+    tree.save_npz(
+        folder / "predictions.npz",
+        {
+            "ids": np.array(ids),
+            "patients": np.array([i[:-1] for i in ids]),
+            "labels": labels,
+            "logits": logits.astype(np.float32),
+            "classes": np.array(["a", "b"]),
+        },
+    )
+
+
+def test_pairs_on_the_same_test_patients(tmp_path):
+    """One run each, so that only the patients vary; and the order of rows is free."""
+    rng = np.random.default_rng(0)
+    ids = [f"p{i // 2}{'xy'[i % 2]}" for i in range(200)]
+    labels = rng.integers(0, 2, 200).astype(np.int32)
+    signal = np.stack([-labels, labels], axis=1) * 1.0
+    noise = rng.normal(size=(200, 2)) * 1.5
+    rows = []
+    for name, gain in (("A", 1.5), ("B", 1.0)):
+        logits = signal * gain + noise
+        order = rng.permutation(200)
+        save_predictions(
+            tmp_path / name, labels[order], logits[order], [ids[i] for i in order]
+        )
+        exact = metrics.compute(labels, logits, ["a", "b"], ids, 0)["metrics"]
+        rows.append(
+            {
+                "target": "t",
+                "shots": "full",
+                "seed": 0,
+                "upstream": name,
+                "folder": str(tmp_path / name),
+                "auroc_macro": exact["auroc_macro"]["value"],
+            }
+        )
+    a, b = {"upstream": "A"}, {"upstream": "B"}
+    (found,) = compare.compare(rows, "auroc_macro", a, b, resamples=400)
+    assert found.difference.method == "patients"
+    assert 0 < found.difference.low < found.difference.value < found.difference.high
+    alone, patients = compare.resampled([tmp_path / "A"], "auroc_macro", 400)
+    assert patients == 100
+    width = np.subtract(*np.quantile(alone, [0.975, 0.025]))
+    assert found.difference.high - found.difference.low < width
+    save_predictions(tmp_path / "C", labels, signal, [f"q{i}x" for i in range(200)])
+    with pytest.raises(ValueError, match="other images"):
+        compare.resampled([tmp_path / "A", tmp_path / "C"], "accuracy", 10)
+
+
+def command(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "bigxfer.study", *map(str, args)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command(runs, tmp_path):
+    out = tmp_path / "out"
+    done = command("collect", "--runs", runs, "--out", out, "--study", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "7 finished runs (7 read anew), 0 unfinished, 0 unreadable" in done.stdout
+    assert {r["study"] for r in table.load(out / "table.parquet")} == {"mine"}
+    done = command("collect", "--out", out)
+    assert done.returncode == 1 and done.stderr.startswith("error: collect needs")
+    done = command("collect", "--published", tmp_path / "no", "--out", out)
+    assert done.returncode == 1 and "SLAMPAI" in done.stderr
+
+
+def test_help_is_quick():
+    start = time.perf_counter()
+    assert "collect" in command("--help").stdout
+    assert time.perf_counter() - start < 0.5
