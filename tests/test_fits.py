@@ -170,7 +170,7 @@ def test_interval_holds_the_truth_and_shrinks(draws):
     y = y * np.exp(rng.normal(0, 0.05, (draws, len(SHOTS))))
     y[1, 3] = np.nan  # a missing run
     got = bootstrap(fit(forms.M2, SHOTS, y))
-    assert got.method == ("t over draws" if draws < 10 else "draws resampled")
+    assert got.method == "t over draws"
     for name, truth in natural.items():
         value, low, high = got.parameters[name]
         assert low < truth < high and low <= value <= high

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from bigxfer.stats import means
 from bigxfer.study.fits import fit
 from bigxfer.study.forms import Array, Form
-from bigxfer.study.intervals import FEW, refit, smooth_sigma, t_deviations
+from bigxfer.study.intervals import refit, smooth_sigma, t_deviations
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Crossover:
     difference falls through 0: there B overtakes A. `inside`, `reversed` are the
     shares of replicates with a crossing within the data, and with a falling one.
     `difference` [k, 3] is D with its pointwise interval; `sign_changes` counts those of
-    the observed D, above 1 where a line or a monotone law hides several crossings.
+    the observed D; `misfit` is the p-value of "D is a straight line in ln x", and `by`
+    names how the crossing was found.
     """
 
     x: Array
@@ -41,6 +43,8 @@ class Crossover:
     inside: float
     reversed: float
     sign_changes: int
+    misfit: float
+    by: str
     level: float
 
     @property
@@ -63,8 +67,9 @@ class Crossover:
             place = "ahead of" if self.value == 0 else "behind"
             text = f"not within the data: A is {place} B from {first} to {last}"
         if self.sign_changes > 1:
-            interval += f"; D changes sign {self.sign_changes} times"
-        return f"{text} ({interval}; {self.inside:.0%} of replicates cross inside)"
+            interval += f"; the observed D changes sign {self.sign_changes} times"
+        inside = f"{self.inside:.0%} of replicates cross inside"
+        return f"{text} ({interval}; {inside}; by {self.by})"
 
 
 def crossover(
@@ -74,7 +79,6 @@ def crossover(
     *,
     form: Form | None = None,
     patients: ArrayLike | None = None,
-    strata: ArrayLike | None = None,
     replicates: int = 2000,
     level: float = 0.95,
     seed: int = 0,
@@ -83,15 +87,15 @@ def crossover(
 
     a, b: errors [draws, k], or [draws, k, images] on the same test images; row r of
     both is the same support draw, NaN where a run is missing. x [k] > 0. `patients`
-    [images] groups images, `strata` [images] (classes) are resampled within.
-    form None: a straight line of D on ln x, weighted by its (smoothed) scatter; else
-    the difference of two fits of `form`, refitted in each replicate.
+    [images] names the patient of each image (default: each image its own).
+    form None: a straight line of D on ln x, weighted by its (smoothed) scatter, or,
+    where the line misfits (p < 0.05), interpolation at the last change of sign; else
+    the difference of two fits of `form`. Either is repeated in each replicate.
     Raises ValueError for shapes that do not pair, fewer than 2 draws or scales.
     """
     x = np.asarray(x, float)
     both = np.stack(_paired(x, a, b))
-    rng = np.random.default_rng(seed)
-    mean, deviation = crossed_replicates(both, replicates, rng, patients, strata)
+    mean, deviation = crossed_replicates(both, replicates, seed, patients)
     # the undisturbed curves ride along as replicate 0
     curves = np.concatenate([_over_draws(_over_images(both))[None], mean])
     deviation = np.concatenate([np.zeros_like(deviation[:1]), deviation])
@@ -111,15 +115,19 @@ def from_replicates(
     1 - AUROC from a bootstrap over patients). `form` as in `crossover`.
     """
     x = np.asarray(x, float)
-    grid = np.linspace(np.log(x.min()), np.log(x.max()), 201)
-    d = b - a
-    if form is None:
-        spread = smooth_sigma(x, d[1:].std(0))
-        slope, intercept = _weighted_line(np.log(x), d, spread)
-        fitted = intercept[:, None] + slope[:, None] * grid
+    d, t = b - a, np.log(x)
+    grid = np.linspace(t.min(), t.max(), 201)
+    line, misfit = _line(t, d)
+    if form is not None:
+        by = f"two fits of {form.name}"
+        fitted = _refitted(form, x, b, grid) - _refitted(form, x, a, grid)
+    elif misfit >= 0.05:
+        by = "a line of D on ln x"
+        fitted = line[:, :1] + line[:, 1:] * grid
     else:
-        low_high = [_refitted(form, x, curves, grid) for curves in (a, b)]
-        fitted = low_high[1] - low_high[0]
+        by = f"interpolation (D is no line in ln x, p = {misfit:.2g})"
+        order = np.argsort(t)
+        grid, fitted = t[order], d[:, order]
     root, falling = last_crossing(grid, fitted)
     tail = (1 - level) / 2
     # a replicate in which B overtakes A contradicts every value: it opens both ends
@@ -136,6 +144,8 @@ def from_replicates(
         inside=float(np.mean(np.isfinite(root[1:]) & ~falling[1:])),
         reversed=float(np.mean(falling[1:])),
         sign_changes=int(np.sum(signs[1:] != signs[:-1])),
+        misfit=misfit,
+        by=by,
         level=level,
     )
 
@@ -161,37 +171,31 @@ def last_crossing(grid: Array, d: Array) -> tuple[Array, NDArray[np.bool_]]:
 def crossed_replicates(
     errors: Array,
     replicates: int,
-    rng: np.random.Generator,
+    seed: int,
     patients: ArrayLike | None = None,
-    strata: ArrayLike | None = None,
 ) -> tuple[Array, Array]:
     """Resample patients and draws independently, the same for all models and scales.
 
-    errors [models, draws, k] or [models, draws, k, images] -> (mean over resampled
-    patients and draws, deviation to add) both [replicates, models, k]. With fewer
-    than 10 draws the draws move the mean by a multivariate t instead (zero otherwise);
-    independent resampling of both factors is mildly conservative (arXiv 1106.2125).
+    errors [models, draws, k] or [models, draws, k, images] -> (mean over draws and
+    resampled patients, t-distributed deviation of that mean over draws), both
+    [replicates, models, k]. Adding both is mildly conservative (arXiv 1106.2125).
     """
     models, draws, k = errors.shape[:3]
     if draws < 2:
         raise ValueError("crossover: one draw gives no interval; repeat with others")
     point = _over_images(errors)
+    rng = np.random.default_rng([seed, 1])  # apart from the stream of the patients
     if errors.ndim == 4:
-        weight = _patient_weights(errors.shape[3], replicates, rng, patients, strata)
-        flat = np.where(np.isfinite(errors), errors, 0.0).reshape(-1, errors.shape[3])
-        table = (weight @ flat.T).reshape(replicates, models, draws, k)
+        images = errors.shape[3]
+        names = np.arange(images) if patients is None else np.asarray(patients)
+        if len(names) != images:
+            raise ValueError(f"crossover: {len(names)} patients for {images} images")
+        flat = np.where(np.isfinite(errors), errors, 0.0).reshape(-1, images)
+        table = means(flat, names, replicates, seed).reshape(-1, models, draws, k)
         table = np.where(np.isfinite(point), table, np.nan)
     else:
         table = np.broadcast_to(point, (replicates, models, draws, k))
-    if draws < FEW:
-        deviation = t_deviations(point.swapaxes(0, 1), replicates, rng)
-        return _over_draws(table), deviation
-    count = rng.multinomial(draws, np.full(draws, 1 / draws), replicates).astype(float)
-    present = np.isfinite(table)
-    total = np.einsum("br,bmrk->bmk", count, np.where(present, table, 0.0))
-    seen = np.einsum("br,bmrk->bmk", count, present.astype(float))
-    mean = np.where(seen > 0, total / np.maximum(seen, 1), _over_draws(point))
-    return mean, np.zeros_like(mean)
+    return _over_draws(table), t_deviations(point.swapaxes(0, 1), replicates, rng)
 
 
 def fieller(
@@ -204,7 +208,7 @@ def fieller(
     everything). A check on `crossover`, which knows patients as well.
     """
     x, a, b = (np.asarray(v, float) for v in (x, a, b))
-    slope, intercept = _weighted_line(np.log(x), b - a, np.ones(len(x)))
+    slope, intercept = np.polyfit(np.log(x), (b - a).T, 1)
     mean = np.array([intercept.mean(), slope.mean()])
     q2 = stats.t.ppf((1 + level) / 2, len(a) - 1) ** 2
     vaa, vab, vbb = np.cov(intercept, slope)[[0, 0, 1], [0, 1, 1]] * q2 / len(a)
@@ -246,29 +250,19 @@ def _over_draws(table: Array) -> Array:
     return np.where(present, table, 0.0).sum(-2) / np.maximum(present.sum(-2), 1)
 
 
-def _patient_weights(n: int, replicates: int, rng, patients, strata) -> Array:
-    """Weights of images [replicates, n], rows summing to 1, from whole patients."""
-    patients = np.arange(n) if patients is None else np.asarray(patients)
-    strata = np.zeros(n) if strata is None else np.asarray(strata)
-    if len(patients) != n or len(strata) != n:
-        raise ValueError(f"crossover: patients and strata must have {n} entries")
-    _, first, member = np.unique(patients, return_index=True, return_inverse=True)
-    count = np.zeros((replicates, len(first)))
-    for value in np.unique(strata):  # a patient's stratum is that of its first image
-        ours = np.flatnonzero(strata[first] == value)
-        count[:, ours] = rng.multinomial(
-            len(ours), np.full(len(ours), 1 / len(ours)), replicates
-        )
-    weight = count[:, member]
-    return weight / weight.sum(1, keepdims=True)
+def _line(t: Array, d: Array) -> tuple[Array, float]:
+    """Weighted line of each row of d [1 + m, k] on t [k] -> ([1 + m, 2], misfit p).
 
-
-def _weighted_line(t: Array, d: Array, sigma: Array) -> tuple[Array, Array]:
-    """Least squares of each row of d [m, k] on t [k] -> (slope, intercept) [m]."""
-    w = 1 / sigma**2
-    centre = np.sum(w * t) / w.sum()
-    slope = d @ (w * (t - centre)) / np.sum(w * (t - centre) ** 2)
-    return slope, d @ w / w.sum() - slope * centre
+    p is the share of replicates whose noise alone leaves residuals as large as the
+    estimate's; 1 where two scales leave none.
+    """
+    sigma = smooth_sigma(np.exp(t), d[1:].std(0))
+    design = np.stack([np.ones_like(t), t], 1) / sigma[:, None]
+    line = (d / sigma) @ np.linalg.pinv(design).T
+    off = (d / sigma - line @ design.T)[1:]
+    observed = d[0] / sigma - design @ line[0]
+    off = ((off - observed) ** 2).sum(1)
+    return line, float(np.mean(off >= np.sum(observed**2) - 1e-12))
 
 
 def _refitted(form: Form, x: Array, curves: Array, grid: Array) -> Array:
