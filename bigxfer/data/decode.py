@@ -15,7 +15,7 @@ Then antialiased bilinear to S x S, the aspect not kept, as BiT does (1912.11370
 github.com/google-research/big_transfer, input_pipeline). JPEGs are decoded at full
 size: the DCT scaling of libjpeg is 2 to 6 times faster, but moved edges by up to
 90 of 255 levels (measured on odd_files), and decoding happens once. Only their
-colour planes are skipped where gray is wanted, which moves a pixel by 2 at most.
+colour planes are skipped where gray is wanted: the same but where colours clip.
 """
 
 import io
@@ -82,13 +82,12 @@ def picture(data: bytes, mode: str) -> Image.Image:
         raise DecodeError(f"{getattr(image, 'n_frames', 1)} frames; one was expected")
     if image.format == "JPEG" and mode == "L":
         image.draft("L", image.size)  # the full size, only without the colour planes
-    exif = image.getexif()
-    deep = wide_png(image, data)
+    deep = wide_png(image, data)  # first: all else loads the image as 8-bit
     if deep is None and image.mode.startswith(("I", "F")):
         deep = from_16_bit(image)
     if deep is not None:
+        deep.info["exif"] = image.getexif().tobytes()
         image = deep
-        image.info["exif"] = exif.tobytes()
     ImageOps.exif_transpose(image, in_place=True)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

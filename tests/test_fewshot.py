@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_split import manifest, random_manifest
+
+from bigxfer.data import fewshot
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.booleans(), st.integers(1, 5))
+def test_draws_are_nested_exact_and_blind_to_the_order(seed, multilabel, shots):
+    m = random_manifest(seed, 150, 50, multilabel)
+    rows = fewshot.draw(m, shots, seed)
+    more = fewshot.draw(m, shots + 1, seed)
+    assert set(rows) < set(more) and len(set(rows)) == len(rows)
+    have = fewshot.counts(m, rows)
+    if multilabel:
+        assert min(have.values()) >= shots
+        assert len(rows) <= 3 * shots
+    else:
+        assert set(have.values()) == {shots}
+    order = np.random.default_rng(seed).permutation(len(m))
+    shuffled = m.select(order)
+    again = fewshot.draw(shuffled, shots, seed)
+    assert shuffled.id[again].tolist() == m.id[rows].tolist()
+
+
+def test_every_image_is_drawn_equally_often():
+    m = manifest(range(30), np.repeat([0, 1, 2], 10))
+    times = np.zeros(30)
+    for seed in range(600):
+        times[fewshot.draw(m, 2, seed)] += 1
+    assert times.sum() == 600 * 6
+    assert abs(times - 120).max() < 5 * np.sqrt(600 * 0.2 * 0.8)
+
+
+def test_overshoot_is_counted():
+    labels = [[1, 1, 0], [1, 0, 1], [1, 0, 0]]
+    m = manifest(range(3), np.array(labels, float))
+    rows = fewshot.draw(m, 1, 0)
+    assert rows.tolist() == [0, 1]
+    assert fewshot.counts(m, rows) == {"c0": 2, "c1": 1, "c2": 1}
+
+
+def test_a_short_class_is_named_with_its_count():
+    with pytest.raises(ValueError, match="3 shots.* has 2 images of class 'c2'"):
+        fewshot.draw(manifest(range(8), [0, 0, 0, 1, 1, 1, 2, 2]), 3, 0)
+
+
+def test_saved_ids_find_their_rows_again(tmp_path):
+    m = random_manifest(1, 100, 30)
+    rows = fewshot.draw(m, 4, 2)
+    fewshot.save(tmp_path / "draw.json", m, rows)
+    order = np.random.default_rng(0).permutation(100)
+    back = fewshot.load(tmp_path / "draw.json", m.select(order))
+    assert m.id[order[back]].tolist() == m.id[rows].tolist()
+    with pytest.raises(ValueError, match="are not in toy, such as"):
+        fewshot.load(tmp_path / "draw.json", m.select(np.arange(3)))
