@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from bigxfer.config import Data
 from bigxfer.data import readers
 from bigxfer.data.labels import CHEXPERT14, NIH14
-from bigxfer.data.readers import DataError, covidx
+from bigxfer.data.readers import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SAMPLES = SHARED / "csv_samples"
@@ -73,22 +71,6 @@ def nih(root, tail=""):
     write(root / "train_val_list.txt", "00000001_000.png\n00000001_001.png\n")
     write(root / "test_list.txt", "00000002_000.png")
     (root / "images").mkdir()
-
-
-COVID_TRAIN = [
-    "3 SARS-Fig8a-day0.jpeg negative cohen",
-    "COVID 1 COVID(1).png positive sirm",
-    "ANON196 CR.1.2.840.png positive actmed",
-    "COVID-00001 COVID-00001.JPG positive fig1",
-    "3 SARS-Fig8a-day0.jpeg negative cohen",
-    "8b0a b0.png negative rnsa",
-]
-COVID_TEST = ["47c7-4998 47c7-4998.png negative", "S-1 MIDRC-1C.png positive ricord"]
-
-
-def covid(root):
-    write(root / "labels" / "train_COVIDx8B.txt", "\n".join(COVID_TRAIN) + "\n")
-    write(root / "labels" / "test_COVIDx8B.txt", "\n".join(COVID_TEST) + "\n")
 
 
 def own(root):
@@ -205,95 +187,6 @@ def test_nih_official_sample(tmp_path):
     assert dict(zip(NIH14, m.labels.sum(axis=0))) == {n: listed[n] for n in NIH14}
 
 
-def test_covidx_lines_of_three_four_and_five_tokens(tmp_path):
-    covid(tmp_path)
-    m = read("covidx", tmp_path)
-    assert m.classes == ("negative", "positive") and m.notes["rnsa_read_as_rsna"] == 1
-    assert m.notes["duplicate_lines_dropped"] == 1 and len(m) == 7
-    row = list(m.path).index("train/COVID(1).png")
-    assert m.patient[row] == "covidx-COVID 1" and m.source[row] == "sirm"
-    assert list(m.split) == ["train"] * 5 + ["test"] * 2
-    assert list(m.source[-3:]) == ["rsna", "", "ricord"]
-    assert list(m.labels) == [0, 1, 1, 1, 0, 0, 1]
-
-
-def test_covidx_kaggle_layout_and_the_choice_of_a_version(tmp_path):
-    write(tmp_path / "train.txt", "\n".join(COVID_TRAIN))
-    write(tmp_path / "test.txt", "\n".join(COVID_TEST))
-    write(tmp_path / "val.txt", "7 v.png positive bimcv")
-    m = read("covidx", tmp_path)
-    assert Counter(m.split) == {"train": 5, "test": 2, "valid": 1}
-    covid(tmp_path)
-    with pytest.raises(DataError, match="'8B'.*config.data.version"):
-        read("covidx", tmp_path)
-    assert len(read("covidx", tmp_path, version="8B")) == 7
-    with pytest.raises(DataError, match="train_COVIDx9A.txt"):
-        read("covidx", tmp_path, version="9A")
-
-
-TABLES = {  # facts of labels/*.txt at 6599980: class counts of train and test
-    "1": ((7966, 8514, 66), (100, 100, 10)),
-    "2": ((7966, 5451, 152), (100, 100, 31)),
-    "3": ((7966, 5451, 253), (100, 100, 100)),
-    "4": ((7966, 5459, 473), (100, 100, 100)),
-    "5": ((7966, 5475, 517), (100, 100, 100)),
-    "6": ((13794, 517), (100, 100)),
-    "7A": ((7966, 5475, 1670), (100, 100, 100)),
-    "7B": ((13794, 1670), (100, 100)),
-    "8A": ((7966, 5475, 2158), (100, 100, 200)),
-    "8B": ((13794, 2158), (200, 200)),
-    "9A": ((8085, 5555, 16490), (100, 100, 200)),
-    "9B": ((13992, 16490), (200, 200)),
-    "Sev": ((175, 584), (52, 98)),
-}
-
-
-@pytest.mark.parametrize("version", TABLES)
-def test_covidx_counts_of_every_version(tmp_path, version):
-    train, test = TABLES[version]
-    three, severity = len(train) == 3, version == "Sev"
-    classes = covidx.SPACES[2 if severity else 0 if three else 1]
-    rng = random.Random(version)
-    repeats = 3079 if version == "1" else 0
-    for split, counts in (("train", train), ("test", test)):
-        rows = []
-        for name, count in zip(classes, counts):
-            for i in range(
-                count - repeats * (name == "pneumonia" and split == "train")
-            ):
-                blank = version[0] in "78" and rng.random() < 0.08
-                source = "" if version in "12" else f" {rng.choice(covidx.SOURCES)}"
-                patient = f"{name} {i}" if blank else f"{name}-{i}"
-                suffix = rng.choice(["png", "jpg", "JPG", "jpeg", "PNG"])
-                rows.append(f"{patient} {name}({i}).{suffix} {name}{source}")
-        if split == "train":
-            pneumonia = [row for row in rows if row.endswith("pneumonia")]
-            rows += pneumonia[:repeats]
-        rng.shuffle(rows)
-        number = "" if version == "1" else version
-        write(tmp_path / f"{split}_COVIDx{number}.txt", "\n".join(rows) + "\n")
-    m = read("covidx", tmp_path, version=version)
-    have = Counter((s, m.classes[k]) for s, k in zip(m.split, m.labels))
-    for split, counts in (("train", train), ("test", test)):
-        for name, count in zip(classes, counts):
-            dropped = repeats * (name == "pneumonia" and split == "train")
-            assert have[split, name] == count - dropped
-    assert m.notes["duplicate_lines_dropped"] == repeats
-
-
-@real
-@pytest.mark.parametrize("version", ["5", "8A", "8B", "9B"])
-def test_covidx_official_excerpts(tmp_path, version):
-    for split in ("train", "test"):
-        sample = SAMPLES / f"covidx_{split}_COVIDx{version}.excerpt.txt"
-        write(tmp_path / f"{split}_COVIDx{version}.txt", sample.read_text())
-    m = read("covidx", tmp_path)
-    assert set(m.split) == {"train", "test"} and len(m) > 30
-    assert "rnsa" not in m.source and set(m.source) - {""} <= set(covidx.SOURCES)
-    blank = [patient for patient in m.patient if " " in patient]
-    assert bool(blank) == (version in ("8A", "8B"))
-
-
 def test_folder(tmp_path):
     for path in ("train/cat/1.jpg", "train/dog/a/2.PNG", "test/cat/1.jpg"):
         write(tmp_path / path, "")
@@ -352,85 +245,3 @@ def test_unknown_reader_and_missing_root(tmp_path):
         read("chexpert", tmp_path / "nowhere")
     with pytest.raises(DataError, match="looked for train.csv or CheXpert"):
         read("chexpert", tmp_path)
-
-
-WRONG = [  # reader, file, what is replaced, by what, what the message says
-    ("chexpert", "train.csv", "AP/PA", "View", "line 1: no column 'AP/PA'"),
-    ("chexpert", "train.csv", ",-1.0", ",-2.0", "line 4: Pneumonia is '-2.0'"),
-    ("chexpert", "train.csv", "patient00002", "p2", "line 4: Path is 'CheX"),
-    ("chexpert", "train.csv", "study1/view2_lateral", "study1/view1_frontal", "line 3"),
-    ("chexpert", "train.csv", "Lateral,,", "Oblique,,", "line 3: .*'Oblique '"),
-    ("nih", "Data_Entry_2017_v2020.csv", "Emphysema", "Emph", "line 2: .*'Emph'"),
-    ("nih", "Data_Entry_2017_v2020.csv", ",0,2,81", ",0,3,81", "line 4: Patient ID"),
-    ("nih", "Data_Entry_2017_v2020.csv", ",0.171,0.171", "", "line 4: 9 fields"),
-    ("nih", "test_list.txt", "00000002_000", "00000001_000", "line 1: .*twice"),
-    ("covidx", "train_COVIDx8B.txt", "fig1", "fig2", "line 4: .*fig2"),
-    ("covidx", "train_COVIDx8B.txt", "positive fig1", "", "line 4: .*COVID-00001"),
-    ("covidx", "test_COVIDx8B.txt", "positive", "COVID-19", "line 2: .*'COVID-19'"),
-    ("csv", "metadata.csv", "patient", "person", "no column 'patient_id' or 'patient'"),
-    ("csv", "metadata.csv", ",p2,", ",,", "line 4: patient is empty"),
-    ("csv", "metadata.csv", "b.png", "a.png", "line 3: file 'a.png' stands on line 2"),
-    ("csv", "metadata.csv", ",test,", ",tset,", "line 4: split is 'tset'"),
-]
-LAYOUTS = {"chexpert": chexpert, "nih": nih, "covidx": covid, "csv": own}
-
-
-@pytest.mark.parametrize("reader,file,old,new,message", WRONG)
-def test_bad_cells_are_named(tmp_path, reader, file, old, new, message):
-    LAYOUTS[reader](tmp_path)
-    (path,) = tmp_path.rglob(file)
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(DataError, match=f"{file}.*{message}"):
-        read(reader, tmp_path)
-
-
-def test_an_image_in_neither_official_list_is_named(tmp_path):
-    nih(tmp_path)
-    write(tmp_path / "train_val_list.txt", "00000001_000.png\n")
-    with pytest.raises(DataError, match="v2020.csv, line 3: 00000001_001.*neither"):
-        read("nih", tmp_path)
-
-
-@st.composite
-def damage(draw, text: bytes) -> bytes:
-    """The label file permuted by lines, cut off, or with bytes put over it."""
-    kind = draw(st.sampled_from(["permute", "truncate", "garble", "drop", "repeat"]))
-    lines = text.splitlines(keepends=True)
-    if kind == "permute":
-        return b"".join(draw(st.permutations(lines)))
-    if kind in ("drop", "repeat"):
-        i = draw(st.integers(0, len(lines) - 1))
-        return b"".join(lines[:i] + lines[i:][kind == "drop" :] + lines[i : i + 1])
-    at = draw(st.integers(0, len(text)))
-    if kind == "truncate":
-        return text[:at]
-    junk = draw(st.one_of(st.binary(max_size=9), st.sampled_from([b'"', b"\r", b"\n"])))
-    return text[:at] + junk + text[at + draw(st.integers(0, 9)) :]
-
-
-@pytest.mark.parametrize(
-    "reader,file",
-    [
-        ("chexpert", "train.csv"),
-        ("nih", "Data_Entry_2017_v2020.csv"),
-        ("nih", "test_list.txt"),
-        ("covidx", "train_COVIDx8B.txt"),
-        ("csv", "metadata.csv"),
-    ],
-)
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(choice=st.data())
-def test_any_damage_reads_or_is_named(tmp_path_factory, reader, file, choice):
-    root = tmp_path_factory.mktemp("damaged")
-    LAYOUTS[reader](root)
-    (path,) = root.rglob(file)
-    path.write_bytes(choice.draw(damage(path.read_bytes())))
-    try:
-        read(reader, root).validate()
-    except DataError as error:
-        assert ", line " in str(error) and str(root) in str(error)

@@ -1,0 +1,113 @@
+"""COVIDx: every version, from label files in the official format."""
+
+import random
+from collections import Counter
+
+import pytest
+from test_readers import SAMPLES, read, real, write
+
+from bigxfer.data.readers import DataError, covidx
+
+COVID_TRAIN = [
+    "3 SARS-Fig8a-day0.jpeg negative cohen",
+    "COVID 1 COVID(1).png positive sirm",
+    "ANON196 CR.1.2.840.png positive actmed",
+    "COVID-00001 COVID-00001.JPG positive fig1",
+    "3 SARS-Fig8a-day0.jpeg negative cohen",
+    "8b0a b0.png negative rnsa",
+]
+COVID_TEST = ["47c7-4998 47c7-4998.png negative", "S-1 MIDRC-1C.png positive ricord"]
+
+
+def covid(root):
+    write(root / "labels" / "train_COVIDx8B.txt", "\n".join(COVID_TRAIN) + "\n")
+    write(root / "labels" / "test_COVIDx8B.txt", "\n".join(COVID_TEST) + "\n")
+
+
+def test_covidx_lines_of_three_four_and_five_tokens(tmp_path):
+    covid(tmp_path)
+    m = read("covidx", tmp_path)
+    assert m.classes == ("negative", "positive") and m.notes["rnsa_read_as_rsna"] == 1
+    assert m.notes["duplicate_lines_dropped"] == 1 and len(m) == 7
+    row = list(m.path).index("train/COVID(1).png")
+    assert m.patient[row] == "covidx-COVID 1" and m.source[row] == "sirm"
+    assert list(m.split) == ["train"] * 5 + ["test"] * 2
+    assert list(m.source[-3:]) == ["rsna", "", "ricord"]
+    assert list(m.labels) == [0, 1, 1, 1, 0, 0, 1]
+
+
+def test_covidx_kaggle_layout_and_the_choice_of_a_version(tmp_path):
+    write(tmp_path / "train.txt", "\n".join(COVID_TRAIN))
+    write(tmp_path / "test.txt", "\n".join(COVID_TEST))
+    write(tmp_path / "val.txt", "7 v.png positive bimcv")
+    m = read("covidx", tmp_path)
+    assert Counter(m.split) == {"train": 5, "test": 2, "valid": 1}
+    covid(tmp_path)
+    with pytest.raises(DataError, match="'8B'.*config.data.version"):
+        read("covidx", tmp_path)
+    assert len(read("covidx", tmp_path, version="8B")) == 7
+    with pytest.raises(DataError, match="train_COVIDx9A.txt"):
+        read("covidx", tmp_path, version="9A")
+
+
+TABLES = {  # facts of labels/*.txt at 6599980: class counts of train and test
+    "1": ((7966, 8514, 66), (100, 100, 10)),
+    "2": ((7966, 5451, 152), (100, 100, 31)),
+    "3": ((7966, 5451, 253), (100, 100, 100)),
+    "4": ((7966, 5459, 473), (100, 100, 100)),
+    "5": ((7966, 5475, 517), (100, 100, 100)),
+    "6": ((13794, 517), (100, 100)),
+    "7A": ((7966, 5475, 1670), (100, 100, 100)),
+    "7B": ((13794, 1670), (100, 100)),
+    "8A": ((7966, 5475, 2158), (100, 100, 200)),
+    "8B": ((13794, 2158), (200, 200)),
+    "9A": ((8085, 5555, 16490), (100, 100, 200)),
+    "9B": ((13992, 16490), (200, 200)),
+    "Sev": ((175, 584), (52, 98)),
+}
+
+
+@pytest.mark.parametrize("version", TABLES)
+def test_covidx_counts_of_every_version(tmp_path, version):
+    train, test = TABLES[version]
+    three, severity = len(train) == 3, version == "Sev"
+    classes = covidx.SPACES[2 if severity else 0 if three else 1]
+    rng = random.Random(version)
+    repeats = 3079 if version == "1" else 0
+    for split, counts in (("train", train), ("test", test)):
+        rows = []
+        for name, count in zip(classes, counts):
+            for i in range(
+                count - repeats * (name == "pneumonia" and split == "train")
+            ):
+                blank = version[0] in "78" and rng.random() < 0.08
+                source = "" if version in "12" else f" {rng.choice(covidx.SOURCES)}"
+                patient = f"{name} {i}" if blank else f"{name}-{i}"
+                suffix = rng.choice(["png", "jpg", "JPG", "jpeg", "PNG"])
+                rows.append(f"{patient} {name}({i}).{suffix} {name}{source}")
+        if split == "train":
+            pneumonia = [row for row in rows if row.endswith("pneumonia")]
+            rows += pneumonia[:repeats]
+        rng.shuffle(rows)
+        number = "" if version == "1" else version
+        write(tmp_path / f"{split}_COVIDx{number}.txt", "\n".join(rows) + "\n")
+    m = read("covidx", tmp_path, version=version)
+    have = Counter((s, m.classes[k]) for s, k in zip(m.split, m.labels))
+    for split, counts in (("train", train), ("test", test)):
+        for name, count in zip(classes, counts):
+            dropped = repeats * (name == "pneumonia" and split == "train")
+            assert have[split, name] == count - dropped
+    assert m.notes["duplicate_lines_dropped"] == repeats
+
+
+@real
+@pytest.mark.parametrize("version", ["5", "8A", "8B", "9B"])
+def test_covidx_official_excerpts(tmp_path, version):
+    for split in ("train", "test"):
+        sample = SAMPLES / f"covidx_{split}_COVIDx{version}.excerpt.txt"
+        write(tmp_path / f"{split}_COVIDx{version}.txt", sample.read_text())
+    m = read("covidx", tmp_path)
+    assert set(m.split) == {"train", "test"} and len(m) > 30
+    assert "rnsa" not in m.source and set(m.source) - {""} <= set(covidx.SOURCES)
+    blank = [patient for patient in m.patient if " " in patient]
+    assert bool(blank) == (version in ("8A", "8B"))
