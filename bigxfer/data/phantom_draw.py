@@ -8,6 +8,7 @@ look-up table. Lengths of the anatomy are fractions of half the image; absorptio
 is chosen by eye. Findings change the solids, so their place is known exactly.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,7 +84,7 @@ class Scene:
 def person(rng: np.random.Generator, distance: float) -> Body:
     """A random anatomy; distance 1 is a small, round, thin thorax (a child's)."""
     d = distance
-    n = rng.standard_normal(8).clip(-2, 2)
+    n = rng.standard_normal(8).clip(-2, 2).tolist()
     return Body(
         width=0.80 + 0.035 * n[0] - 0.14 * d,
         apex=-0.80 + 0.03 * n[1] + 0.10 * d,
@@ -139,7 +140,7 @@ def strokes(size: int, body: Body, lines: list[Line]) -> np.ndarray:
     scale = 3 if size < 160 else 2
     canvas = Image.new("L", (size * scale, size * scale))
     draw, half = ImageDraw.Draw(canvas), size * scale / 2
-    cos, sin = np.cos(body.tilt) * body.zoom, np.sin(body.tilt) * body.zoom
+    cos, sin = math.cos(body.tilt) * body.zoom, math.sin(body.tilt) * body.zoom
     left, top = body.shift
     for points, width in lines:
         pixels = [
@@ -167,7 +168,7 @@ def scene(size: int, body: Body, rng: np.random.Generator) -> Scene:
     """The solids of a healthy thorax."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(axis - body.shift[0], axis - body.shift[1])
-    cos, sin = np.cos(body.tilt) / body.zoom, np.sin(body.tilt) / body.zoom
+    cos, sin = math.cos(body.tilt) / body.zoom, math.sin(body.tilt) / body.zoom
     x, y = cos * x - sin * y, sin * x + cos * y
     lungs = [lung(x, y, body, side, 1.2 / size) for side in (-1, 1)]
     zero = np.zeros_like(x)
@@ -198,7 +199,7 @@ def lung(
     depth = np.sqrt(np.maximum(1 - np.abs(across) ** 3.0, 0))
     base = body.base + (0.05 if side > 0 else 0.0) + body.lift[side > 0]
     bow = (u - 0.42 * body.width / 0.8) / (0.42 * body.width / 0.8)
-    dome = base + 0.24 * bow**2 * np.where(bow > 0, 1.0, 0.35)
+    dome = base + 0.24 * bow * np.maximum(bow, 0.35 * bow)  # flatter on the inside
     above = soft_step(dome - y, 0.012 + edge)
     # the lung goes on behind the dome, ever thinner
     behind = 0.22 * soft_step(dome + 0.16 - y, 0.05) * (1 - above)
@@ -214,15 +215,16 @@ def heart_and_vessels(s: Scene) -> None:
     low = b.base
 
     def ball(cx: float, cy: float, rx: float, ry: float, turn: float = 0) -> np.ndarray:
-        cos, sin = np.cos(turn), np.sin(turn)
+        cos, sin = math.cos(turn), math.sin(turn)
         along, over = cos * (x - cx) + sin * (y - cy), cos * (y - cy) - sin * (x - cx)
         return np.sqrt(np.maximum(1 - (along / rx) ** 2 - (over / ry) ** 2, 0))
 
     h = b.heart
+    t = min(h, 0.31)  # the great vessels do not grow with a sick heart
     blood = np.maximum.reduce([
         ball(0.32 * h, low - 0.12, 1.22 * h, 0.27, 0.5),  # ventricles
         0.8 * ball(-0.30 * h, low - 0.20, 0.62 * h, 0.26),  # right atrium
-        0.7 * ball(0.45 * h, low - 0.42, 0.36 * h, 0.22),  # pulmonary trunk
+        0.7 * ball(0.45 * t, low - 0.42, 0.36 * t, 0.22),  # pulmonary trunk
         0.7 * ball(0.85 * b.mediastinum, -0.33, 0.085, 0.095),  # aortic knob
         0.5 * ball(-0.6 * b.mediastinum, -0.30, 0.09, 0.36),  # superior vena cava
     ])  # fmt: skip
@@ -279,8 +281,8 @@ def vessels(size: int, body: Body, rng: np.random.Generator) -> np.ndarray:
         points = [(x, y)]
         for _ in range(2):
             angle += rng.normal(0, 0.16)
-            x += length / 2 * np.cos(angle)
-            y += length / 2 * np.sin(angle)
+            x += length / 2 * math.cos(angle)
+            y += length / 2 * math.sin(angle)
             points.append((x, y))
         lines.append((points, width))
         if depth < (3 if size < 100 else 4):  # finer ones would not be seen
@@ -293,7 +295,7 @@ def vessels(size: int, body: Body, rng: np.random.Generator) -> np.ndarray:
         for angle in (-1.25, -0.75, -0.2, 0.35, 0.8, 1.2):
             angle += rng.normal(0, 0.1)
             out = angle if side > 0 else np.pi - angle
-            grow(side * 0.15, -0.05 + 0.1 * np.sin(angle), out, 0.038, 0)
+            grow(side * 0.15, -0.05 + 0.1 * math.sin(angle), out, 0.038, 0)
     return strokes(size, body, lines)
 
 
@@ -316,10 +318,9 @@ def project(s: Scene, style: Style) -> np.ndarray:
     light = primary + style.scatter * smooth(primary, size / 9) * 1.5
     if style.blur * size > 0.5:
         light = smooth(light, 2 * style.blur * size)
-    quanta = light * np.exp(style.dose) * 192 / size  # larger pixels catch more
-    light = light + rng.standard_normal(light.shape, np.float32) * light / np.sqrt(
-        quanta
-    )
+    quanta = light * (math.exp(style.dose) * 192 / size)  # larger pixels catch more
+    noise = rng.standard_normal(light.shape, np.float32)
+    light = light * (1 + noise / np.sqrt(quanta))
     if style.grid:
         light = light * (1 + style.grid * np.sin(np.arange(size) * 2.2)[:, None])
     film = -np.log(np.maximum(light, 1e-5))

@@ -174,7 +174,7 @@ def effusion(s: Scene) -> np.ndarray:
     side, u = one_side(s)
     amount = s.rng.uniform(0.02, 0.40)
     climb = 0.16 * np.clip(u / s.body.width, 0, 1) ** 5
-    level = s.body.base + 0.16 - amount - climb + 0.10 * (u < 0.1)
+    level = s.body.base + 0.16 - amount - climb
     mask = soft_step(s.y - level, 0.035) * (u > 0.05)
     fill(s, mask, 0.93)
     return mask * of(s, side)
