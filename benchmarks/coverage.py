@@ -148,12 +148,12 @@ def cover_crossovers(rows: list, simulations: int) -> None:
 
 
 def cover_law_crossovers(rows: list, simulations: int, shots) -> None:
-    """Two offset power laws that cross once, from 5 draws each: line and refits."""
+    """Two offset power laws that cross once, from 5 draws each: interpolated, refitted."""
     laws = [(0.9, 0.5, 0.02), (0.5, 0.4, 0.10)]
     grid = np.linspace(0, np.log(250), 100_000)
     d = np.diff([np.log(b * np.exp(-c * grid) + e) for b, c, e in laws], axis=0)[0]
     truth = grid[np.argmax(d > 0)]
-    found = {"two fits of M2": [], "line or interpolation": []}
+    found = {"two fits of M2": [], "interpolation": []}
     for seed in range(simulations):
         rng = np.random.default_rng([seed, 13])
         noise = rng.normal(0, 0.03, (2, 5, len(shots)))

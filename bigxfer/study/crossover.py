@@ -4,7 +4,7 @@
     print(result)     # A overtakes B at 18 (95% interval 6 to above 250) ...
 
 D(n) = error of B - error of A, on the same target patients and the same draws; A
-overtakes B where D rises through 0. With a few hundred patients a crossing is known to
+overtakes B where D rises through 0 for good. With a few hundred patients a crossing is known to
 a factor of ten at best, so an interval that is open at one end, or at both, is a normal
 result, and a crossing outside the measured scales is never reported as measured.
 """
@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import ArrayLike
 
 from bigxfer.stats import means
 from bigxfer.study.fits import fit
@@ -24,15 +23,13 @@ from bigxfer.study.intervals import refit, smooth_sigma, t_deviations
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where A overtakes B.
+    """The scale from which A stays ahead of B, up to the largest measured.
 
     `value` and the interval `low`, `high` are scales x; 0 means below the smallest
-    measured scale, inf above the largest, and a value of NaN that the fitted
-    difference falls through 0: there B overtakes A. `inside`, `reversed` are the
-    shares of replicates with a crossing within the data, and with a falling one.
-    `difference` [k, 3] is D with its pointwise interval; `sign_changes` counts those of
-    the observed D; `misfit` is the p-value of "D is a straight line in ln x", and `by`
-    names how the crossing was found.
+    measured scale, inf above the largest. `inside` is the share of replicates with a
+    crossing within the data. `difference` [k, 3] is D with its pointwise interval;
+    `sign_changes` counts those of the observed D (1 is a clean crossing, more may be
+    noise or several); `by` says how the crossing was found.
     """
 
     x: Array
@@ -41,9 +38,7 @@ class Crossover:
     low: float
     high: float
     inside: float
-    reversed: float
     sign_changes: int
-    misfit: float
     by: str
     level: float
 
@@ -61,11 +56,10 @@ class Crossover:
             interval = f"{self.level:.0%} interval wholly outside {first} to {last}"
         if self.measured:
             text = f"A overtakes B at {self.value:.3g}"
-        elif np.isnan(self.value):
-            text = "not within the data: B overtakes A instead"
+        elif self.value == 0:
+            text = f"not within the data: A is ahead of B from {first} to {last}"
         else:
-            place = "ahead of" if self.value == 0 else "behind"
-            text = f"not within the data: A is {place} B from {first} to {last}"
+            text = f"not within the data: A is behind B at {last}"
         if self.sign_changes > 1:
             interval += f"; the observed D changes sign {self.sign_changes} times"
         inside = f"{self.inside:.0%} of replicates cross inside"
@@ -88,9 +82,10 @@ def crossover(
     a, b: errors [draws, k], or [draws, k, images] on the same test images; row r of
     both is the same support draw, NaN where a run is missing. x [k] > 0. `patients`
     [images] names the patient of each image (default: each image its own).
-    form None: a straight line of D on ln x, weighted by its (smoothed) scatter, or,
-    where the line misfits (p < 0.05), interpolation at the last change of sign; else
-    the difference of two fits of `form`. Either is repeated in each replicate.
+    form None: D is interpolated in ln x; else the crossing
+    is that of two fits of `form`, narrower by half where the form holds. Either is
+    repeated in each replicate. There is no straight line of D on ln x here: where D
+    bends, as between two power laws, its 95% interval covers 0 to 85%.
     Raises ValueError for shapes that do not pair, fewer than 2 draws or scales.
     """
     x = np.asarray(x, float)
@@ -115,57 +110,46 @@ def from_replicates(
     1 - AUROC from a bootstrap over patients). `form` as in `crossover`.
     """
     x = np.asarray(x, float)
-    d, t = b - a, np.log(x)
-    grid = np.linspace(t.min(), t.max(), 201)
-    line, misfit = _line(t, d)
-    if form is not None:
-        by = f"two fits of {form.name}"
-        fitted = _refitted(form, x, b, grid) - _refitted(form, x, a, grid)
-    elif misfit >= 0.05:
-        by = "a line of D on ln x"
-        fitted = line[:, :1] + line[:, 1:] * grid
+    a, b = a[:, order := np.argsort(x)], b[:, order]
+    x, d = x[order], b - a
+    if form is None:
+        by, grid, fitted = "interpolation", np.log(x), d
     else:
-        by = f"interpolation (D is no line in ln x, p = {misfit:.2g})"
-        order = np.argsort(t)
-        grid, fitted = t[order], d[:, order]
-    root, falling = last_crossing(grid, fitted)
+        by = f"two fits of {form.name}"
+        grid = np.linspace(np.log(x[0]), np.log(x[-1]), 201)
+        fitted = _refitted(form, x, b, grid) - _refitted(form, x, a, grid)
+    root = lasting_lead(grid, fitted)
     tail = (1 - level) / 2
-    # a replicate in which B overtakes A contradicts every value: it opens both ends
-    low = np.quantile(np.where(falling, -np.inf, root)[1:], tail, method="lower")
-    high = np.quantile(np.where(falling, np.inf, root)[1:], 1 - tail, method="higher")
+    # quantiles that are replicates: no averaging with an infinite one
+    low = np.quantile(root[1:], tail, method="lower")
+    high = np.quantile(root[1:], 1 - tail, method="higher")
     band = np.quantile(d[1:], [tail, 1 - tail], axis=0)
     signs = np.sign(d[0])[d[0] != 0]
     return Crossover(
         x=x,
         difference=np.stack([d[0], *band], 1),
-        value=float(np.nan if falling[0] else np.exp(root[0])),
+        value=float(np.exp(root[0])),
         low=float(np.exp(low)),
         high=float(np.exp(high)),
-        inside=float(np.mean(np.isfinite(root[1:]) & ~falling[1:])),
-        reversed=float(np.mean(falling[1:])),
+        inside=float(np.mean(np.isfinite(root[1:]))),
         sign_changes=int(np.sum(signs[1:] != signs[:-1])),
-        misfit=misfit,
         by=by,
         level=level,
     )
 
 
-def last_crossing(grid: Array, d: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Last zero of each row of d [m, n] on an ascending grid [n] -> (root, falling).
+def lasting_lead(grid: Array, d: Array) -> Array:
+    """Where each row of d [m, n] becomes positive for good, on ascending grid [n].
 
-    root [m] is -inf where d > 0 throughout, inf where d <= 0 throughout; `falling` [m]
-    marks the rows that cross from above.
+    -> [m]; -inf where d > 0 throughout, inf where d <= 0 at the end.
     """
     above = d > 0
-    change = above[:, 1:] != above[:, :-1]
-    last = change.shape[1] - 1 - np.argmax(change[:, ::-1], 1)
-    rows = np.arange(len(d))
-    left, right = d[rows, last], d[rows, last + 1]
-    crosses = change.any(1)
-    share = left / np.where(crosses, left - right, 1.0)
-    root = grid[last] + share * (grid[last + 1] - grid[last])
-    root = np.where(crosses, root, np.where(above[:, 0], -np.inf, np.inf))
-    return root, crosses & above[rows, last]
+    last = d.shape[1] - 1 - np.argmin(above[:, ::-1], 1)  # the last point not above
+    rows, right = np.arange(len(d)), np.minimum(last + 1, d.shape[1] - 1)
+    crosses = above[:, -1] & ~above.all(1)
+    rise = np.where(crosses, d[rows, right] - d[rows, last], 1.0)
+    root = grid[last] - d[rows, last] / rise * (grid[right] - grid[last])
+    return np.where(crosses, root, np.where(above[:, -1], -np.inf, np.inf))
 
 
 def crossed_replicates(
@@ -198,27 +182,6 @@ def crossed_replicates(
     return _over_draws(table), t_deviations(point.swapaxes(0, 1), replicates, rng)
 
 
-def fieller(
-    x: ArrayLike, a: ArrayLike, b: ArrayLike, level=0.95
-) -> tuple[float, float]:
-    """Fieller's interval of the zero of an unweighted line of D on ln x -> (low, high).
-
-    a, b [draws, k] without NaN. Exact for normal draws; 0 and inf where the slope is
-    not clearly different from 0 (the set is then the complement of an interval, or
-    everything). A check on `crossover`, which knows patients as well.
-    """
-    x, a, b = (np.asarray(v, float) for v in (x, a, b))
-    slope, intercept = np.polyfit(np.log(x), (b - a).T, 1)
-    mean = np.array([intercept.mean(), slope.mean()])
-    q2 = stats.t.ppf((1 + level) / 2, len(a) - 1) ** 2
-    vaa, vab, vbb = np.cov(intercept, slope)[[0, 0, 1], [0, 1, 1]] * q2 / len(a)
-    quadratic = [mean[1] ** 2 - vbb, 2 * (mean[0] * mean[1] - vab), mean[0] ** 2 - vaa]
-    roots = np.roots(quadratic)
-    if quadratic[0] <= 0 or np.iscomplex(roots).any():
-        return 0.0, np.inf
-    return float(np.exp(roots.min())), float(np.exp(roots.max()))
-
-
 # ---- inside ------------------------------------------------------------------------
 
 
@@ -248,21 +211,6 @@ def _over_draws(table: Array) -> Array:
     """[..., draws, k] with NaN -> [..., k]."""
     present = np.isfinite(table)
     return np.where(present, table, 0.0).sum(-2) / np.maximum(present.sum(-2), 1)
-
-
-def _line(t: Array, d: Array) -> tuple[Array, float]:
-    """Weighted line of each row of d [1 + m, k] on t [k] -> ([1 + m, 2], misfit p).
-
-    p is the share of replicates whose noise alone leaves residuals as large as the
-    estimate's; 1 where two scales leave none.
-    """
-    sigma = smooth_sigma(np.exp(t), d[1:].std(0))
-    design = np.stack([np.ones_like(t), t], 1) / sigma[:, None]
-    line = (d / sigma) @ np.linalg.pinv(design).T
-    off = (d / sigma - line @ design.T)[1:]
-    observed = d[0] / sigma - design @ line[0]
-    off = ((off - observed) ** 2).sum(1)
-    return line, float(np.mean(off >= np.sum(observed**2) - 1e-12))
 
 
 def _refitted(form: Form, x: Array, curves: Array, grid: Array) -> Array:
