@@ -58,6 +58,28 @@ def parse_arg(arg: str, **defaults: Any) -> dict[str, Any]:
     return values
 
 
+COMMON: dict[str, Any] = {  # the args that every config takes
+    "model": "R50x1",
+    "res": 224,  # resize to 5R/4, crop R; 0 leaves the config's own pair
+    "batch": 0,
+    "steps": 0,
+    "phantom": 0,
+    "root": "",
+}
+
+
+def apply(run: Run, a: dict[str, Any]) -> Run:
+    """The run with the args of COMMON; to be called last in a config."""
+    run.model = bit(a["model"])
+    if a["res"]:
+        set_res(run.data, a["res"])
+    set_length(run.optim, a["batch"], a["steps"])
+    run.data.phantom.images = a["phantom"]
+    run.data.phantom.pixels = run.data.resize
+    run.data.root = a["root"]
+    return run
+
+
 def set_res(data: Data, res: int) -> None:
     """The arg res=R: resize to 5R/4, crop R."""
     data.resize, data.crop = res * 5 // 4, res
@@ -89,11 +111,6 @@ def set_recipe(run: Run, recipe: str) -> None:
         raise ConfigError(f"recipe {recipe!r}; there are bit and predecessor")
 
 
-def set_phantom(data: Data, images: int) -> None:
-    """The arg phantom=N: N synthetic training images instead of data.root."""
-    data.phantom.images, data.phantom.pixels = images, data.resize
-
-
 def set_length(optim: Optim, batch: int, steps: int) -> None:
     """The args batch= and steps=; 0 leaves the recipe's."""
     optim.batch = batch or optim.batch
@@ -114,7 +131,7 @@ def standin(run: Run, given: set[str]) -> Run:
     images = 3000 if run.kind == "upstream" else 1000
     if "data.phantom.images" not in given:
         run.data.phantom.images = images
-    if not {"model", "model.blocks", "model.width"} & given:
+    if not {"model", "model.blocks", "model.width", "init.checkpoint"} & given:
         run.model = small
     if not {"res", "data.resize", "data.crop"} & given:
         set_res(run.data, 64)

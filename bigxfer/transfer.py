@@ -38,7 +38,11 @@ def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
 
     if run.init.checkpoint:
         return folders.find_parameters(Path(run.init.checkpoint))
-    name = run.init.upstream
+    if not (name := run.init.upstream):
+        raise ValueError(
+            "this config has no upstream of its own: name parameters with"
+            " --config.init.checkpoint=RUN_OR_NPZ (its head says where to get them)"
+        )
     source = presets.load(name)
     if synthetic:
         source = presets.standin(source, presets.arg_keys(run.arg) & {"model", "res"})

@@ -20,28 +20,14 @@ from bigxfer.protocols import hyperrule
 
 
 def get_config(arg: str = "") -> config.Run:
-    defaults = {
-        "model": "R50x1",
-        "res": 0,
-        "variant": "code",
-        "batch": 0,
-        "steps": 0,
-        "phantom": 0,
-    }
-    a = presets.parse_arg(arg, **defaults)
-    run = config.Run(kind="transfer", arg=arg, model=presets.bit(a["model"]))
-    run.keep = "upstream"
+    a = presets.parse_arg(arg, **{**presets.COMMON, "res": 0}, variant="code")
+    run = config.Run(kind="transfer", arg=arg, keep="upstream")
     run.data.reader, run.data.views = "covidx", ()
+    rule = hyperrule.rule(1, 1000 * 1000, a["variant"], a["model"] == "R152x4")
+    run.data.resize, run.data.crop = rule.resize, rule.crop  # radiographs are large
     run.optim.schedule, run.optim.mixup = "hyperrule", -1.0
     run.optim.variant = a["variant"]
-    big = a["model"] == "R152x4"
-    rule = hyperrule.rule(1, 1000 * 1000, a["variant"], big)  # radiographs are large
-    run.data.resize, run.data.crop = rule.resize, rule.crop
-    if a["res"]:
-        presets.set_res(run.data, a["res"])
+    upstream = f"model={a['model']},res={a['res'] or 224}"
     run.init.kind = "pretrained"
-    args = f"model={a['model']},res={a['res'] or 224}"
-    run.init.upstream = f"configs/upstream_chexpert.py:{args}"
-    presets.set_length(run.optim, a["batch"], a["steps"])
-    presets.set_phantom(run.data, a["phantom"])
-    return run
+    run.init.upstream = f"configs/upstream_chexpert.py:{upstream}"
+    return presets.apply(run, a)

@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> config.Run:
     return run
 
 
-def sweep() -> Iterator[dict]:
+def sweep(arg: str = "") -> Iterator[dict]:
     for shots in ("1", "5", "10", "full"):
         for seed in range(3):
             for kind in ("pretrained", "random"):

@@ -15,19 +15,8 @@ from bigxfer import config, presets
 
 
 def get_config(arg: str = "") -> config.Run:
-    defaults = {
-        "model": "R50x1",
-        "res": 224,
-        "batch": 0,
-        "steps": 0,
-        "recipe": "bit",
-        "phantom": 0,
-    }
-    a = presets.parse_arg(arg, **defaults)
-    run = config.Run(kind="upstream", arg=arg, model=presets.bit(a["model"]))
+    a = presets.parse_arg(arg, **presets.COMMON, recipe="bit")
+    run = config.Run(kind="upstream", arg=arg)
     run.data.reader = "nih"
-    presets.set_res(run.data, a["res"])
     presets.set_recipe(run, a["recipe"])
-    presets.set_length(run.optim, a["batch"], a["steps"])
-    presets.set_phantom(run.data, a["phantom"])
-    return run
+    return presets.apply(run, a)

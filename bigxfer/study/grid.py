@@ -1,8 +1,8 @@
 """A study: the runs of a sweep, what each needs first, and which are done.
 
-A study config holds `get_config(arg) -> Run`, the base, and `sweep()`, which yields
-overrides of it as dicts of dotted fields; the key "config" takes another file:arg as
-the base. A transfer names its upstream by config, so that dependencies follow from
+A study config holds `get_config(arg) -> Run`, the base, and `sweep(arg)`, which
+yields overrides of it as dicts of dotted fields; the key "config" takes another
+file:arg as the base. A transfer names its upstream by config, so that dependencies follow from
 digests, and a grid lists its runs without opening data.
 """
 
@@ -38,7 +38,7 @@ def nodes(path: str) -> list[Node]:
     if not hasattr(module, "sweep"):
         raise config.ConfigError(f"{path} has no sweep(): it is no study")
     found: dict[str, Node] = {}
-    for overrides in module.sweep():
+    for overrides in module.sweep(path.partition(":")[2]):
         for node in _with_upstream(_apply(path, overrides)):
             found.setdefault(node.digest, node)
     return list(found.values())

@@ -1,0 +1,66 @@
+"""Golden numbers: the loss after 3 steps of every shipped config at toy size.
+
+A change of these numbers is a change of what every user's runs compute: say so under
+[numbers] in CHANGELOG.md and write them anew with
+
+    python tests/test_golden.py
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
+
+
+def toy_loss(name: str, cache: Path, folder: Path) -> float:
+    """The loss of the third step of a config, shrunk to seconds."""
+    from bigxfer import config, job, presets
+
+    run = presets.load(f"configs/{name}")
+    run.model = presets.bit("R1-1-1-1x0.125")
+    presets.set_res(run.data, 32)
+    presets.set_length(run.optim, 8, 3)
+    run.optim.warmup_steps = min(run.optim.warmup_steps, 1)
+    run.data.phantom.images, run.data.phantom.pixels = 48, 40
+    run.data.cache, run.data.root, run.init.kind = str(cache), "", "random"
+    run.log.every, run.eval.resamples = 1, 0
+    if run.data.reader not in ("chexpert", "nih", "covidx", "folder"):
+        run.data.reader = "covidx"
+    job.execute(config.resolve(run), folder)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return next(v["loss"] for v in map(json.loads, lines) if v["step"] == 3)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_loss_after_three_steps(name, cache, tmp_path):
+    golden = json.loads(GOLDEN.read_text())
+    # other CPUs sum in another order; another libjpeg may move a pixel by one
+    assert toy_loss(name, cache, tmp_path) == pytest.approx(golden[name], rel=1e-3)
+
+
+def test_no_golden_number_without_its_config():
+    assert sorted(json.loads(GOLDEN.read_text())) == CONFIGS
+
+
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    sys.path.insert(0, str(ROOT))
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {
+            name: toy_loss(name, Path(scratch), Path(scratch) / name)
+            for name in CONFIGS
+        }
+    GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    print(GOLDEN.read_text())
