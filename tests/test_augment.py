@@ -138,17 +138,35 @@ def test_warp_is_that_of_scipy(degrees, scale, shift):
     np.testing.assert_allclose(out[..., 0], expected, atol=0.02)
 
 
-def test_affine_spread_is_the_predecessors():
-    """A bright dot off the centre lands where shift, scale and angle put it."""
-    x = np.zeros((64, 64, 1), np.uint8)
-    x[32:35, 47:50] = 255
-    keys = jax.random.split(KEY, 500)
-    out = np.asarray(jax.vmap(lambda k: augment.affine(k, jnp.asarray(x), 64))(keys))
-    grid = np.arange(64) - 32
-    mass = out[..., 0].sum((1, 2))
-    column = (out[..., 0].sum(1) * grid).sum(1) / mass
-    whole = out[:, 2:-2, 2:-2].sum((1, 2, 3)) > 0.99 * mass
-    assert column[whole].max() > 27 and column[whole].min() < 0
+def test_affine_draws_have_the_predecessors_ranges():
+    """Two dots, one a channel: where they land tells angle, scale and shift."""
+    x = np.zeros((64, 64, 3), np.uint8)
+    x[31:34, 31:34, 0] = x[31:34, 43:46, 1] = 255
+    keys = jax.random.split(KEY, 1500)
+    draw = jax.jit(jax.vmap(lambda k: augment.affine(k, jnp.asarray(x), 64)))
+    out = np.asarray(draw(keys), np.float64)[..., :2]
+    mass, grid = out.sum((1, 2)), np.arange(64)
+    column = np.einsum("nyxc,x->nc", out, grid) / mass
+    row = np.einsum("nyxc,y->nc", out, grid) / mass
+    far = np.einsum("nyxc,x->nc", out, grid**2) / mass - column**2
+    far += np.einsum("nyxc,y->nc", out, grid**2) / mass - row**2
+    once = (far < 3).all(1)  # no mirror image beside the dot
+    assert once.mean() > 0.85
+    column, row = column[once], row[once]
+    across, down = np.diff(column)[:, 0], np.diff(row)[:, 0]
+    angle, scale = np.rad2deg(np.arctan2(-down, across)), np.hypot(across, down) / 12
+    for drawn, low, high in (
+        (angle, -45, 45),
+        (scale, 0.9, 1.1),
+        (column[:, 0] - 32, -16, 16),
+        (row[:, 0] - 32, -16, 16),
+    ):
+        margin = 0.04 * (high - low)
+        assert low - margin < drawn.min() < low + margin
+        assert high - margin < drawn.max() < high + margin
+        # the choice of rows above favours one direction a little
+        assert abs(drawn.mean() - (low + high) / 2) < 2 * margin
+        assert abs(drawn.std() - (high - low) / 12**0.5) < margin  # uniform
 
 
 def test_mixup_mixes_with_the_mirrored_batch():
