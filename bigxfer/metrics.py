@@ -14,7 +14,7 @@ scikit-learn's where it has the metric.
 | balanced_accuracy | mean recall of the classes | mean over classes of (sensitivity + specificity) / 2 at probability 0.5 |
 | auroc, auprc | each class against the rest, by its probability | each class among its known labels; auprc is the average precision |
 | brier | mean over images of the sum over classes of (p - y)^2, half of it for 2 classes (scikit-learn's scale_by_half="auto") | mean over known labels of (p - y)^2 |
-| ece | top label, 15 bins | mean over classes of the binary one, 15 bins of p |
+| ece | top label, 15 bins; in small sets resamples lie above the value | mean over classes of the binary one, 15 bins of p |
 
 The macro metrics are plain means over all classes. Where one cannot be computed, the
 mean is null and says which, since a mean over the others would be another metric.
