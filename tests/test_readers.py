@@ -83,6 +83,7 @@ def own(root):
 
 def test_chexpert_layout_labels_and_split(tmp_path):
     chexpert(tmp_path)
+    top = tmp_path / "CheXpert-v1.0-small"
     m = read("chexpert", tmp_path)
     assert m.classes == CHEXPERT14 and m.labels.shape == (4, 14)
     assert m.path[0].startswith("CheXpert-v1.0-small/train/patient00001/")
@@ -96,6 +97,14 @@ def test_chexpert_layout_labels_and_split(tmp_path):
     inside = read("chexpert", tmp_path / "CheXpert-v1.0-small")
     assert inside.path[0] == "train/patient00001/study1/view1_frontal.jpg"
     assert list(inside.id) == list(m.id)
+    small, full = "CheXpert-v1.0-small", "CheXpert-v1.0"
+    for name in ("train.csv", "valid.csv"):
+        write(
+            tmp_path / "big" / full / name,
+            (top / name).read_text().replace(small, full),
+        )
+    big = read("chexpert", tmp_path / "big")
+    assert big.path[0].startswith(f"{full}/train/") and list(big.id) == list(m.id)
 
 
 def test_chexpert_policies_are_settings(tmp_path):

@@ -79,11 +79,11 @@ def label_files(root: Path, version: str) -> dict[str, Path]:
     for path in sorted([*root.glob("*.txt"), *root.glob("labels/*.txt")]):
         match = re.fullmatch(r"(train|val|test)(?:_COVIDx(.*))?\.txt", path.name)
         if match:
-            found.setdefault(match[2] or "", {})[match[1]] = path
+            # Kaggle's train.txt is "", train_COVIDx.txt the first version
+            number = "" if match[2] is None else match[2] or "1"
+            found.setdefault(number, {})[match[1]] = path
     have = sorted(v for v, files in found.items() if {"train", "test"} <= set(files))
-    if version == "1" and "1" not in have:
-        version = ""  # the first version carried no number
-    elif not version and len(have) == 1:
+    if not version and len(have) == 1:
         version = have[0]
     if version in have and (version or len(have) == 1):
         return {
