@@ -1,0 +1,140 @@
+"""The forms of the layers that XLA runs well on a CPU; see parts.py.
+
+Their gradients are written out: autodiff of the plain forms gives convolutions
+and reductions that XLA's CPU backend runs without its matrix kernels.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[jax.Array, jax.Array]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolution as one product of patches and kernel (im2col)."""
+    cols = patches(x, kernel.shape[0], stride)
+    return cols @ kernel.reshape(cols.shape[-1], -1)
+
+
+def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
+    return conv(x, kernel, stride), (x, kernel)
+
+
+def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
+    x, kernel = saved
+    size, out = kernel.shape[0], kernel.shape[-1]
+    cols = patches(x, size, stride)  # made again: 9 times the memory of x
+    dkernel = outer(cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, out))
+    if stride == 1:  # the gradient is the convolution with the kernel turned round
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        dx = patches(dy, size, 1) @ turned.reshape(-1, x.shape[-1])
+    else:
+        dcols = dy @ kernel.reshape(-1, out).T
+        dx = sum_patches(dcols, x.shape, size, stride)
+    return dx, dkernel.reshape(kernel.shape)
+
+
+conv.defvjp(conv_forward, conv_backward)
+
+
+def patches(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """[n, h, w, c] -> [n, h', w', size * size * c], zeros beyond the border."""
+    pad = size // 2
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows, cols = x.shape[1] - size + 1, x.shape[2] - size + 1
+    return jnp.concatenate(
+        [
+            x[:, i : i + rows : stride, j : j + cols : stride]
+            for i in range(size)
+            for j in range(size)
+        ],
+        axis=-1,
+    )
+
+
+def sum_patches(
+    dcols: jax.Array, shape: tuple[int, ...], size: int, stride: int
+) -> jax.Array:
+    """The transpose of `patches`: each value added where it came from."""
+    add = jax.linear_transpose(
+        lambda x: patches(x, size, stride), jax.ShapeDtypeStruct(shape, dcols.dtype)
+    )
+    return add(dcols)[0]
+
+
+def outer(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a^T b of [m, i] and [m, o], the narrower on the left: that one is copied."""
+    first = (((0,), (0,)), ((), ()))
+    if a.shape[1] <= b.shape[1]:
+        return lax.dot_general(a, b, first)
+    return lax.dot_general(b, a, first).T
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def group_norm_relu(
+    x: jax.Array, gamma: jax.Array, beta: jax.Array, groups: int, eps: float
+) -> jax.Array:
+    """Two moments, then one multiply-add a value; mean and variance in one pass."""
+    return group_norm_relu_forward(x, gamma, beta, groups, eps)[0]
+
+
+def group_norm_relu_forward(
+    x: jax.Array, gamma: jax.Array, beta: jax.Array, groups: int, eps: float
+) -> tuple:
+    wide = x.astype(jnp.float32)
+    mean = group_mean(wide.mean((1, 2)), groups)
+    square = group_mean((wide * wide).mean((1, 2)), groups)
+    rstd = lax.rsqrt(jnp.maximum(square - mean * mean, 0) + eps)
+    y = jnp.maximum(affine(wide, rstd * gamma, beta - mean * rstd * gamma), 0)
+    return y.astype(x.dtype), (x, gamma, beta, mean, rstd)
+
+
+def group_norm_relu_backward(
+    groups: int, eps: float, saved: tuple, dy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """With z = (x - mean) rstd and g the gradient where the ReLU lets it through,
+
+    dx = rstd (gamma g - <gamma g> - z <gamma g z>), <> the mean over a group.
+    """
+    x, gamma, beta, mean, rstd = saved
+    wide, pixels = x.astype(jnp.float32), x.shape[1] * x.shape[2]
+    scale = rstd * gamma
+    passed = affine(wide, scale, beta - mean * scale) > 0
+    g = jnp.where(passed, dy.astype(jnp.float32), 0)
+    sum_g = g.sum((1, 2))
+    sum_gz = ((g * wide).sum((1, 2)) - mean * sum_g) * rstd
+    mean_g = group_mean(gamma * sum_g / pixels, groups)
+    mean_gz = group_mean(gamma * sum_gz / pixels, groups)
+    slope = rstd * rstd * mean_gz  # of the part of dx that is linear in x
+    dx = scale[:, None, None] * g - affine(wide, slope, rstd * mean_g - slope * mean)
+    return dx.astype(x.dtype), sum_gz.sum(0), sum_g.sum(0)
+
+
+group_norm_relu.defvjp(group_norm_relu_forward, group_norm_relu_backward)
+
+
+def group_mean(values: jax.Array, groups: int) -> jax.Array:
+    """[n, c] -> [n, c]: each channel gets the mean of its group."""
+    n, c = values.shape
+    means = values.reshape(n, groups, c // groups).mean(-1)
+    return jnp.repeat(means, c // groups, axis=1)
+
+
+def affine(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
+    """x [n, h, w, c] times scale [n, c] plus shift [n, c]."""
+    return x * scale[:, None, None] + shift[:, None, None]
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3 x 3 at stride 2, VALID: the maximum of three rows, then of three columns."""
+    for axis in (1, 2):
+        stop = x.shape[axis] - 2
+        a, b, c = (
+            lax.slice_in_dim(x, i, stop + i, stride=2, axis=axis) for i in range(3)
+        )
+        x = jnp.maximum(jnp.maximum(a, b), c)
+    return x

@@ -1,0 +1,236 @@
+"""The contract of every model, BiT's published sizes, and the forms of the layers."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from bigxfer import config, models, tree
+from bigxfer.models import bit, parts, parts_cpu
+
+PUBLISHED = {  # parameters with a head of 1000 classes, facts of 1912.11370's npz files
+    "R50x1": ((3, 4, 6, 3), 1, 25_549_352),
+    "R50x3": ((3, 4, 6, 3), 3, 217_319_080),
+    "R101x1": ((3, 4, 23, 3), 1, 44_541_480),
+    "R101x3": ((3, 4, 23, 3), 3, 387_934_888),
+    "R152x2": ((3, 8, 36, 3), 2, 236_335_208),
+    "R152x4": ((3, 8, 36, 3), 4, 936_533_224),
+}
+SHAPE = (4, 33, 24, 3)  # odd and oblong, so that no axis can be mistaken
+TOY = {"bit": config.Model("bit", blocks=(1, 2), width=0.25)}
+
+
+def toy(name="bit", **kw):
+    """(model, variables with a head that is not zero, images)."""
+    cfg = TOY[name]
+    model = models.build(config.Model(cfg.name, cfg.blocks, cfg.width, **kw), 5)
+    variables = model.init(jax.random.key(0), SHAPE)
+    flat = tree.flatten(variables["params"])
+    for i, (path, leaf) in enumerate(flat.items()):
+        if re.fullmatch(model.head, path):
+            flat[path] = leaf + jax.random.normal(jax.random.key(i), leaf.shape)
+    images = jax.random.uniform(jax.random.key(1), SHAPE, minval=-1)
+    return model, {**variables, "params": tree.unflatten(flat)}, images
+
+
+def apply(model, variables, images, train=False):
+    return jax.jit(lambda v, x: model.apply(v, x, train))(variables, images)
+
+
+def gradients(model, variables, images):
+    """(loss, flat gradients) of a loss that no parameter is idle in."""
+
+    def loss(params):
+        logits, _ = model.apply({**variables, "params": params}, images, True)
+        return jnp.sum(jnp.sin(logits + jnp.arange(logits.size).reshape(logits.shape)))
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    return value, tree.flatten(grads)
+
+
+@pytest.fixture(scope="module", params=list(models.MODELS))
+def made(request):
+    return toy(request.param)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """(variables, images, loss, gradients) of the toy BiT, float32, one device."""
+    _, variables, images = toy()
+    images = jnp.concatenate([images, images[:, ::-1]])
+    return variables, images, *gradients(toy()[0], variables, images)
+
+
+def test_layers_cover_every_parameter_once(made):
+    model, variables, _ = made
+    layers = model.layers()
+    for name in tree.names(variables["params"]):
+        assert sum(name.startswith(layer + "/") for layer in layers) == 1, name
+    for layer in layers:
+        assert tree.take(variables["params"], f"{layer}/.*")
+
+
+def test_every_parameter_has_a_gradient(made):
+    _, grads = gradients(*made)
+    assert set(grads) == set(tree.names(made[1]["params"]))
+    for name, grad in grads.items():
+        assert np.isfinite(grad).all() and np.abs(grad).max() > 0, name
+
+
+def test_head_starts_at_zero(made):
+    model, _, images = made
+    fresh = model.init(jax.random.key(3), SHAPE)
+    for leaf in tree.flatten(tree.take(fresh["params"], model.head)).values():
+        assert not leaf.any()
+    assert not apply(model, fresh, images)[0].any()
+
+
+def test_outputs_and_endpoints(made):
+    model, variables, images = made
+    logits, out = apply(model, variables, images)
+    assert logits.shape == (4, 5) and logits.dtype == jnp.float32
+    assert out["pre_logits"].shape[0] == 4 and out["pre_logits"].ndim == 2
+    if "batch_stats" not in variables:  # then nothing may depend on the others
+        trained, _ = apply(model, variables, images, train=True)
+        np.testing.assert_array_equal(logits, trained)
+        others = images.at[1:].set(0)
+        alone, _ = apply(model, variables, others)
+        np.testing.assert_allclose(alone[0], logits[0], rtol=1e-4, atol=1e-5)
+
+
+def test_init_depends_on_the_key_only(made):
+    model, _, _ = made
+    a, b, c = (model.init(jax.random.key(k), SHAPE)["params"] for k in (0, 0, 1))
+    assert tree.digest(a) == tree.digest(b) != tree.digest(c)
+
+
+def test_unknown_model_names_its_neighbours():
+    with pytest.raises(config.ConfigError, match="did you mean bit"):
+        models.build(config.Model("bits"), 2)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_parameter_counts(name):
+    blocks, width, count = PUBLISHED[name]
+    model = models.build(config.Model(blocks=blocks, width=width), 1000)
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, (1, 224, 224, 3)), jax.random.key(0)
+    )
+    assert tree.count(shapes["params"]) == count
+
+
+def test_kernels_are_lecun_normal():
+    flat = tree.flatten(toy()[1]["params"])
+    kernel = flat["block2/unit01/b/standardized_conv2d/kernel"]
+    scaled = kernel * (9 * kernel.shape[2]) ** 0.5
+    assert abs(scaled.std() - 1) < 0.02 and abs(scaled.mean()) < 0.02
+    assert abs(scaled).max() < 2.01 / 0.879  # cut at two standard deviations
+    assert not (flat["block2/unit01/a/group_norm/gamma"] != 1).any()
+
+
+@pytest.mark.parametrize(
+    "channels, groups", [(64, 32), (32, 16), (16, 8), (48, 24), (10, 5), (7, 1)]
+)
+def test_norm_groups(channels, groups):
+    assert bit.norm_groups(channels, 32) == groups
+
+
+def test_bfloat16_stays_close():
+    model, variables, images = toy()
+    logits, _ = apply(model, variables, images)
+    half, out = apply(toy(dtype="bfloat16")[0], variables, images)
+    assert out["block1"].dtype == jnp.bfloat16 and half.dtype == jnp.float32
+    np.testing.assert_allclose(half, logits, atol=0.05 * float(logits.std()))
+
+
+@pytest.mark.parametrize("change", ["remat", "eight devices"])
+def test_gradients_stay(reference, change):
+    variables, images, loss, grads = reference
+    if change == "eight devices":
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+        images = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+    other = toy(remat=change == "remat")[0]
+    loss2, grads2 = gradients(other, variables, images)
+    np.testing.assert_allclose(loss, loss2, rtol=1e-5)
+    for name, grad in grads.items():
+        scale = float(np.abs(grad).max())
+        np.testing.assert_allclose(grads2[name], grad, atol=1e-3 * scale)
+
+
+FORMS = {  # (plain form, form for the CPU, shapes of the arguments)
+    "conv 1x1": (
+        lambda x, k: parts.conv_plain(x, k, 1),
+        lambda x, k: parts_cpu.conv(x, k, 1),
+        [(2, 5, 7, 6), (1, 1, 6, 4)],
+    ),
+    "conv 1x1 stride 2": (
+        lambda x, k: parts.conv_plain(x, k, 2),
+        lambda x, k: parts_cpu.conv(x, k, 2),
+        [(2, 5, 8, 4), (1, 1, 4, 6)],
+    ),
+    "conv 3x3": (
+        lambda x, k: parts.conv_plain(x, k, 1),
+        lambda x, k: parts_cpu.conv(x, k, 1),
+        [(2, 1, 7, 6), (3, 3, 6, 4)],
+    ),
+    "conv 3x3 stride 2": (
+        lambda x, k: parts.conv_plain(x, k, 2),
+        lambda x, k: parts_cpu.conv(x, k, 2),
+        [(2, 5, 8, 2), (3, 3, 2, 40)],
+    ),
+    "conv 7x7 stride 2": (
+        lambda x, k: parts.conv_plain(x, k, 2),
+        lambda x, k: parts_cpu.conv(x, k, 2),
+        [(2, 11, 12, 3), (7, 7, 3, 5)],
+    ),
+    "group_norm_relu": (
+        lambda x, g, b: parts.group_norm_relu_plain(3 * x + 2, g, b, 4, 1e-5),
+        lambda x, g, b: parts_cpu.group_norm_relu(3 * x + 2, g, b, 4, 1e-5),
+        [(3, 5, 7, 12), (12,), (12,)],
+    ),
+    "max_pool": (parts.max_pool_plain, parts_cpu.max_pool, [(2, 9, 12, 3)]),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_agree_in_values_and_gradients(name):
+    plain, fast, shapes = FORMS[name]
+    rng = np.random.default_rng(0)
+    args = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
+    dy = jnp.asarray(rng.normal(size=jax.eval_shape(plain, *args).shape), jnp.float32)
+
+    @jax.jit
+    def both(args, dy):
+        outs = (jax.vjp(form, *args) for form in (plain, fast))
+        return [(value, *pull(dy)) for value, pull in outs]
+
+    want, got = both(args, dy)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_take_bfloat16(name):
+    plain, fast, shapes = FORMS[name]
+    rng = np.random.default_rng(0)
+    args = [jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in shapes]
+    want, got = jax.jit(lambda args: (plain(*args), fast(*args)))(args)
+    assert got.dtype == want.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        got.astype(np.float32), want.astype(np.float32), rtol=0.02, atol=0.05
+    )
+
+
+def test_pool_pads_with_zeros():
+    pooled = parts.max_pool(jnp.full((1, 4, 4, 1), -1.0))
+    assert pooled[0, :, :, 0].tolist() == [[0, 0], [0, -1]]
+
+
+def test_standardize():
+    kernel = np.random.default_rng(0).normal(3, 2, (3, 3, 8, 5))
+    got = parts.standardize(jnp.asarray(kernel, jnp.float32))
+    want = (kernel - kernel.mean((0, 1, 2))) / kernel.std((0, 1, 2))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,142 @@
+"""Weights in the namings of BiT and timm, and agreement with timm itself."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from make_timm_golden import CLASSES, SHAPES, formula, images
+from safetensors.numpy import save_file
+
+from bigxfer import config, models, tree
+from bigxfer.models import weights
+
+GOLDEN = Path(__file__).parent / "golden" / "timm_r50x1.npz"
+
+
+@pytest.fixture(scope="module")
+def params():
+    model = models.build(config.Model(blocks=(1, 2), width=0.25), 5)
+    params = model.init(jax.random.key(0), (1, 32, 32, 3))["params"]
+    flat = tree.flatten(params)
+    flat["head/conv2d/kernel"] += 1.0
+    return jax.tree.map(np.asarray, tree.unflatten(flat))
+
+
+def test_bit_file_and_back(tmp_path, params):
+    weights.save_bit(tmp_path / "bit.npz", params)
+    with np.load(tmp_path / "bit.npz") as arrays:
+        assert "resnet/root_block/standardized_conv2d/kernel" in arrays.files
+    back = weights.load(tmp_path / "bit.npz", params, keep_head=True)
+    assert tree.digest(back) == tree.digest(params)
+
+
+def test_run_folder_and_shape_structs(tmp_path, params):
+    tree.save_npz(tmp_path / "params.npz", params)
+    template = jax.eval_shape(lambda: params)
+    back = weights.load(tmp_path, template, keep_head=True)
+    assert tree.digest(back) == tree.digest(params)
+
+
+def test_numbered_spelling(tmp_path, params):
+    flat = {
+        name.replace("standardized_conv2d", f"standardized_conv2d_{i}"): leaf
+        for i, (name, leaf) in enumerate(tree.flatten(params).items())
+    }
+    tree.save_npz(tmp_path / "n.npz", flat)
+    back = weights.load(tmp_path / "n.npz", params, keep_head=True)
+    assert tree.digest(back) == tree.digest(params)
+
+
+def test_two_arrays_of_one_name(tmp_path, params):
+    name = "root_block/standardized_conv2d/kernel"
+    kernel = tree.flatten(params)[name]
+    tree.save_npz(tmp_path / "n.npz", {name: kernel, "resnet/" + name: kernel})
+    with pytest.raises(ValueError, match="two arrays are named root_block"):
+        weights.load(tmp_path / "n.npz", params, keep_head=True)
+
+
+def test_new_head_stays(tmp_path, params):
+    other = tree.flatten(params)
+    other["head/conv2d/kernel"] = np.zeros((1, 1, 128, 21), np.float32)
+    other["head/conv2d/bias"] = np.zeros(21, np.float32)
+    other["root_block/standardized_conv2d/kernel"] = np.ones((7, 7, 3, 16), np.float32)
+    tree.save_npz(tmp_path / "up.npz", other)
+    got = weights.load(tmp_path / "up.npz", params, keep_head=False)
+    np.testing.assert_array_equal(
+        got["head"]["conv2d"]["kernel"], params["head"]["conv2d"]["kernel"]
+    )
+    np.testing.assert_array_equal(
+        got["root_block"]["standardized_conv2d"]["kernel"],
+        other["root_block/standardized_conv2d/kernel"],
+    )
+
+
+def test_every_mismatch_is_named(tmp_path, params):
+    flat = tree.flatten(params)
+    flat.pop("block1/unit01/a/group_norm/gamma")
+    flat["block9/kernel"] = np.zeros(3)
+    flat["group_norm/gamma"] = np.zeros(7)
+    tree.save_npz(tmp_path / "bad.npz", flat)
+    with pytest.raises(ValueError) as error:
+        weights.load(tmp_path / "bad.npz", params, keep_head=True)
+    for part in (
+        "bad.npz",
+        "missing: block1/unit01/a/group_norm/gamma",
+        "extra: block9/kernel",
+        "shape: group_norm/gamma is (7,)",
+    ):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["no.npz", "no.safetensors"])
+def test_no_file(tmp_path, params, name):
+    with pytest.raises(FileNotFoundError, match="no such parameter file"):
+        weights.load(tmp_path / name, params, keep_head=True)
+
+
+@pytest.mark.parametrize("name", ["bad.npz", "bad.safetensors"])
+def test_damaged_file(tmp_path, params, name):
+    (tmp_path / name).write_bytes(b"not what it says")
+    with pytest.raises(ValueError, match="not (a )?readable"):
+        weights.load(tmp_path / name, params, keep_head=True)
+
+
+@pytest.mark.parametrize(
+    "key", ["square", pytest.param("oblong", marks=pytest.mark.slow)]
+)
+def test_timm_is_the_same_function(tmp_path, key):
+    """Deterministic weights, by way of timm's names and layout, against its outputs."""
+    golden = tree.flatten(tree.load_npz(GOLDEN))
+    model = models.build(config.Model(), CLASSES)
+    template = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), (1, 64, 64, 3))["params"]
+    )
+    shapes = {name: leaf.shape for name, leaf in tree.flatten(template).items()}
+    state = {}
+    for timm in golden["timm_names"].tolist():
+        ours = weights.timm_to_ours(timm)
+        array = formula(ours, shapes[ours])
+        if array.ndim == 4:
+            array = array.transpose(3, 2, 0, 1)
+        state[timm] = np.ascontiguousarray(array)
+    save_file(state, tmp_path / "model.safetensors")
+    params = weights.load(tmp_path / "model.safetensors", template, keep_head=True)
+
+    apply = jax.jit(lambda x: model.apply({"params": params}, x, False))
+    logits, out = apply(images(SHAPES[key]))
+    want = golden[f"{key}/logits"]
+    assert np.abs(logits - want).max() < 1e-4 * np.abs(want).max()
+    for end in ("stem", "block1", "block2", "block3", "block4", "pre_logits"):
+        value = np.asarray(out[end], np.float64)
+        mean, std, top = golden[f"{key}/{end}"]
+        assert abs(value.mean() - mean) < 1e-4 * std, end
+        assert abs(value.std() - std) < 1e-4 * std, end
+        assert abs(np.abs(value).max() - top) < 1e-4 * top, end
+
+
+def test_timm_unknown_name(tmp_path, params):
+    flat = {"stem.conv.weight": np.zeros((16, 3, 7, 7)), "fc.weight": np.zeros(3)}
+    tree.save_npz(tmp_path / "t.npz", flat)
+    with pytest.raises(ValueError, match=r"fc\.weight is no parameter of a timm"):
+        weights.load(tmp_path / "t.npz", params, keep_head=True)
