@@ -71,7 +71,7 @@ def execute(run: Run, folder: Path) -> dict:
 
     data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say))
     train = len(data.rows["train"])
-    plan = optim.plan(run.optim, train, run.data.resize**2, big(run))
+    plan = optim.plan(run.optim, train)
     log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
     about = provenance(run, digest, plan, data)
     if primary:
@@ -107,11 +107,6 @@ def execute(run: Run, folder: Path) -> dict:
     finish(job, state, result)
     saved.delete()
     return result
-
-
-def big(run: Run) -> bool:
-    """Whether it is R152x4, which the HyperRule's paper gives a larger image."""
-    return run.model.blocks == config.DEPTHS[152] and run.model.width == 4
 
 
 def start(job: Job) -> tuple[loop.State, loop.State, Any, Any]:
@@ -257,5 +252,7 @@ def report(result: dict, folder: Path) -> None:
         if m["value"] is None:
             print(f"  {name:28} -      {m['reason']}")
         else:
-            print(f"  {name:28} {m['value']:.3f}  [{m['low']:.3f}, {m['high']:.3f}]")
+            none = m["low"] is None
+            span = "no interval" if none else f"[{m['low']:.3f}, {m['high']:.3f}]"
+            print(f"  {name:28} {m['value']:.3f}  {span}")
     print(f"run folder: {folder}")

@@ -201,8 +201,9 @@ def restore(
     state, extra = checkpoints.restore(latest, state)
     log.rewind(latest)
     log.say(f"resumed from step {latest}")
-    if extra["best"].get("step") == latest:  # the kill may have come before the mark
-        checkpoints.mark_best(latest)
+    best = extra["best"].get("step")
+    if best is not None and checkpoints.best() != best:  # killed before the mark
+        checkpoints.mark_best(best)
     return state, Clock(**extra["clock"]), extra["best"]
 
 

@@ -27,15 +27,15 @@ class Plan:
     schedule: str  # hyperrule, cosine, step, constant
 
 
-def plan(cfg: Optim, examples: int, image_area: int, big: bool = False) -> Plan:
-    """What `cfg` means for a training set of so many images of so many pixels.
+def plan(cfg: Optim, examples: int) -> Plan:
+    """What `cfg` means for a training set of so many images.
 
     Epochs become steps (rounded up), the rate scales linearly with the batch
     (Goyal et al., 1706.02677 section 2.1). Under the HyperRule `steps` or `epochs`,
     where set, stretch its boundaries and warm-up in proportion; a warm-up that is
     set replaces the rule's. Raises ConfigError where `cfg` contradicts itself.
     """
-    known = hyperrule.rule(examples, image_area, cfg.variant, big)
+    known = hyperrule.rule(examples, 1, cfg.variant)  # the pixels stand in `data`
     ruled = cfg.schedule == "hyperrule"
     if bool(cfg.boundaries) != (cfg.schedule == "step"):
         raise ConfigError(

@@ -7,7 +7,6 @@ A change of these numbers is a change of what every user's runs compute: say so 
 """
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -55,7 +54,8 @@ def test_no_golden_number_without_its_config():
 
 
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    import conftest  # noqa: F401 the flags of the tests
+
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as scratch:
         found = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import COMPILE_FAST
 
 ROOT = Path(__file__).parents[1]
 SHAPE = "model=R1-1-1-1x0.25,res=32,batch=16,phantom=64"
@@ -33,7 +34,7 @@ def command(main, config, folder, cache, *flags):
 
 
 def environment(devices=1, **more):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} {COMPILE_FAST}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
 
 

@@ -16,7 +16,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     root = Path(root)
     table = read_csv(find(root, "train.csv"), ("id_code", "diagnosis"))
     table.check_unique("id_code")
-    table.matches("id_code", NAME, "12 hex digits")
+    table.groups("id_code", NAME, "12 hex digits")
     return build(
         name="aptos",
         root=root,

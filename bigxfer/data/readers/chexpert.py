@@ -11,7 +11,7 @@ from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.tables import Table, build, find, read_csv
 
 TOP = ("CheXpert-v1.0-small", "CheXpert-v1.0")  # Path in the files starts with it
-PATH = re.compile(  # of train.csv and valid.csv
+PATH = (  # of train.csv and valid.csv
     rf"(?:(?:{'|'.join(map(re.escape, TOP))})/)?"
     r"((?:train|valid|test)/(patient\d+)/study\d+/view\d+_\w+\.(?:jpg|png))"
 )
@@ -38,9 +38,9 @@ def read(root: str | Path, data: Data) -> Manifest:
         tables["test"] = read_table(top / "valid.csv")
     paths, patients, views, splits, raw = [], [], [], [], []
     for split, table in tables.items():
-        matches = table.matches("Path", PATH.pattern, "patientN/studyN/viewN_x.jpg")
-        paths += [match[1] for match in matches]
-        patients += [f"chexpert-{match[2]}" for match in matches]
+        path, patient = table.groups("Path", PATH, "patientN/studyN/viewN_x.jpg")
+        paths += path
+        patients += [f"chexpert-{name}" for name in patient]
         views += read_views(table)
         splits += [split] * len(table)
         raw.append(table.numbers(CHEXPERT14, MARKS))

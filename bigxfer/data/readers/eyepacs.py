@@ -27,10 +27,10 @@ def read(root: str | Path, data: Data) -> Manifest:
         needed = ("image", "level") if train else ("image", "level", "Usage")
         table = read_csv(find(root, name), needed)
         table.check_unique("image")
-        matches = table.matches("image", r"(\d+)_(left|right)", "10_left")
+        [people] = table.groups("image", r"(\d+)_(?:left|right)", "10_left")
         folder = "train" if train else "test"
-        files += [f"{folder}/{match[0]}.jpeg" for match in matches]
-        patients += [f"eyepacs-{match[1]}" for match in matches]
+        files += [f"{folder}/{image}.jpeg" for image in table["image"]]
+        patients += [f"eyepacs-{number}" for number in people]
         labels += table.values("level", LEVELS)
         splits += ["train"] * len(table) if train else table.values("Usage", USAGE)
     return build(

@@ -13,7 +13,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     root = Path(root)
     table = read_csv(find(root, "train_labels.csv"), ("id", "label"))
     table.check_unique("id")
-    table.matches("id", r"[0-9a-f]{40}", "40 hex digits")
+    table.groups("id", r"[0-9a-f]{40}", "40 hex digits")
     return build(
         name="histopathology",
         root=root,

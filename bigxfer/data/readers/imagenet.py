@@ -47,9 +47,9 @@ def validation(root: Path) -> list[tuple[str, str]]:
     solution = find(root, "LOC_val_solution.csv")
     table = read_csv(solution, ("ImageId", "PredictionString"))
     table.check_unique("ImageId")
-    matches = table.matches("PredictionString", r"(n\d{8})( .*)?", "n01751748 ...")
+    [synsets] = table.groups("PredictionString", r"(n\d{8})(?: .*)?", "n01751748 ...")
     names = [f"{name}.JPEG" for name in table["ImageId"]]
-    return [(match[1], name) for match, name in zip(matches, names)]
+    return list(zip(synsets, names))
 
 
 def read_21k(root: str | Path, data: Data) -> Manifest:

@@ -72,7 +72,7 @@ def image_paths(images: Table) -> list[str]:
         ("study_id", r"\w{8}"),
         ("dicom_id", r"[0-9a-f-]+"),
     ):
-        images.matches(name, pattern, pattern)
+        images.groups(name, pattern, pattern)
     columns = (images[name] for name in ("subject_id", "study_id", "dicom_id"))
     return [f"files/p{p[:2]}/p{p}/s{s}/{d}.jpg" for p, s, d in zip(*columns)]
 

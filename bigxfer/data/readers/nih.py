@@ -35,7 +35,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         find(root, *TABLES), (name, "Finding Labels", "Patient ID", "View Position")
     )
     table.check_unique(name)
-    table.matches(name, r"\d{8}_\d{3}\.png", "00000001_000.png")
+    table.groups(name, r"\d{8}_\d{3}\.png", "00000001_000.png")
     folders = image_folders(root)
     split, notes = read_split(root, table)
     return build(

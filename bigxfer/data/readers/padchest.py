@@ -45,8 +45,8 @@ def read(root: str | Path, data: Data) -> Manifest:
     table = read_csv(find(root, f"{TABLE}.gz", TABLE), columns)
     table.check_unique("ImageID")
     table.check_filled("PatientID")
-    table.matches("ImageID", r"[^/]+\.png", "a png file")
-    table.matches("ImageDir", r"\d+", "a number")
+    table.groups("ImageID", r"[^/]+\.png", "a png file")
+    table.groups("ImageDir", r"\d+", "a number")
     found = parse(table)
     kept, dropped = [], {"no labels": 0, "exclude": 0, "unchanged or suboptimal": 0}
     for row, labels in enumerate(found):

@@ -32,7 +32,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     root = Path(root)
     table = read_csv(find(root, "train.csv"), ("Id", "Target"))
     table.check_unique("Id")
-    table.matches("Id", r"[0-9a-f-]{36}", "a UUID")
+    table.groups("Id", r"[0-9a-f-]{36}", "a UUID")
     labels, classes = targets(table), PLACES
     kept = np.ones(len(table), bool)
     if data.version == "single":

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ import numpy as np
 from bigxfer.config import nearest
 from bigxfer.data.manifest import Manifest
 
+BATCH = 256  # rows held as lists; more keep the garbage collector busy (3x)
 SEE = "docs/datasets.md shows the layout and how to obtain the data"
 
 
@@ -63,13 +65,15 @@ class Table:
             out[:, i] = self.values(name, known)
         return out
 
-    def matches(self, name: str, pattern: str, hint: str) -> list[re.Match[str]]:
-        """The full match of each cell of the column; DataError where there is none."""
-        out, compiled = [], re.compile(pattern)
+    def groups(self, name: str, pattern: str, hint: str) -> list[list[str]]:
+        """A list for each group of the pattern, which every cell must match whole."""
+        compiled = re.compile(pattern)
+        out: list[list[str]] = [[] for _ in range(compiled.groups)]
         for row, value in enumerate(self.columns[name]):
             if not (match := compiled.fullmatch(value)):
                 self.fail(row, f"{name} is {value!r}; {hint} expected")
-            out.append(match)
+            for cells, cell in zip(out, match.groups()):
+                cells.append(cell)
         return out
 
     def check_unique(self, name: str) -> None:
@@ -121,34 +125,39 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> Table:
     if not path.is_file():
         raise DataError(f"{path}: no such file; {SEE}")
     reader = csv.reader(lines(path), strict=True)
-    rows, ends = [], []
+    ends: list[int] = []
     try:
         header = [name.strip() for name in next(reader, [])]
         while header and not header[-1]:
             header.pop()
-        width = len(header)
-        for row in reader:
-            if len(row) != width and row:
-                if len(row) < width or any(row[width:]):
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: {len(row)} fields where the"
-                        f" header has {width}; is the line cut off?"
-                    )
-                row = row[:width]
-            if row:
-                rows.append(row)
-                ends.append(reader.line_num)
+        columns: list[list[str]] = [[] for _ in header]
+        body = numbered_rows(reader, path, len(header))
+        while batch := list(islice(body, BATCH)):
+            ends += [line for line, _ in batch]
+            for column, cells in zip(columns, zip(*(row for _, row in batch))):
+                column += map(str.strip, cells)
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}") from None
     if twice := {name for name in header if header.count(name) > 1}:
         raise DataError(f"{path}, line 1: the columns {sorted(twice)} stand twice")
-    if not rows:
+    if not ends:
         raise DataError(f"{path}, line 1: no row beneath the header")
-    columns = [list(map(str.strip, column)) for column in zip(*rows)]
     table = Table(path, dict(zip(header, columns)), ends)
     for name in required:
         table.column(name)
     return table
+
+
+def numbered_rows(reader: Any, path: Path, width: int) -> Iterator[tuple[int, list]]:
+    """(line, cells) of each row that is not blank; DataError at another length."""
+    for row in reader:
+        if len(row) < width and row or any(row[width:]):
+            raise DataError(
+                f"{path}, line {reader.line_num}: {len(row)} fields where the header"
+                f" has {width}; is the line cut off?"
+            )
+        if row:
+            yield reader.line_num, row[:width]
 
 
 def build(
