@@ -133,7 +133,7 @@ def warp(image: Array, angle: Array, scale: Array, shift: Array) -> Array:
     right_share, low_share = (column - left)[..., None], (row - top)[..., None]
 
     def mirror(index: Array) -> Array:
-        index = jnp.abs(index.astype(jnp.int32)) % max(2 * n - 2, 1)
+        index = index.astype(jnp.int32) % max(2 * n - 2, 1)
         return jnp.minimum(index, 2 * n - 2 - index)
 
     def at(row: Array, column: Array) -> Array:
