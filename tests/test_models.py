@@ -161,6 +161,11 @@ def test_gradients_stay(reference, change):
 
 
 FORMS = {  # (plain form, form for the CPU, shapes of the arguments)
+    "standardize": (
+        lambda k: parts.standardize_plain(k + 1, 1e-10),
+        lambda k: parts_cpu.standardize(k + 1, 1e-10),
+        [(3, 3, 6, 5)],
+    ),
     "conv 1x1": (
         lambda x, k: parts.conv_plain(x, k, 1),
         lambda x, k: parts_cpu.conv(x, k, 1),
