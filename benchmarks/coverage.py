@@ -1,6 +1,6 @@
 """Coverage and width of every kind of 95% interval, on simulated (synthetic) studies.
 
-    python benchmarks/coverage.py [--simulations 500] [--only means laws crossovers]
+    python benchmarks/coverage.py [--simulations 500] [--only means laws patients crossovers]
 
 Noise: the standard deviations over 5 draws of the published runs of arXiv 2106.00116
 (CSV files of SLAMPAI/large-scale-pretraining-transfer), and the sampling of 400 test
@@ -121,6 +121,33 @@ def cover_laws(rows: list, simulations: int) -> None:
         tally(rows, f"{name} law, {draws} draws: error at 10x", forecast, ahead)
 
 
+def cover_laws_with_patients(rows: list, simulations: int) -> None:
+    """The same law where 400 test patients, the same at all shots, add their noise."""
+    x, mean, sd = (np.array(v, float) for v in PUBLISHED["COVIDx"])
+    truth = fit(forms.M2, x, mean, sigma=smooth_sigma(x, sd / mean))
+    luck = sd / 0.35 * np.sqrt(2)  # 0.35: slope of the error in the latent score
+    cut = np.sqrt(2 + luck**2) * norm.ppf(truth.predict(x))
+    found = {
+        (key, kind): [] for kind in ("", ", draws only") for key in truth.parameters
+    }
+    for seed in range(simulations):
+        rng = np.random.default_rng([seed, 17])
+        score = rng.normal(size=(5, len(x), PATIENTS)) + rng.normal(size=PATIENTS)
+        score += luck[:, None] * rng.normal(size=(5, len(x), 1))
+        wrong = (score < cut[:, None]).astype(float)
+        y = wrong.mean(2)
+        sigma = smooth_sigma(x, y.std(0, ddof=1) / y.mean(0))
+        law = fit(forms.M2, x, y, sigma=sigma, starts=16)
+        curves = stats.means(wrong.mean(0), np.arange(PATIENTS), 500, seed)
+        for kind, resampled in (("", curves), (", draws only", None)):
+            got = bootstrap(law, resampled=resampled, replicates=500).parameters
+            for key in truth.parameters:
+                found[key, kind].append(got[key][1:])
+    for (key, kind), intervals in found.items():
+        name = f"COVIDx law, 5 draws, {PATIENTS} patients{kind}: {key}"
+        tally(rows, name, truth.parameters[key], intervals)
+
+
 def cover_crossovers(rows: list, simulations: int) -> None:
     """ln n* by the crossed bootstrap over images and draws; and from refitted laws."""
     shots = np.array([1.0, 2, 5, 10, 25, 50, 100, 250])
@@ -170,7 +197,12 @@ def cover_law_crossovers(rows: list, simulations: int, shots) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simulations", type=int, default=500)
-    parts = {"means": cover_means, "laws": cover_laws, "crossovers": cover_crossovers}
+    parts = {
+        "means": cover_means,
+        "laws": cover_laws,
+        "patients": cover_laws_with_patients,
+        "crossovers": cover_crossovers,
+    }
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
     args = parser.parse_args()
     rows: list = []

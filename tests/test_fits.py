@@ -180,6 +180,19 @@ def test_interval_holds_the_truth_and_shrinks(draws):
     assert width < 0.25 if draws == 5 else width < 0.06
 
 
+def test_test_patients_widen_the_interval():
+    """Draws that agree leave the noise of the patients, and both add."""
+    rng = np.random.default_rng(6)
+    y = np.tile(0.6 * SHOTS**-0.3, (5, 1))
+    patients = y[0] * np.exp(rng.normal(0, 0.1, (4000, 1)))  # moves b, not c
+    law = fit(forms.M1, SHOTS, y * np.exp(rng.normal(0, 1e-4, y.shape)))
+    got = bootstrap(law, resampled=patients)
+    assert got.theta.shape == (4000, 2) and got.method.endswith("patients resampled")
+    b, c = got.theta.T
+    assert b.std() == pytest.approx(0.1, rel=0.05) and c.std() < 1e-3
+    assert bootstrap(law).theta[:, 0].std() < 1e-3
+
+
 def test_bootstrap_resamples_whole_runs():
     """Copies of a run add nothing: grouped intervals ignore them, pointwise shrink."""
     rng = np.random.default_rng(3)

@@ -1,9 +1,9 @@
 """Fit a law to errors at several scales, with intervals and held-out model choice.
 
     law = fit(M2, shots, errors)              # errors [shots] or [draws, shots]
-    intervals = bootstrap(law)
-    intervals.parameters["c"]                 # (value, low, high)
-    intervals.predict([100.0, 1000.0])        # value, low, high, each [2]
+    found = bootstrap(law)                    # in intervals.py
+    found.parameters["c"]                     # (value, low, high)
+    found.predict([100.0, 1000.0])            # value, low, high, each [2]
     choose(CURVES.values(), sizes, errors)[0] # the form that extrapolates best
 
 Residuals are ln(predicted) - ln(observed), so relative errors; the loss is Huber's.
@@ -109,8 +109,10 @@ def _checked(form: Form, x: Array, y: Array) -> Array:
     columns = form.columns(x)
     if y.shape[-1] != len(x) or y.ndim > 2:
         raise ValueError(f"fit: y has shape {y.shape}, x {x.shape}")
-    if not all((np.isfinite(c) & (c > 0)).all() for c in columns[:2]):
-        raise ValueError("fit: every x must be positive and finite")
+    if not np.isfinite(x).all() or not all((c > 0).all() for c in columns[:2]):
+        raise ValueError(
+            "fit: every x must be positive and finite (a distance: finite)"
+        )
     curve = y if y.ndim == 1 else draw_mean(y)
     bad = np.flatnonzero(~(np.isfinite(curve) & (curve > 0)))
     if len(bad):
@@ -161,13 +163,15 @@ def choose(
     x: ArrayLike,
     y: ArrayLike,
     cutoff: float | None = None,
+    *,
+    sigma: ArrayLike | None = None,
     **how,
 ) -> list[Score]:
     """Fit each form where the first input is <= cutoff, score it above; best first.
 
     The default cutoff is half the largest scale (arXiv 2209.06640, section 4). Forms
-    with more parameters than scales below the cutoff are left out. `how` goes to
-    `fit`. Raises ValueError when nothing can be held out.
+    with more parameters than scales below the cutoff are left out. `sigma` and `how`
+    go to `fit`. Raises ValueError when nothing can be held out.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     first = x if x.ndim == 1 else x[:, 0]
@@ -176,11 +180,12 @@ def choose(
     if small.all() or not small.any():
         raise ValueError(f"choose: cutoff {cutoff} leaves one side without data")
     curve = y if y.ndim == 1 else draw_mean(y)
+    noise = None if sigma is None else np.asarray(sigma, float)[small]
     scores = []
     for form in forms:
         if len(np.unique(x[small], axis=0)) < len(form.parameters):
             continue
-        law = fit(form, x[small], y[..., small], **how)
+        law = fit(form, x[small], y[..., small], sigma=noise, **how)
         inside = law.rmse(x[small], curve[small])
         outside = law.rmse(x[~small], curve[~small])
         scores.append(Score(form, outside, inside, law.agreement))

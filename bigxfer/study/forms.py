@@ -100,9 +100,13 @@ def _m4(x, b, c, floor, a, top):
     span = np.log(top - floor)
     z = b - c * np.log(x) - (1 - a) * span
     t = np.where(a < 1, np.maximum(z, z / a), np.minimum(z, z / a))
-    for _ in range(12):
-        slope = a / (1 + np.exp(-t)) + 1 / (1 + np.exp(t))
-        t = t - (a * softplus(t) - softplus(-t) - z) / slope
+    for _ in range(30):
+        plus = softplus(t)
+        share = np.exp(t - plus)
+        step = (a * plus - (plus - t) - z) / (1 + (a - 1) * share)
+        t = t - step
+        if not (np.abs(step) > 1e-12 * (1 + np.abs(t))).any():
+            break
     return np.log(floor + np.exp(span - softplus(-t)))
 
 

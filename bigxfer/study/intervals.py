@@ -47,6 +47,7 @@ def bootstrap(
     law: Fit,
     groups: ArrayLike | None = None,
     *,
+    resampled: Array | None = None,
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -56,17 +57,21 @@ def bootstrap(
     - y [draws, n]: the mean curve moves by a multivariate t with draws - 1 degrees of
       freedom, whole draws at a time, since the points of a draw are correlated. For a
       linear law this is exactly the t interval; resampling covers less even at 20
-      draws (0.90 for 0.95, benchmarks/coverage.py).
+      draws (0.90 for 0.95). `resampled` [r, n], the mean curve over draws on resampled
+      test patients (bigxfer.stats.resample), adds their noise: without it the interval
+      is about these test patients only. It then sets the number of replicates.
     - y [n], at least 10 `groups` (int or str [n]; default each point its own; give
       the run where a run has several checkpoints): groups are resampled.
     - y [n], fewer groups: residuals scaled by a t with n - p degrees of freedom.
     Raises ValueError where nothing is left to judge the scatter by.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])
     if law.y.ndim == 2:
         mean = draw_mean(law.y)
-        theta = refit(law, mean * np.exp(t_deviations(law.y, replicates, rng) / mean))
-        method = "t over draws"
+        curves = mean if resampled is None else np.maximum(resampled, 1e-3 * mean)
+        size = replicates if resampled is None else len(resampled)
+        theta = refit(law, curves * np.exp(t_deviations(law.y, size, rng) / mean))
+        method = "t over draws" + ("" if resampled is None else ", patients resampled")
     else:
         label = np.arange(len(law.y)) if groups is None else np.asarray(groups)
         _, member = np.unique(label, return_inverse=True)
