@@ -141,6 +141,8 @@ def test_missing_runs_and_bad_input():
         crossover(SHOTS, b[:1], b[:1])
     with pytest.raises(ValueError, match="two different positive scales"):
         crossover(SHOTS * 0, a, b)
+    with pytest.raises(ValueError, match="mean errors above 0"):
+        crossover(SHOTS, a * 0, b, form=forms.M2)
     a[:, 3] = np.nan
     with pytest.raises(ValueError, match="no draw has both at x = 10"):
         crossover(SHOTS, a, b)

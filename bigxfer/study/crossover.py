@@ -95,6 +95,9 @@ def crossover(
     curves = np.concatenate([_over_draws(_over_images(both))[None], mean])
     deviation = np.concatenate([np.zeros_like(deviation[:1]), deviation])
     if form is not None:
+        if not (curves[0] > 0).all():
+            raise ValueError("crossover: a law needs mean errors above 0; form=None")
+        curves = np.maximum(curves, 1e-3 * curves[0])  # no error in any resampled image
         curves = curves * np.exp(deviation / curves)
         return from_replicates(x, curves[:, 0], curves[:, 1], form=form, level=level)
     curves = curves + deviation
