@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer.data import decode, decoding
+from bigxfer.data import containers, decode, decoding
 from bigxfer.data.manifest import Manifest
 
 Say = Callable[[str], None]
@@ -227,7 +227,7 @@ def stats(manifest: Manifest) -> np.ndarray:
         out = np.zeros(len(paths), RECORD)
         for i, path in enumerate(paths):
             try:
-                stat = os.stat(decode.source(manifest.root, path))
+                stat = os.stat(containers.source(manifest.root, path))
                 out[i] = (stat.st_size, stat.st_mtime_ns, TODO)
             except OSError:
                 out[i] = (ABSENT, 0, TODO)

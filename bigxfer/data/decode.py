@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from bigxfer.data import containers
+
 VERSION = 1  # of the pixels that come out; part of the name of a cache
 
 PERCENTILES = (0.1, 99.9)  # of a 16-bit image; spares a dead or burnt-in pixel
@@ -36,19 +38,32 @@ class DecodeError(ValueError):
 
 
 def load(root: Path | str, path: str, size: int, channels: int) -> np.ndarray:
-    """uint8 [size, size, channels] of the file root/path; DecodeError if it fails."""
+    """uint8 [size, size, channels] of what `path` names (data/containers.py).
+
+    Raises DecodeError with the reason.
+    """
+    parts = containers.planes(path)
+    if len(parts) > 1:
+        rgb = np.concatenate([load(root, part, size, 1) for part in parts], axis=2)
+        return fit(Image.fromarray(rgb), size, channels)
     try:
-        data = source(root, path).read_bytes()
+        found = containers.fetch(root, path)
     except FileNotFoundError:
         raise DecodeError("absent") from None
     except OSError as error:
-        raise DecodeError(f"unreadable: {error.strerror}") from None
-    return decode(data, size, channels)
+        raise DecodeError(f"unreadable: {error.strerror or error}") from None
+    except (ImportError, ValueError, IndexError, KeyError) as error:
+        raise DecodeError(str(error)) from error
+    if isinstance(found, np.ndarray):
+        return fit(Image.fromarray(found), size, channels)
+    return decode(found, size, channels)
 
 
-def source(root: Path | str, path: str) -> Path:
-    """The file whose change means that the image has changed."""
-    return Path(root) / path
+def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """uint8 [size, size, channels] of an 8-bit image without transparency."""
+    image = image.convert({1: "L", 3: "RGB"}[channels])
+    image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(size, size, channels)
 
 
 def decode(data: bytes, size: int, channels: int) -> np.ndarray:
@@ -57,22 +72,20 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
         raise DecodeError("empty file")
     if data.startswith(b"version https://git-lfs"):
         raise DecodeError("a git-LFS pointer, not an image; run `git lfs pull`")
-    mode = {1: "L", 3: "RGB"}[channels]
     with warnings.catch_warnings():
         # An image decodes or it does not: half a warning a file would drown the log.
         warnings.simplefilter("ignore")
         try:
-            image = dicom(data) if data[128:132] == b"DICM" else picture(data, mode)
-            image = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
+            image = dicom(data) if data[128:132] == b"DICM" else picture(data, channels)
+            return fit(image, size, channels)
         except DecodeError:
             raise
         except Exception as error:  # decoders raise whatever they like
             reason = str(error).replace("\n", " ") or type(error).__name__
             raise DecodeError(reason) from error
-    return np.asarray(image).reshape(size, size, channels)
 
 
-def picture(data: bytes, mode: str) -> Image.Image:
+def picture(data: bytes, channels: int) -> Image.Image:
     """Everything Pillow reads, as an upright 8-bit image without transparency."""
     try:
         image = Image.open(io.BytesIO(data))
@@ -80,7 +93,7 @@ def picture(data: bytes, mode: str) -> Image.Image:
         raise DecodeError("not an image, or its header is broken") from None
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise DecodeError(f"{getattr(image, 'n_frames', 1)} frames; one was expected")
-    if image.format == "JPEG" and mode == "L":
+    if image.format == "JPEG" and channels == 1:
         image.draft("L", image.size)  # the full size, only without the colour planes
     deep = wide_png(image, data)  # first: all else loads the image as 8-bit
     if deep is None and image.mode.startswith(("I", "F")):
@@ -196,3 +209,19 @@ def window(values: np.ndarray, centers: Any, widths: Any) -> np.ndarray:
         raise DecodeError(f"a DICOM window of width {width:g}")
     scaled = (values - (center - 0.5)) / max(width - 1, 1e-6) + 0.5
     return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+
+
+def side_lengths(root: Path | str, path: str) -> tuple[int, int]:
+    """(width, height) as stored, from the header alone; (0, 0) if it has none."""
+    try:
+        found = containers.fetch(root, containers.planes(path)[0])
+        if isinstance(found, np.ndarray):
+            return found.shape[1], found.shape[0]
+        if found[128:132] == b"DICM":
+            import pydicom
+
+            header = pydicom.dcmread(io.BytesIO(found), stop_before_pixels=True)
+            return int(header.Columns), int(header.Rows)
+        return Image.open(io.BytesIO(found)).size
+    except (OSError, ImportError, ValueError, IndexError, KeyError, AttributeError):
+        return 0, 0
