@@ -47,9 +47,10 @@ def run(main: Main) -> None:
     def start(argv: list[str]) -> None:
         if argv[1:]:
             raise app.UsageError(f"not a flag: {argv[1]} (--config FILE is one)")
-        if not flags.FLAGS["config"].present:
+        flag = flags.FLAGS["config"]
+        if not flag.present:
             raise app.UsageError("--config FILE is missing; see configs/")
-        file = flags.FLAGS["config"].config_filename.partition(":")[0]
+        file = config_flags.get_config_filename(flag).partition(":")[0]
         if not Path(file).is_file():
             sys.exit(f"error: there is no config file {file}")
         values = flags.FLAGS.config
@@ -71,7 +72,8 @@ def set_up_logging() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     ours = logging.getLogger("bigxfer")
-    ours.handlers, ours.propagate = [handler], False
+    ours.handlers = [handler]
+    ours.propagate = False
     ours.setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)

@@ -118,7 +118,7 @@ def make_step(
         count = jnp.maximum(count, 1)  # a batch in which no label is known
         grads = jax.tree.map(lambda g: g / count, grads)
         updates, opt = tx.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": total / count,
             "lr": rate(state.step),
@@ -186,7 +186,7 @@ def fit(
     checkpoints.wait()
     if best:
         log.say(f"best {run.eval.select} at step {best['step']}")
-        state, _ = checkpoints.restore(best["step"], state)
+        state, _ = checkpoints.restore(int(best["step"]), state)
     return state, clock
 
 

@@ -96,7 +96,11 @@ def set_recipe(run: Run, recipe: str) -> None:
     for its X-ray upstreams: SGD with AGC 0.01, nesterov, lr 0.01 at 256, 15 epochs
     of warm-up, the affine "cohen" augmentation. Its batch is 16 x 64 GPUs
     (batch=1024).
+    "small": our own, for thousands of images and two cores: Adam, cosine, crops.
     """
+    if recipe == "small":
+        run.optim = small_schedule(600)
+        return
     o = run.optim
     o.schedule, o.epochs, o.weight_decay = "step", 90.0, 1e-4
     o.boundaries, o.lr_batch, o.batch = (30 / 90, 60 / 90, 80 / 90), 256, 256
@@ -108,7 +112,20 @@ def set_recipe(run: Run, recipe: str) -> None:
         o.nesterov, o.agc = True, 0.01
         run.data.augment = "affine"
     else:
-        raise ConfigError(f"recipe {recipe!r}; there are bit and predecessor")
+        raise ConfigError(f"recipe {recipe!r}; it may be bit, predecessor or small")
+
+
+def small_schedule(steps: int) -> Optim:
+    """Adam with a cosine, for small nets on small sets; not from any paper."""
+    return Optim(
+        optimizer="adam",
+        lr=1e-3,
+        lr_batch=64,
+        batch=64,
+        steps=steps,
+        schedule="cosine",
+        warmup_steps=steps // 10,
+    )
 
 
 def set_length(optim: Optim, batch: int, steps: int) -> None:
@@ -116,6 +133,7 @@ def set_length(optim: Optim, batch: int, steps: int) -> None:
     optim.batch = batch or optim.batch
     if steps:
         share = optim.warmup_epochs / optim.epochs if optim.epochs else 0
+        share = optim.warmup_steps / optim.steps if optim.steps else share
         optim.steps, optim.epochs = steps, 0.0
         optim.warmup_steps, optim.warmup_epochs = round(share * steps), 0.0
 

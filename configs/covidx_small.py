@@ -17,16 +17,7 @@ def get_config(arg: str = "") -> config.Run:
     a = presets.parse_arg(arg, **defaults)
     run = config.Run(kind="transfer", arg=arg, keep="upstream")
     run.data.reader, run.data.views = "covidx", ()
-    run.optim = config.Optim(
-        optimizer="adam",
-        lr=1e-3,
-        lr_batch=64,
-        batch=64,
-        steps=600,
-        schedule="cosine",
-        warmup_steps=60,
-        momentum=0.9,
-    )
+    run.optim = presets.small_schedule(600)
     run.init.kind = "pretrained"
     upstream = f"model={a['model']},res={a['res']}"
     run.init.upstream = f"configs/upstream_nih.py:{upstream}"

@@ -12,16 +12,13 @@ from collections.abc import Iterator
 from bigxfer import config, presets
 
 SHAPE = "model=R26x0.25,res=48,batch=32"
-UPSTREAM = f"configs/upstream_chexpert.py:{SHAPE},steps=400,phantom=3000"
+UPSTREAM = f"configs/upstream_chexpert.py:{SHAPE},recipe=small,steps=400,phantom=3000"
 
 
 def get_config(arg: str = "") -> config.Run:
     presets.parse_arg(arg)
-    run = presets.load(f"configs/covidx_hyperrule.py:{SHAPE},steps=100,phantom=600")
-    run.optim.schedule, run.optim.mixup = "cosine", 0.0
-    run.optim.warmup_steps = 10
+    run = presets.load(f"configs/covidx_small.py:{SHAPE},steps=100,phantom=600")
     run.init.upstream = UPSTREAM
-    run.keep = "upstream"
     return run
 
 

@@ -4,7 +4,7 @@
       --config.data.root=FOLDER_WITH_CheXpert-v1.0-small
 
 arg recipe=bit (1912.11370 section 3.3, the default) or predecessor (the code behind
-2106.00116); batch=, steps=, res= and model= shorten or shrink it.
+2106.00116) or small (Adam, for two cores); batch=, steps=, res= and model= shorten or shrink it.
 
 valid.csv is the test split (the public set has no other labels by radiologists); the
 validation split is carved out of the training patients. Costs 172k images x 90 epochs

@@ -4,7 +4,7 @@
       --config.data.root=FOLDER_WITH_images_and_Data_Entry_2017_v2020.csv
 
 arg recipe=bit (1912.11370 section 3.3, the default) or predecessor (the code behind
-2106.00116); batch=, steps=, res= and model= shorten or shrink it.
+2106.00116) or small (Adam, for two cores); batch=, steps=, res= and model= shorten or shrink it.
 
 The official split by patient; --config.data.split=patient draws another. Costs 78k
 images x 90 epochs x 24.5 GFLOP = 0.17 EFLOP at R50x1, 224 px. Gives a macro AUROC of

@@ -22,10 +22,12 @@ def main(argv: list[str]) -> None:
     import jax
 
     from bigxfer import job
+    from bigxfer.study import summary, table
 
     if argv[1:] or not flags.FLAGS.config:
         raise app.UsageError("--config FILE is missing; see configs/study_*.py")
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    for name in ("absl", "bigxfer", "jax"):  # a line a run is enough
+        logging.getLogger(name).setLevel(logging.WARNING)
     runs = Path(flags.FLAGS.runs)
     jax.config.update("jax_compilation_cache_dir", str(runs.parent / "cache" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -52,6 +54,12 @@ def main(argv: list[str]) -> None:
         )
     for digest, why in failed.items():
         print(f"failed: {runs / digest}: {why}", file=sys.stderr)
+    digests = {node.digest for node in study}
+    rows = [r for r in table.collect([runs], runs).rows if r["digest"] in digests]
+    name = Path(flags.FLAGS.config.partition(":")[0]).stem
+    table.save(rows, runs / name)
+    print(summary.text(rows))
+    print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
     sys.exit(1 if failed else 0)
 
 
