@@ -1,0 +1,183 @@
+"""Shortcuts: what gives the class away without the picture.
+
+A probe is a logistic regression that sees the rim of the image, the size of its file,
+its view or its source, and nothing else. An AUROC far above 0.5 says that a model may
+score as well without looking at the lungs (DeGrave et al. 2021, 2101.11277).
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from bigxfer import stats
+from bigxfer.data import decode, leakage, split
+from bigxfer.data.manifest import Manifest
+
+FOLDS = 5  # of the cross-validation, by patient
+SIDE, RIM = 32, 4  # pixels: the image is shrunk to 32 x 32, its outer 4 are the rim
+C = 0.01  # inverse strength of the penalty, on standardised features
+MOST = 5000  # images looked at; of more, so many drawn by patient
+RESAMPLES = 500  # of the patients, for the intervals
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one kind of evidence says about one target."""
+
+    name: str  # rim, size, view, source, or pixels
+    target: str  # "class", or "source"
+    images: int
+    auroc: dict[str, dict]  # {class or "macro": {"value", "low", "high"}}
+    held_out: float | None  # macro, trained on the train split, judged on test
+
+
+def probe_all(manifest: Manifest, images: np.ndarray, rows: np.ndarray) -> list[Probe]:
+    """All probes that the manifest allows, of these rows of it and of the images."""
+    rows = sampled(manifest, rows)
+    part = manifest.select(rows)
+    small = leakage.thumbnails(images, rows, SIDE)
+    inside = slice(RIM, SIDE - RIM)
+    rim = np.ones((SIDE, SIDE), bool)
+    rim[inside, inside] = False
+    pixels = small.reshape(len(rows), -1)
+    evidence = {"rim": small[:, rim], "size": size_features(sizes(part))}
+    for name in ("view", "source"):
+        column = getattr(part, name).astype(str)
+        if len(names := np.unique(column)) > 1:
+            evidence[name] = (column[:, None] == names).astype(float)
+    classes, labels = list(part.classes), part.labels
+    if not part.multilabel:
+        labels = split.positives(part).astype(float)
+    probes = [
+        probe(name, "class", features, labels, classes, part)
+        for name, features in evidence.items()
+    ]
+    if "source" in evidence:
+        names = np.unique(part.source.astype(str)).tolist()
+        args = (evidence["source"], names, part)
+        probes.append(probe("rim", "source", evidence["rim"], *args))
+        probes.append(probe("pixels", "source", pixels, *args))
+    return [p for p in probes if p.auroc]
+
+
+def sampled(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
+    """At most about MOST of the rows, whole patients by hash."""
+    if len(rows) <= MOST:
+        return rows
+    folds = split.folds(manifest.select(rows), -(-len(rows) // MOST), seed=0)
+    return rows[folds == 0]
+
+
+def probe(
+    name: str,
+    target: str,
+    features: np.ndarray,  # [n, f]
+    labels: np.ndarray,  # [n, k] of 0, 1, NaN
+    classes: list[str],
+    manifest: Manifest,
+) -> Probe:
+    """Cross-validated by patient; classes with too few patients are left out."""
+    fold = split.folds(manifest, FOLDS, seed=0)
+    scores = np.full(labels.shape, np.nan)
+    for k in range(FOLDS):
+        here = fold == k
+        scores[here] = fit(features[~here], labels[~here], features[here])
+    auroc = aurocs(labels, scores, manifest.patient, classes)
+    held_out, test = None, manifest.split == "test"
+    train = manifest.split == "train"
+    if train.any() and test.any():
+        judged = fit(features[train], labels[train], features[test])
+        once = aurocs(labels[test], judged, manifest.patient[test], classes)
+        held_out = once["macro"]["value"] if once else None
+    return Probe(name, target, len(labels), auroc, held_out)
+
+
+def fit(features: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[m, k]: scores of the others; NaN for a class with one side only.
+
+    One softmax where each row has exactly one class, else one model a class.
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
+    out = np.full((len(others), labels.shape[1]), np.nan)
+    if np.isfinite(labels).all() and (labels.sum(axis=1) == 1).all():
+        truth = labels.argmax(axis=1)
+        if len(np.unique(truth)) > 1:
+            fitted = model.fit(features, truth)
+            out[:, fitted.classes_] = fitted.predict_proba(others)
+        return out
+    for k, column in enumerate(labels.T):
+        known = np.isfinite(column)
+        if len(np.unique(column[known])) > 1:
+            fitted = model.fit(features[known], column[known])
+            out[:, k] = fitted.predict_proba(others)[:, 1]
+    return out
+
+
+def aurocs(
+    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, classes: list[str]
+) -> dict[str, dict]:
+    """{class or "macro": value and 95% interval over patients}; {} if none has one."""
+    out, samples, values = {}, [], []
+    one = np.ones((1, len(labels)))
+    for k, name in enumerate(classes):
+        truth = np.where(np.isfinite(scores[:, k]), labels[:, k], np.nan)
+        ranking = stats.rank(truth, scores[:, k])
+        if not (len(ranking.positive) and len(ranking.negative)):
+            continue
+        values.append(float(ranking.areas(one)[0][0]))
+        drawn = stats.patient_weights(patients, RESAMPLES)
+        samples.append(np.concatenate([ranking.areas(w)[0] for w in drawn]))
+        out[name] = interval(values[-1], samples[-1])
+    if out:
+        out["macro"] = interval(float(np.mean(values)), np.mean(samples, axis=0))
+    return out
+
+
+def interval(value: float, samples: np.ndarray) -> dict[str, float]:
+    low, high = stats.percentile(samples)
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def sizes(manifest: Manifest) -> np.ndarray:
+    """float [n, 2]: width and height of each image before anybody resized it.
+
+    From the columns orig_w and orig_h of the root's metadata.csv where it has them,
+    else from the files' headers.
+    """
+    table = Path(manifest.root) / "metadata.csv"
+    known = {}
+    if table.is_file():
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                if row.get("orig_w") and row.get("orig_h"):
+                    name = row.get("file") or row.get("path") or ""
+                    known[name] = (float(row["orig_w"]), float(row["orig_h"]))
+    return np.array(
+        [
+            known.get(path) or decode.side_lengths(manifest.root, path)
+            for path in manifest.path
+        ],
+        float,
+    )
+
+
+def size_features(wide_high: np.ndarray) -> np.ndarray:
+    """float [n, f]: deciles of width, height and their ratio; the common sizes.
+
+    One-hot, since what gives a source away is that its size is exactly 1024 x 1024.
+    """
+    width, height = wide_high.T
+    out = []
+    for values in (width, height, width / np.maximum(height, 1)):
+        edges = np.unique(np.quantile(values, np.linspace(0.1, 0.9, 9)))
+        out.append(np.searchsorted(edges, values)[:, None] == np.arange(len(edges) + 1))
+    _, which, count = np.unique(
+        wide_high, axis=0, return_inverse=True, return_counts=True
+    )
+    out.append(which[:, None] == np.flatnonzero(count >= 10))
+    return np.concatenate(out, axis=1).astype(float)
