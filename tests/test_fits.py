@@ -225,11 +225,12 @@ def test_choose_prefers_what_extrapolates():
     """A flat start is read as a small exponent by M1; the rectified law is planted."""
     natural = {"floor": 0.02, "height": 0.5, "beta": 0.9, "half": 20.0}
     y = curve(forms.RECTIFIED, SHOTS, natural)
-    scores = choose(forms.CURVES.values(), SHOTS, y)
+    every = [*forms.CURVES.values(), *forms.FLEXIBLE.values()]
+    scores = choose(every, SHOTS, y, sigma=np.full(len(SHOTS), 0.1))
     named = {s.form.name: s for s in scores}
     assert scores[0].held_out <= named["rectified"].held_out < 1e-4
     assert named["M1"].held_out > 0.15
-    wide = choose(forms.CURVES.values(), SHOTS, y, cutoff=30)
+    wide = choose(every, SHOTS, y, cutoff=30)
     assert "broken" not in {s.form.name for s in wide}  # 6 parameters, 5 scales
 
 
