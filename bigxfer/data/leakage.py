@@ -14,12 +14,13 @@ for two films of one patient taken on the same day.
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
+
+from bigxfer.data.manifest import Manifest
 
 HASH = 12  # DCT frequencies along each axis: 144 bits
 MARGINS = (0.0, 0.025, 0.05, 0.075)  # cut off each side of the crops hashed too
@@ -45,25 +46,46 @@ class Pair:
     b: int
     hamming: int  # of the best crops, of 144
     correlation: float  # of the fine structure of the registered thumbnails
+    exact: bool  # equal pixels
+
+
+def digests(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """V16 [n]: a hash of the pixels of each row; equal for equal pixels only."""
+    out = [hashlib.blake2b(images[r].tobytes(), digest_size=16).digest() for r in rows]
+    return np.array(out, "V16")
+
+
+def overlap(
+    a: Manifest, digests_a: np.ndarray, b: Manifest, digests_b: np.ndarray
+) -> dict[str, int]:
+    """What a transfer stamps on its result: {"patients", "exact"} shared by the two.
+
+    Exact duplicates can be found only where both caches have the same size.
+    """
+    exact = {bytes(d) for d in digests_a} & {bytes(d) for d in digests_b}
+    return {"patients": len(shared_patients(a, b)), "exact": len(exact)}
+
+
+def shared_patients(a: Manifest, b: Manifest) -> list[str]:
+    """The patient ids that both have, sorted."""
+    return sorted(set(a.patient) & set(b.patient))
 
 
 def fingerprint(images: np.ndarray, rows: np.ndarray) -> Prints:
     """The prints of these rows of uint8 [N, S, S, C], in their order."""
     side = images.shape[1]
     bases = np.stack([cosines(side, m) for m in MARGINS])
-    digest, flat, dct = [], [], []
+    flat, dct = [], []
     for block in np.array_split(rows, -(-len(rows) // 64)):
         pixels = np.asarray(images)[block]
-        digest += [hashlib.blake2b(p, digest_size=16).digest() for p in pixels]
         flat.append(np.ptp(pixels.reshape(len(block), -1), axis=1) == 0)
         gray = pixels.mean(axis=3, dtype=np.float32)
         half = gray @ bases.reshape(-1, side).T  # [n, S, margins * HASH]
         half = half.reshape(len(block), side, len(MARGINS), HASH)
         whole = bases[:, None] @ half.transpose(2, 0, 1, 3)
         dct.append(whole.reshape(len(MARGINS), len(block), -1))
-    return Prints(
-        np.array(digest, "V16"), np.concatenate(flat), np.concatenate(dct, axis=1)
-    )
+    whole = np.concatenate(dct, axis=1)
+    return Prints(digests(images, rows), np.concatenate(flat), whole)
 
 
 def cosines(side: int, margin: float) -> np.ndarray:
@@ -72,14 +94,6 @@ def cosines(side: int, margin: float) -> np.ndarray:
     inside = (place > 0) & (place < 1)
     basis = np.cos(np.pi * np.arange(HASH)[:, None] * place) * inside
     return basis.astype(np.float32)
-
-
-def exact(digests: np.ndarray) -> list[list[int]]:
-    """The groups, of two or more, of places whose pixels are equal."""
-    groups = defaultdict(list)
-    for place, digest in enumerate(digests):
-        groups[bytes(digest)].append(place)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def near(
@@ -103,9 +117,11 @@ def near(
         swap = (cut_b > cut_a)[:, None, None]
         margin = np.maximum(cut_a, cut_b)
         fine = register(np.where(swap, b, a), np.where(swap, a, b), margin)
+        exact = prints.digest[i] == prints_b.digest[j]
         pairs += [
-            Pair(int(rows[i[k]]), int(rows_b[j[k]]), int(distance[k]), float(fine[k]))
-            for k in np.flatnonzero(fine >= FINE)
+            Pair(int(rows[x]), int(rows_b[y]), int(d), float(f), bool(e))
+            for x, y, d, f, e in zip(i, j, distance, fine, exact, strict=True)
+            if e or f >= FINE
         ]
     return sorted(pairs, key=lambda pair: (-pair.correlation, pair.a, pair.b))
 

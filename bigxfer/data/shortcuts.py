@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from bigxfer import stats
 from bigxfer.data import decode, leakage, split
@@ -104,17 +105,19 @@ def fit(features: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndar
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
     out = np.full((len(others), labels.shape[1]), np.nan)
-    if np.isfinite(labels).all() and (labels.sum(axis=1) == 1).all():
-        truth = labels.argmax(axis=1)
-        if len(np.unique(truth)) > 1:
-            fitted = model.fit(features, truth)
-            out[:, fitted.classes_] = fitted.predict_proba(others)
-        return out
-    for k, column in enumerate(labels.T):
-        known = np.isfinite(column)
-        if len(np.unique(column[known])) > 1:
-            fitted = model.fit(features[known], column[known])
-            out[:, k] = fitted.predict_proba(others)[:, 1]
+    single = np.isfinite(labels).all() and (labels.sum(axis=1) == 1).all()
+    targets = [labels.argmax(axis=1)] if single else list(labels.T)
+    for k, target in enumerate(targets):
+        known = np.isfinite(target)
+        if len(np.unique(target[known])) < 2:
+            continue
+        with threadpool_limits(1):  # these are too small to share
+            fitted = model.fit(features[known], target[known])
+        chances = fitted.predict_proba(others)
+        if single:
+            out[:, fitted.classes_] = chances
+        else:
+            out[:, k] = chances[:, 1]
     return out
 
 

@@ -1,0 +1,283 @@
+"""Audits a data set, alone or against an upstream: leaks, duplicates, shortcuts.
+
+  python -m bigxfer.audit --config configs/covidx_hyperrule.py --config.data.root=FOLDER
+  python -m bigxfer.audit --config configs/covidx_hyperrule.py:root=FOLDER \\
+      --against configs/upstream_nih.py:root=FOLDER --workdir DIR
+
+Prints a table and writes audit.json and audit.html (with the image pairs) to the
+workdir, runs/audit-DIGEST by default. Only the data part of a config is read.
+Everything is found from the cached pixels, so the first run decodes the images.
+"""
+
+import base64
+import html
+import json
+import logging
+import struct
+import zlib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from bigxfer import cli, config, presets
+from bigxfer.data import dataset, leakage, shortcuts, split
+from bigxfer.data.dataset import Dataset
+from bigxfer.data.manifest import Manifest
+
+SHOWN = 60  # pairs of images on the page
+
+say = logging.getLogger("bigxfer").info
+
+
+def main(run: config.Run, given: set[str], workdir: str) -> None:
+    """Opens one data set or two, audits them, writes and prints what was found."""
+    against = flags.FLAGS.against
+    runs = [ready(run, given)]
+    if against:
+        arg = against.partition(":")[2]
+        runs.append(ready(presets.load(against), presets.arg_keys(arg)))
+    sets = [dataset.open(replace(r.data, shots="full"), 0, say) for r in runs]
+    name = "-".join(config.digest(r) for r in runs)
+    folder = Path(workdir or f"runs/audit-{name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    report = audit(*sets)
+    (folder / "audit.json").write_text(json.dumps(report, indent=1))
+    (folder / "audit.html").write_text(page(report, sets))
+    print(table(report))
+    print(f"\n{folder / 'audit.html'} shows the pairs")
+
+
+def ready(run: config.Run, given: set[str]) -> config.Run:
+    """The run resolved; without a data root, the phantom that stands in."""
+    if not run.data.root:
+        print(cli.BANNER)
+        run = run if "phantom" in given else presets.standin(run, given)
+    return config.resolve(run)
+
+
+def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
+    """What audit.json holds: of `a` and, where there is one, of `a` against `b`."""
+    rows, prints = recognised(a)
+    pairs = leakage.near(a.images, prints, rows)
+    leaks = split.check(a.manifest)
+    report = {
+        "synthetic": a.manifest.synthetic,
+        "sets": [describe(a, prints)],
+        "within": {
+            "patients in two splits": {"count": len(leaks), "first": leaks[:20]},
+            "pairs": [described(pair, a.manifest, a.manifest) for pair in pairs],
+        },
+        "probes": [asdict(p) for p in shortcuts.probe_all(a.manifest, a.images, rows)],
+    }
+    if b is not None:
+        rows_b, prints_b = recognised(b)
+        pairs = leakage.near(a.images, prints, rows, (b.images, prints_b, rows_b))
+        shared = leakage.shared_patients(a.manifest, b.manifest)
+        report["synthetic"] |= b.manifest.synthetic
+        report["sets"].append(describe(b, prints_b))
+        report["against"] = {
+            "patients in both": {"count": len(shared), "first": shared[:20]},
+            "pairs": [described(pair, a.manifest, b.manifest) for pair in pairs],
+        }
+    return report
+
+
+def recognised(data: Dataset) -> tuple[np.ndarray, leakage.Prints]:
+    """(the rows of all splits that have pixels, their prints)."""
+    rows = np.sort(np.concatenate(list(data.rows.values())))
+    prints = leakage.fingerprint(data.images, rows)
+    say(f"{data.manifest.name}: {len(rows)} images fingerprinted")
+    return rows, prints
+
+
+def describe(data: Dataset, prints: leakage.Prints) -> dict[str, Any]:
+    """The set, its splits, and how its classes stand by split, source and view."""
+    m = data.manifest
+    positive = split.positives(m)
+    balance = {}
+    for column in ("split", "source", "view"):
+        values = getattr(m, column)
+        balance[column] = {
+            value: dict(zip(m.classes, positive[values == value].sum(0).tolist()))
+            for value in sorted(set(values))
+        }
+    return {
+        "name": m.name,
+        "root": m.root,
+        "hash": m.hash(),
+        "images": len(m),
+        "patients": len(set(m.patient)),
+        "flat images": int(prints.flat.sum()),
+        "balance": balance,
+        "report": data.report,
+    }
+
+
+def described(pair: leakage.Pair, a: Manifest, b: Manifest) -> dict[str, Any]:
+    """The pair with what the manifests say of both sides."""
+    i, j = pair.a, pair.b
+    sides = [
+        {
+            "row": row,
+            "id": m.id[row],
+            "patient": m.patient[row],
+            "split": m.split[row],
+            "labels": named(m, row),
+        }
+        for row, m in ((i, a), (j, b))
+    ]
+    return {
+        "exact": pair.exact,
+        "hamming": pair.hamming,
+        "correlation": round(pair.correlation, 4),
+        "same patient": bool(a.patient[i] == b.patient[j]),
+        "across splits": bool(a.split[i] != b.split[j]),
+        "labels differ": conflict(a, i, b, j),
+        "sides": sides,
+    }
+
+
+def named(m: Manifest, row: int) -> list[str]:
+    """The classes that the row shows."""
+    shown = split.positives(m.select(np.array([row])))[0]
+    return [name for name, there in zip(m.classes, shown, strict=True) if there]
+
+
+def conflict(a: Manifest, i: int, b: Manifest, j: int) -> bool:
+    """Whether a class that both sets know is present on one side, absent on the other."""
+
+    def known(m: Manifest, row: int) -> dict[str, float]:
+        if m.multilabel:
+            return dict(zip(m.classes, m.labels[row].tolist(), strict=True))
+        return {name: float(k == m.labels[row]) for k, name in enumerate(m.classes)}
+
+    left, right = known(a, i), known(b, j)
+    return any(left[c] + right[c] == 1 for c in left.keys() & right.keys())
+
+
+def pair_rows(report: dict[str, Any], where: str) -> list[tuple[str, object]]:
+    """(what, how many) of the pairs within the set, or against the other."""
+    pairs = report[where]["pairs"]
+    first = next(k for k in report[where] if k != "pairs")
+    return [
+        (first, report[where][first]["count"]),
+        ("exact duplicates", sum(p["exact"] for p in pairs)),
+        ("near-duplicates", sum(not p["exact"] for p in pairs)),
+        ("  of another patient", sum(not p["same patient"] for p in pairs)),
+        ("  across splits", sum(p["across splits"] for p in pairs)),
+        ("  whose labels differ", sum(p["labels differ"] for p in pairs)),
+    ]
+
+
+def probe_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """(probe, AUROC with its interval) of the mean over classes and of the highest."""
+    lines = []
+    for p in report["probes"]:
+        parts = []
+        names = sorted(
+            p["auroc"], key=lambda n: (n != "macro", -p["auroc"][n]["value"])
+        )
+        for name in names[:2]:
+            v = p["auroc"][name]
+            parts.append(f"{name} {v['value']:.3f} ({v['low']:.3f}-{v['high']:.3f})")
+        if p["held_out"] is not None:
+            parts.append(f"train -> test {p['held_out']:.3f}")
+        lines.append((f"{p['target']} from {p['name']} alone", ", ".join(parts)))
+    return lines
+
+
+def sections(report: dict[str, Any]) -> list[tuple[str, list]]:
+    """(title, rows) of everything but the pairs themselves."""
+    out = []
+    for s in report["sets"]:
+        counts = [("images", s["images"]), ("patients", s["patients"])]
+        counts.append(("flat images (one value)", s["flat images"]))
+        out.append((f"{s['name']} at {s['root']}", counts))
+    out.append((f"Within {report['sets'][0]['name']}", pair_rows(report, "within")))
+    if "against" in report:
+        names = " against ".join(s["name"] for s in report["sets"])
+        out.append((names, pair_rows(report, "against")))
+    out.append(("Shortcuts (AUROC; 0.5 is chance)", probe_rows(report)))
+    return out
+
+
+def table(report: dict[str, Any]) -> str:
+    """The sections as plain text."""
+    lines = ["SYNTHETIC DATA"] if report["synthetic"] else []
+    for title, rows in sections(report):
+        lines += ["", title, *(f"  {what:<32} {value}" for what, value in rows)]
+    return "\n".join(lines)
+
+
+def page(report: dict[str, Any], sets: list[Dataset]) -> str:
+    """The same as one HTML page, with the class balance and the pairs of images."""
+    parts = ["<h1>Audit</h1>"]
+    if report["synthetic"]:
+        parts.append("<p><b>SYNTHETIC DATA</b></p>")
+    for title, rows in sections(report):
+        parts += [f"<h2>{html.escape(title)}</h2>", rows_html(rows)]
+    for s in report["sets"]:
+        for column, counts in s["balance"].items():
+            parts.append(f"<h2>{html.escape(s['name'])}: classes by {column}</h2>")
+            heads = [("", *next(iter(counts.values())))]
+            body = [(value or "(unknown)", *n.values()) for value, n in counts.items()]
+            parts.append(rows_html(heads + body))
+    for where in ("within", "against"):
+        pairs = report.get(where, {}).get("pairs", [])
+        if pairs:
+            shown = f"the first {SHOWN} of {len(pairs)}" if len(pairs) > SHOWN else ""
+            parts.append(f"<h2>Pairs {where} {shown}</h2>")
+        parts += [
+            pair_html(p, sets[0], sets[-1 if where == "against" else 0])
+            for p in pairs[:SHOWN]
+        ]
+    style = "body{font:14px sans-serif;margin:2em}td{padding:.1em .8em}img{width:192px}"
+    head = f"<meta charset=utf-8><title>Audit</title><style>{style}</style>"
+    return f"<!doctype html>{head}{''.join(parts)}"
+
+
+def rows_html(rows: list) -> str:
+    cells = ("".join(f"<td>{html.escape(str(v))}</td>" for v in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{c}</tr>' for c in cells)}</table>"
+
+
+def pair_html(pair: dict[str, Any], a: Dataset, b: Dataset) -> str:
+    """Both images side by side over what is known of them."""
+    what = "exact" if pair["exact"] else f"correlation {pair['correlation']:.3f}"
+    notes = [f for f in ("same patient", "across splits", "labels differ") if pair[f]]
+    notes.insert(0, f"hamming {pair['hamming']}/144")
+    heading = f"<h3>{', '.join([what, *notes])}</h3>"
+    images, texts = [], []
+    for side, data in zip(pair["sides"], (a, b), strict=True):
+        code = base64.b64encode(png(data.images[side["row"]])).decode()
+        images.append(f'<td><img src="data:image/png;base64,{code}"></td>')
+        text = f"{side['id']}, patient {side['patient']}, {side['split']}:"
+        texts.append(f"{text} {', '.join(side['labels']) or 'none'}")
+    return f"{heading}<table><tr>{''.join(images)}</tr></table>{rows_html([texts])}"
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """uint8 [S, S, 1 or 3] as a PNG file (ISO 15948)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    high, wide, channels = pixels.shape
+    colour = {1: 0, 3: 2}[channels]
+    header = struct.pack(">IIBBBBB", wide, high, 8, colour, 0, 0, 0)
+    lines = b"".join(b"\0" + line.tobytes() for line in np.asarray(pixels))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("against", "", "A second config, FILE[:key=value,...].")
+    cli.run(main)
