@@ -75,5 +75,5 @@ def tfds_images(folder: str, split: str) -> tuple[Any, str]:
     builder = tfds.builder_from_directory(folder)
     features = builder.info.features
     image = next(n for n, f in features.items() if isinstance(f, tfds.features.Image))
-    skip = {image: tfds.decode.SkipDecoding()}
+    skip: dict[str, Any] = {image: tfds.decode.SkipDecoding()}
     return builder.as_data_source(split, decoders=skip), image

@@ -79,11 +79,10 @@ def fingerprint(images: np.ndarray, rows: np.ndarray) -> Prints:
     for block in np.array_split(rows, -(-len(rows) // 64)):
         pixels = np.asarray(images)[block]
         flat.append(np.ptp(pixels.reshape(len(block), -1), axis=1) == 0)
-        gray = pixels.mean(axis=3, dtype=np.float32)
-        half = gray @ bases.reshape(-1, side).T  # [n, S, margins * HASH]
-        half = half.reshape(len(block), side, len(MARGINS), HASH)
-        whole = bases[:, None] @ half.transpose(2, 0, 1, 3)
-        dct.append(whole.reshape(len(MARGINS), len(block), -1))
+        lines = gray(pixels).reshape(-1, side) @ bases.reshape(-1, side).T
+        half = lines.reshape(len(block), side, len(MARGINS), HASH).transpose(2, 0, 1, 3)
+        half = np.ascontiguousarray(half)  # BLAS wants it so
+        dct.append((bases[:, None] @ half).reshape(len(MARGINS), len(block), -1))
     whole = np.concatenate(dct, axis=1)
     return Prints(digests(images, rows), np.concatenate(flat), whole)
 
@@ -200,8 +199,15 @@ def thumbnails(images: np.ndarray, rows: np.ndarray, side: int = THUMB) -> np.nd
     distance = abs(np.arange(size) + 0.5 - center[:, None]) / max(size / side, 1)
     weights = np.maximum(1 - distance, 0).astype(np.float32)
     weights /= weights.sum(axis=1, keepdims=True)
-    gray = np.asarray(images)[rows].mean(axis=3, dtype=np.float32)
-    return weights @ gray @ weights.T
+    return weights @ gray(np.asarray(images)[rows]) @ weights.T
+
+
+def gray(pixels: np.ndarray) -> np.ndarray:
+    """float32 [n, S, S], the mean of the channels."""
+    total = pixels[..., 0].astype(np.float32)
+    for channel in range(1, pixels.shape[3]):
+        total += pixels[..., channel]
+    return total / pixels.shape[3]
 
 
 def register(whole: np.ndarray, cut: np.ndarray, margin: np.ndarray) -> np.ndarray:
