@@ -45,18 +45,17 @@ def commit() -> str:
     return git("rev-parse", "HEAD") + changed or "unknown"
 
 
-def write_config(folder: Path, about: dict) -> None:
-    """Writes config.json, or checks that the one there was made of this data."""
+def check_data(folder: Path, manifest_hash: str) -> None:
+    """Raises ValueError where the run in this folder was begun with other data."""
     path = folder / "config.json"
     if path.exists():
         before = json.loads(path.read_text())["manifest_hash"]
-        if before != about["manifest_hash"]:
+        if before != manifest_hash:
             raise ValueError(
                 f"{folder} was begun with other data (manifest {before[:12]}, now"
-                f" {about['manifest_hash'][:12]}); resume with the same data, or take"
-                " another --workdir"
+                f" {manifest_hash[:12]}); resume with the same data, or take another"
+                " --workdir"
             )
-    write_json(path, about)
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -80,7 +79,8 @@ def find_parameters(path: Path) -> tuple[str, str]:
             )
         if not file.exists():
             raise ValueError(
-                f"{path} kept no params.npz; make it with --config.keep=all"
+                f"{path} kept no params.npz; run its command again with"
+                " --config.keep=all and another --workdir"
             )
         return str(file), json.loads(about.read_text())["digest"]
     if not path.is_file():

@@ -74,14 +74,15 @@ def execute(run: Run, folder: Path) -> dict:
     plan = optim.plan(run.optim, train)
     log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
     about = provenance(run, digest, plan, data)
-    if primary:
-        folders.write_config(folder, about)
+    folders.check_data(folder, about["manifest_hash"])
 
     model = models.build(run.model, len(data.manifest.classes))
     job = Job(run, digest, folder, data, plan, model, mesh, log)
     state, placement, tx, rate = start(job)
     log.parameters(state.params)
     step, flops = compile_step(job, state, placement, tx, rate)
+    if primary:  # all that can be wrong was found: the folder is this run's from here
+        folders.write_json(folder / "config.json", about)
 
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
     predict = evaluate.make_predict(model, run, mesh)

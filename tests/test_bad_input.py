@@ -1,0 +1,204 @@
+"""Bad input stops with a clear error before training, and nothing made is lost."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigxfer import presets, train, transfer, tree
+
+ROOT = Path(__file__).parents[1]
+TOY = "model=R1-1-1-1x0.125,res=32,batch=8,steps=2"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished toy upstream on the phantom, and its cache."""
+    folder = tmp_path_factory.mktemp("made")
+    run = load(f"configs/upstream_nih.py:{TOY},phantom=32", folder)
+    train.main(run, presets.arg_keys(run.arg), str(folder / "up"))
+    return folder
+
+
+def load(name, folder):
+    run = presets.load(name)
+    run.data.cache, run.eval.resamples = str(folder / "cache"), 0
+    return run
+
+
+def target(made, **changes):
+    """A toy transfer from the made upstream."""
+    run = load(f"configs/covidx_hyperrule.py:{TOY},phantom=32", made)
+    run.init.checkpoint = str(made / "up")
+    for name, value in changes.items():
+        section, field = name.split("__")
+        setattr(getattr(run, section), field, value)
+    return run
+
+
+def refuses(made, run, message, tmp_path):
+    """transfer raises `message` and has trained nothing."""
+    with pytest.raises((ValueError, OSError), match=message):
+        transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def csv_set(folder, rows, header="file,label,patient_id,split"):
+    """Own images: metadata.csv and a grey PNG for every row that does not say no."""
+    from PIL import Image
+
+    folder.mkdir()
+    (folder / "metadata.csv").write_text("\n".join([header, *rows]) + "\n")
+    for i in range(12):
+        Image.new("L", (40, 40), 20 * i).save(folder / f"{i}.png")
+    return str(folder)
+
+
+GOOD = [f"{i}.png,{'ab'[i % 2]},p{i},{'test' if i > 7 else 'train'}" for i in range(12)]
+
+
+def test_missing_root(made, tmp_path):
+    run = target(made, data__root=str(tmp_path / "nowhere"), data__reader="csv")
+    refuses(made, run, r"data\.root: looked for the folder .*nowhere", tmp_path)
+
+
+def test_missing_column(made, tmp_path):
+    root = csv_set(tmp_path / "set", ["0.png,a,train"], "file,label,split")
+    run = target(made, data__root=root, data__reader="csv")
+    refuses(made, run, r"metadata\.csv.*patient", tmp_path)
+
+
+def test_label_outside_the_set(made, tmp_path):
+    root = csv_set(tmp_path / "set", GOOD)
+    run = target(made, data__root=root, data__reader="csv", data__labels=("a", "c"))
+    refuses(made, run, r"'?c'?", tmp_path)
+
+
+def test_image_listed_but_absent_and_one_that_does_not_decode(made, tmp_path):
+    root = csv_set(tmp_path / "set", GOOD)
+    run = target(made, data__root=root, data__reader="csv")
+    (Path(root) / "5.png").write_bytes(b"not an image")
+    refuses(made, run, r"(?s)1 of 12.*5\.png: not an image.*max_bad", tmp_path)
+    (Path(root) / "3.png").unlink()
+    refuses(made, run, r"(?s)3\.png: absent.*max_bad", tmp_path)
+    run = target(made, data__root=root, data__reader="csv", data__max_bad=0.2)
+    run.data.valid = 0.0
+    transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert [bad[0] for bad in about["data"]["undecodable"]] == ["3.png", "5.png"]
+
+
+def test_more_shots_than_a_class_has(made, tmp_path):
+    root = csv_set(tmp_path / "set", GOOD)
+    run = target(made, data__root=root, data__reader="csv", data__shots="30")
+    refuses(made, run, r"30.*(a|b)", tmp_path)
+
+
+def test_checkpoint_of_another_width(made, tmp_path):
+    run = target(made)
+    run.model.width = 0.25
+    refuses(made, run, r"block1.*beta is \(8,\), the model wants \(16,\)", tmp_path)
+
+
+def test_missing_and_extra_parameter(made, tmp_path):
+    flat = tree.flatten(tree.load_npz(made / "up" / "params.npz"))
+    name = "block2/unit01/a/group_norm/gamma"
+    flat["block2/unit09/a/group_norm/gamma"] = flat.pop(name)
+    tree.save_npz(tmp_path / "other.npz", tree.unflatten(flat))
+    run = target(made, init__checkpoint=str(tmp_path / "other.npz"))
+    refuses(made, run, rf"(?s)missing: {name}.*extra: block2/unit09", tmp_path)
+
+
+def test_one_flipped_bit_in_params(made, tmp_path):
+    shutil.copytree(made / "up", tmp_path / "up")
+    path = tmp_path / "up" / "params.npz"
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        broken = bytearray(whole)
+        broken[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(broken)
+        run = target(made, init__checkpoint=str(tmp_path / "up"))
+        refuses(made, run, "damaged", tmp_path)
+
+
+def test_unfinished_upstream_and_no_upstream(made, tmp_path, monkeypatch):
+    (tmp_path / "half").mkdir()
+    run = target(made, init__checkpoint=str(tmp_path / "half"))
+    refuses(made, run, "no finished run", tmp_path)
+    root = csv_set(tmp_path / "set", GOOD)
+    run = target(made, data__root=root, data__reader="csv", init__checkpoint="")
+    monkeypatch.chdir(tmp_path)
+    refuses(made, run, r"(?s)python -m bigxfer\.train --config .*init\.kind", tmp_path)
+
+
+def test_work_folder_of_another_run(made):
+    run = target(made)
+    before = {p: p.read_bytes() for p in (made / "up").iterdir() if p.is_file()}
+    with pytest.raises(ValueError, match="another config's run"):
+        transfer.main(run, presets.arg_keys(run.arg), str(made / "up"))
+    assert all(p.read_bytes() == old for p, old in before.items())
+
+
+def test_resume_with_other_data_is_refused(made, tmp_path):
+    root = csv_set(tmp_path / "set", GOOD)
+    run = target(made, data__root=root, data__reader="csv")
+    run.data.valid = 0.0
+    folder = tmp_path / "run"
+    transfer.main(run, presets.arg_keys(run.arg), str(folder))
+    (folder / "result.json").unlink()
+    path = Path(root) / "metadata.csv"
+    path.write_text(path.read_text().replace("0.png,a", "0.png,b"))
+    with pytest.raises(ValueError, match="begun with other data"):
+        transfer.main(run, presets.arg_keys(run.arg), str(folder))
+
+
+def test_loss_that_is_not_finite_names_the_step(made, tmp_path):
+    run = target(made)
+    run.optim.lr, run.optim.steps, run.optim.warmup_steps = 1e30, 8, 1
+    with pytest.raises(FloatingPointError, match=r"at step \d+.*lower"):
+        transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
+    kept = [p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
+    assert kept, "the last good checkpoint is kept"
+
+
+def test_memory_that_is_too_small_names_the_micro_batch_that_fits(made, tmp_path):
+    run = target(made)
+    run.optim.batch, run.mesh.memory_gb = 512, 0.01
+    with pytest.raises(ValueError, match=r"micro_batch=\d+"):
+        transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
+    run.optim.micro_batch = -1
+    transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.optim.lrr=1"], "config.optim.lr"),
+        (["--config.optim.steps=many"], "invalid literal"),
+        (["--config", "configs/upstream_nih.py:rez=64"], "did you mean res"),
+        (["--config", "configs/nothing.py"], "no config file"),
+        (["stray"], "not a flag: stray"),
+    ],
+)
+def test_flags(flags, message):
+    call = [
+        sys.executable,
+        "-m",
+        "bigxfer.train",
+        "--config",
+        "configs/upstream_nih.py",
+    ]
+    done = subprocess.run(
+        [*call, *flags], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert re.search(message, said)
+    assert "Traceback" not in said
