@@ -76,4 +76,5 @@ def tfds_images(folder: str, split: str) -> tuple[Any, str]:
     features = builder.info.features
     image = next(n for n, f in features.items() if isinstance(f, tfds.features.Image))
     skip: dict[str, Any] = {image: tfds.decode.SkipDecoding()}
-    return builder.as_data_source(split, decoders=skip), image
+    source: Any = builder.as_data_source  # its decorator hides its types
+    return source(split, decoders=skip), image
