@@ -44,18 +44,25 @@ class Phantom:
 
 @dataclass
 class Data:
-    reader: str = "chexpert"  # a key of data.readers.READERS
-    root: str = ""  # folder of the data set; "" runs the phantom stand-in
+    reader: str = "chexpert"  # a key of data.readers.READERS, or a union: "nih+mimic"
+    root: str = ""  # its folder (a union's: "A:B"); "" runs the phantom stand-in
     version: str = ""  # of the label files where a reader knows several
     views: tuple[str, ...] = ("PA", "AP")  # kept; () keeps all; "" is unknown
     labels: tuple[str, ...] = ()  # classes kept, in this order; () keeps all
     uncertain: str = "ignore"  # or zeros, ones: CheXpert's -1
     blank: str = "unknown"  # or negative: CheXpert's empty cells
+    space: str = "union"  # of the labels of a union of sets, or intersection
+    mix: tuple[float, ...] = ()  # shares of a union's sets in training; (): by size
     split: str = "official"  # or patient: a random split by patient
     valid: float = 0.1  # of the training patients, held out for every selection
     test: float = 0.15  # of the patients, where split is patient
     split_seed: int = 0
+    fraction: float = 1.0  # of the training set that is used, nested by run.seed
+    fraction_of: str = "images"  # or patients
     shots: str = "full"  # or the number of images a class, such as "5"
+    sampling: str = "uniform"  # or classes, covid_percent (data/sampling.py)
+    sampling_class: str = ""  # that covid_percent puts into every batch; "": the rarest
+    sampling_share: float = 0.3  # of the batch, by covid_percent
     resize: int = 280  # side of the cached square image, pixels
     crop: int = 224  # side of what the model sees
     channels: int = 1  # cached: 1 for radiographs, 3 for colour
@@ -137,7 +144,9 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "data.uncertain": ("ignore", "zeros", "ones"),
     "data.blank": ("unknown", "negative"),
-    "data.split": ("official", "patient"),
+    "data.space": ("union", "intersection"),
+    "data.fraction_of": ("images", "patients"),
+    "data.sampling": ("uniform", "classes", "covid_percent"),
     "data.augment": ("crop", "inception", "affine"),
     "data.channels": (1, 3),
     "init.kind": ("random", "pretrained"),
@@ -148,6 +157,9 @@ CHOICES = {
 
 NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
     r"arg|keep|checkpoints|data/(root|cache)|init/(checkpoint|upstream)|mesh/.*|log/.*"
+)
+LATER = (  # fields that came after the first runs: left out at their default
+    r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share)"
 )
 
 
@@ -192,13 +204,33 @@ def resolve(run: Run) -> Run:
         )
     if d.shots != "full" and not (d.shots.isdigit() and int(d.shots) > 0):
         raise ConfigError(f'config.data.shots is {d.shots!r}; "full" or a number')
+    check_data(d)
+    if run.eval.select and not d.valid:
+        raise ConfigError("config.eval.select needs a validation split: data.valid > 0")
+    return run
+
+
+def check_data(d: Data) -> None:
+    """ConfigError for what can be told of the data section without data."""
     if d.crop > d.resize:
         raise ConfigError(f"config.data.crop={d.crop} exceeds resize={d.resize}")
     if not 0 <= d.valid < 1 or not 0 < d.test < 1:
         raise ConfigError("config.data.valid and test are fractions below 1")
-    if run.eval.select and not d.valid:
-        raise ConfigError("config.eval.select needs a validation split: data.valid > 0")
-    return run
+    if not 0 < d.fraction <= 1 or not 0 < d.sampling_share < 1:
+        raise ConfigError(
+            "config.data.fraction lies in (0, 1], sampling_share between 0 and 1"
+        )
+    for kind in d.split.split("+"):
+        if kind not in (allowed := ("official", "patient")):
+            raise ConfigError(f"config.data.split is {d.split!r}; it may be {allowed}")
+    d.mix = tuple(map(float, d.mix))
+    if d.mix and (len(d.mix) != len(d.reader.split("+")) or min(d.mix) <= 0):
+        raise ConfigError(
+            f"config.data.mix={d.mix}: one weight above 0 for each set of"
+            f" config.data.reader={d.reader!r}"
+        )
+    if d.mix and d.sampling == "covid_percent":
+        raise ConfigError("set one of config.data.mix and sampling=covid_percent")
 
 
 def to_dict(run: Run) -> dict[str, Any]:
@@ -234,5 +266,8 @@ def _split(value: tuple) -> tuple:
 def digest(run: Run) -> str:
     """16 hex digits that name the run: of all that changes its numbers."""
     kept = {k: v for k, v in flat(run).items() if not re.fullmatch(NOT_IN_DIGEST, k)}
+    for name, default in flat(Run()).items():
+        if re.fullmatch(LATER, name) and kept[name] == default:
+            del kept[name]
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

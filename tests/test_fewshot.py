@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_split import manifest, random_manifest
 
-from bigxfer.data import fewshot
+from bigxfer.config import Data
+from bigxfer.data import dataset, fewshot, split
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,3 +60,54 @@ def test_saved_ids_find_their_rows_again(tmp_path):
     assert m.id[order[back]].tolist() == m.id[rows].tolist()
     with pytest.raises(ValueError, match="are not in toy, such as"):
         fewshot.load(tmp_path / "draw.json", m.select(np.arange(3)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["images", "patients"]),
+    st.floats(0.01, 0.99),
+    st.floats(0.01, 0.99),
+)
+def test_fractions_are_nested_exact_and_blind_to_the_order(seed, of, a, b):
+    m = random_manifest(seed, 120, 40)
+    small, large = (fewshot.fraction(m, s, of, seed) for s in sorted((a, b)))
+    assert set(small) <= set(large) and (np.diff(large) > 0).all()
+    people = set(m.patient)
+    if of == "patients":  # whole patients: nobody is cut in two
+        kept = set(m.patient[large])
+        assert len(kept) == max(round(max(a, b) * len(people)), 1)
+        assert set(large) == set(np.flatnonzero(np.isin(m.patient, list(kept))))
+    else:
+        assert len(large) == max(round(max(a, b) * 120), 1)
+    order = np.random.default_rng(seed).permutation(120)
+    again = fewshot.fraction(m.select(order), max(a, b), of, seed)
+    assert set(order[again]) == set(large)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.sampled_from(["official", "patient"]),
+    st.floats(0.3, 1.0),
+    st.sampled_from(["full", "1", "2"]),
+)
+def test_no_split_or_draw_puts_a_patient_on_two_sides(seed, multi, kind, share, shots):
+    m = random_manifest(seed, 200, 50, multi)
+    if kind == "official":
+        test = np.isin(m.patient, [str(p) for p in range(10)])
+        m = replace(m, split=np.where(test, "test", "train"))
+    data = Data(
+        split=kind,
+        split_seed=seed % 5,
+        valid=0.2,
+        fraction=share,
+        fraction_of="patients" if seed % 2 else "images",
+        shots=shots,
+    )
+    m = split.assign(m, data)
+    sides = {s: np.flatnonzero(m.split == s) for s in ("train", "valid", "test")}
+    sides["train"], _ = dataset.drawn(m, sides["train"], data, seed)
+    people = [set(m.patient[rows]) for rows in sides.values()]
+    assert all(people) and sum(map(len, people)) == len(set.union(*people))

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bigxfer.config import ConfigError, Data
-from bigxfer.data import cache, fewshot, phantom, readers, split
+from bigxfer.data import cache, fewshot, mixture, phantom, readers, split
 from bigxfer.data.loader import Loader
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.mixture import Stack
+from bigxfer.data.sampling import UNIFORM, Sampling, choose
 
 PHANTOMS = {  # which drawing stands in for the data of which reader
     "chexpert": "chexpert",
@@ -24,44 +27,73 @@ class Dataset:
     """The images of a run; `rows[split]` index the manifest and the pixels alike."""
 
     manifest: Manifest
-    images: np.ndarray  # uint8 [n, resize, resize, channels]
+    images: Any  # uint8 [n, resize, resize, channels]: an array, or loader.Images
     rows: dict[str, np.ndarray]  # train (after the draw), valid, test
     report: dict  # what was dropped, drawn or leaked; goes to config.json
+    sampling: Sampling = UNIFORM  # of the training rows
 
     def loader(self, name: str, batch: int, seed: int, process: int, of: int) -> Loader:
-        labels = self.manifest.labels
-        return Loader(self.images, labels, self.rows[name], batch, seed, process, of)
+        labels, rows = self.manifest.labels, self.rows[name]
+        how = self.sampling if name == "train" else UNIFORM
+        return Loader(self.images, labels, rows, batch, seed, process, of, how)
 
 
 def open(data: Data, seed: int, say: Callable[[str], None]) -> Dataset:
     """Reads, splits, decodes (once) and draws; everything bad in it raises here."""
-    root = data.root
-    if not root:
-        if data.reader not in PHANTOMS:
-            raise ConfigError(
-                f"there is no phantom for the reader {data.reader!r}; set"
-                " --config.data.root=FOLDER"
-            )
-        name = (
-            f"{PHANTOMS[data.reader]}-{'-'.join(map(str, vars(data.phantom).values()))}"
-        )
-        folder = Path(data.cache) / "phantom" / name
-        root = str(phantom.write(PHANTOMS[data.reader], folder, data.phantom))
-    manifest = split.assign(readers.read(replace(data, root=root)), data)
-    pixels = cache.build(
-        manifest,
-        Path(data.cache),
-        data.resize,
-        data.channels,
-        max_bad=data.max_bad,
-        progress=say,
-    )
-    ok = np.flatnonzero(pixels.ok)
+    parts = [replace(d, root=d.root or standin(d)) for d in mixture.members(data)]
+    sets = [readers.read(part) for part in parts]
+    if len(sets) == 1:
+        manifest = split.assign(sets[0], data)
+        sets = [manifest]
+    else:
+        manifest, sets = mixture.join(sets, data)
+    pixels = [decoded(part, data, say) for part in sets]
+    images = pixels[0].images if len(sets) == 1 else Stack([p.images for p in pixels])
+    ok = np.flatnonzero(np.concatenate([p.ok for p in pixels]))
     rows = {name: ok[manifest.split[ok] == name] for name in ("train", "valid", "test")}
     report = {"counts": {name: len(r) for name, r in rows.items()}, **manifest.notes}
-    report["undecodable"] = [list(map(str, bad)) for bad in pixels.bad]
+    report["undecodable"] = [list(map(str, bad)) for p in pixels for bad in p.bad]
+    member = np.repeat(np.arange(len(sets)), [len(m) for m in sets])
+    rows["train"], found = drawn(manifest, rows["train"], data, seed)
+    train = rows["train"]
+    sampling = choose(manifest.select(train), member[train], data)
+    return Dataset(manifest, images, rows, {**report, **found}, sampling)
+
+
+def standin(data: Data) -> str:
+    """The folder of the phantom that stands in for the set, drawn where need be."""
+    if data.reader not in PHANTOMS:
+        raise ConfigError(
+            f"there is no phantom for the reader {data.reader!r}; set"
+            " --config.data.root=FOLDER"
+        )
+    kind = PHANTOMS[data.reader]
+    name = f"{kind}-{'-'.join(map(str, vars(data.phantom).values()))}"
+    folder = Path(data.cache) / "phantom" / name
+    return str(phantom.write(kind, folder, data.phantom))
+
+
+def decoded(manifest: Manifest, data: Data, say: Callable[[str], None]) -> cache.Cache:
+    folder, size, channels = Path(data.cache), data.resize, data.channels
+    return cache.build(
+        manifest, folder, size, channels, max_bad=data.max_bad, progress=say
+    )
+
+
+def drawn(
+    manifest: Manifest, train: np.ndarray, data: Data, seed: int
+) -> tuple[np.ndarray, dict]:
+    """(the training rows that data.fraction and data.shots leave, what to report)."""
+    report: dict = {}
+    if data.fraction < 1:
+        part = manifest.select(train)
+        train = train[fewshot.fraction(part, data.fraction, data.fraction_of, seed)]
+        report["fraction"] = {
+            "of": data.fraction_of,
+            "images": len(train),
+            "patients": len(set(manifest.patient[train])),
+        }
     if data.shots != "full":
-        drawn = fewshot.draw(manifest.select(rows["train"]), int(data.shots), seed)
-        rows["train"] = rows["train"][drawn]
-        report["drawn"] = manifest.id[rows["train"]].tolist()
-    return Dataset(manifest, pixels.images, rows, report)
+        train = train[fewshot.draw(manifest.select(train), int(data.shots), seed)]
+        report["drawn"] = manifest.id[train].tolist()
+    return train, report

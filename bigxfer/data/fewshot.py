@@ -1,4 +1,4 @@
-"""Few-shot draws: nested in K, and the same images for every upstream.
+"""Few-shot draws and fractions: nested in K or the share, and the same images for every upstream.
 
 Images are ranked by sha256(seed, id), so that a draw depends on the ids, the
 labels and the seed alone: not on the order of the rows, not on numpy. The draws of
@@ -45,6 +45,21 @@ def draw(manifest: Manifest, shots: int, seed: int) -> np.ndarray:
                 taken.add(row)
                 have += positive[row]
     return np.array(sorted(taken, key=lambda r: manifest.id[r]), int)
+
+
+def fraction(manifest: Manifest, share: float, of: str, seed: int) -> np.ndarray:
+    """int [m]: the rows of this share of the images or, whole, of the "patients".
+
+    In the order of the manifest. The first round(share * n), at least one, in the
+    order of the seed: a smaller share of the same seed is part of a larger one.
+    """
+    if of == "images":
+        names, index = manifest.id, np.arange(len(manifest))
+    else:
+        names, index = np.unique(manifest.patient.astype(str), return_inverse=True)
+    kept = np.zeros(len(names), bool)
+    kept[ranked(names, seed)[: max(round(share * len(names)), 1)]] = True
+    return np.flatnonzero(kept[index])
 
 
 def ranked(ids: np.ndarray, seed: int) -> np.ndarray:

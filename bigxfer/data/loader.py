@@ -4,10 +4,23 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
+from bigxfer.data.sampling import UNIFORM, Sampling
+
 Batch = dict[str, np.ndarray]
+
+
+class Images(Protocol):
+    """uint8 [N, S, S, C] that need not be in memory: numpy's memmap, or encoded."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: np.ndarray, /) -> np.ndarray:
+        """A fresh array uint8 [b, S, S, C] of these rows."""
+        ...
 
 
 class Loader:
@@ -15,26 +28,40 @@ class Loader:
 
     Training reads one endless stream: a permutation of the rows for each epoch, one
     after the other. So an epoch ends inside a batch where it has to, and a set
-    smaller than the batch repeats.
+    smaller than the batch repeats. A `sampling` with weights draws the rows of an
+    epoch with replacement instead; one with rare rows puts a share of them into every
+    batch (data/sampling.py). Evaluation knows nothing of it.
     """
 
     def __init__(
         self,
-        images: np.ndarray,  # uint8 [N, S, S, C], a memmap as a rule
+        images: Images,  # uint8 [N, S, S, C], a memmap as a rule
         labels: np.ndarray,  # [N] or [N, classes]
         rows: np.ndarray,  # int [n]: which of the N; their order matters
         batch: int,  # the global one: images a step, over all processes
         seed: int,
         process_index: int = 0,
         process_count: int = 1,
+        sampling: Sampling = UNIFORM,
     ) -> None:
-        """Raises ValueError for no rows, or a batch the processes cannot share."""
+        """Raises ValueError for no rows, a batch the processes cannot share, or one
+        that would take more rare rows than there are."""
         if not len(rows):
             raise ValueError("a loader needs at least one image")
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images, {len(labels)} labels")
         self.images, self.labels = images, labels
         self.rows = np.asarray(rows, np.int32)
+        self.weights, rare = sampling.weights, sampling.rare
+        self.rare = self.rows[:0] if rare is None else self.rows[rare]
+        self.stream = self.rows if rare is None else self.rows[~rare]
+        self.rare_in_batch = sampling.count(batch)
+        if self.rare_in_batch > len(self.rare):
+            raise ValueError(
+                f"config.data.sampling: {self.rare_in_batch} images of the rare class"
+                f" go into every batch of {batch}, the training set has only"
+                f" {len(self.rare)}; lower sampling_share or the batch"
+            )
         self.batch_size, self.seed = batch, seed
         self.process_index, self.process_count = process_index, process_count
         self.part(batch)
@@ -52,11 +79,14 @@ class Loader:
         b = batch // self.process_count
         return np.arange(self.process_index * b, (self.process_index + 1) * b)
 
-    def permutation(self, epoch: int) -> np.ndarray:
-        """int [n]: the order of this epoch; the last two are kept."""
+    def order(self, epoch: int) -> np.ndarray:
+        """int [n]: places in the stream, in the order of this epoch; two are kept."""
         if epoch not in self.epochs:
-            rng = np.random.default_rng([self.seed, epoch])
-            order = rng.permutation(len(self.rows))
+            rng, n = np.random.default_rng([self.seed, epoch]), len(self.stream)
+            if self.weights is None:
+                order = rng.permutation(n)
+            else:
+                order = rng.choice(n, n, p=self.weights)
             recent = dict(list(self.epochs.items())[-1:])
             self.epochs = {**recent, epoch: order}
             return order
@@ -69,12 +99,25 @@ class Loader:
         (row of the manifest) and position int32 [b] (place in the global batch).
         """
         position = self.part(self.batch_size)
-        epoch, place = np.divmod(step * self.batch_size + position, len(self.rows))
+        index = self.index(step, position)
+        return self.gather(index, position, np.ones(len(index), np.float32))
+
+    def index(self, step: int, position: np.ndarray) -> np.ndarray:
+        """int32 [b]: the rows at these positions of the global batch of this step."""
+        epoch, place = np.divmod(step * self.batch_size + position, len(self.stream))
         index = np.empty(len(position), np.int32)
         for e in np.unique(epoch):
             here = epoch == e
-            index[here] = self.rows[self.permutation(int(e))[place[here]]]
-        return self.gather(index, position, np.ones(len(index), np.float32))
+            index[here] = self.stream[self.order(int(e))[place[here]]]
+        if k := self.rare_in_batch:  # drawn for the whole batch, by every process
+            rng = np.random.default_rng([self.seed, step, 1])
+            whole = np.full(self.batch_size, -1, np.int32)
+            whole[rng.choice(self.batch_size, k, replace=False)] = rng.choice(
+                self.rare, k, replace=False
+            )
+            rare = whole[position]
+            index = np.where(rare < 0, index, rare)
+        return index
 
     def eval_batches(self, batch: int) -> Iterator[Batch]:
         """Every row once, in order; the last batch is padded, its padding masked.
@@ -92,7 +135,7 @@ class Loader:
         self, index: np.ndarray, position: np.ndarray, mask: np.ndarray
     ) -> Batch:
         return {
-            "images": np.asarray(self.images)[index],  # a copy: jax may alias it
+            "images": np.asarray(self.images[index]),  # a copy: jax may alias it
             "labels": self.labels[index],
             "mask": mask,
             "index": index,
