@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 
 from bigxfer import losses, sharding
 from bigxfer.checkpoint import Checkpoints
-from bigxfer.config import Run
+from bigxfer.config import Data, Run
 from bigxfer.data import augment
 from bigxfer.data.loader import Loader, prefetch
 from bigxfer.log import Log, Progress
@@ -66,55 +67,34 @@ def make_step(
     devices and processes only change the order of a sum.
     """
     loss_of = losses.sigmoid if multilabel else losses.softmax
+    grad = jax.value_and_grad(partial(total_loss, model, loss_of), has_aux=True)
     parts = run.optim.batch // micro_batch
-
-    def loss_fn(params: Tree, stats: Tree, images: Any, part: dict, key: Any):
-        inputs = {"params": params, **({"batch_stats": stats} if stats else {})}
-        logits, out = model.apply(inputs, images, train=True, rngs={"dropout": key})
-        total, count = loss_of(logits, part["targets"], part["mask"])
-        return total, (count, out.get("batch_stats", stats))
-
-    def view(part: dict, key: Any, lam: Any) -> jax.Array:
-        images = augment.train_view(key, part["images"], part["position"], run.data)
-        if lam is None:
-            return images
-        other = augment.train_view(key, part["images2"], part["position2"], run.data)
-        return lam * images + (1 - lam) * other
 
     def step(state: State, batch: dict) -> tuple[State, dict]:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         key_view, key_mix, key_drop = jax.random.split(key, 3)
         labels = batch["labels"]
         targets = labels if multilabel else jax.nn.one_hot(labels, classes)
-        batch = {**batch, "targets": targets}
-        del batch["labels"], batch["index"]
-        lam = None
-        if plan.mixup:
-            lam = jax.random.beta(key_mix, plan.mixup, plan.mixup)
-            batch["targets"] = lam * targets + (1 - lam) * targets[::-1]
-            batch["images2"] = batch["images"][::-1]
-            batch["position2"] = batch["position"][::-1]
+        batch, share = mixup(key_mix, batch, targets, plan.mixup)
 
-        def one(carry: tuple, xs: tuple) -> tuple:
-            grads, total, count, stats = carry
-            number, part = xs
-            key = jax.random.fold_in(key_drop, number)
-            images = view(part, key_view, lam)
-            grad = jax.value_and_grad(loss_fn, has_aux=True)
-            (t, (c, stats)), g = grad(state.params, stats, images, part, key)
+        def one(sums: tuple, numbered: tuple) -> tuple:
+            (grads, total, count, stats), (number, part) = sums, numbered
+            images = view(key_view, part, share, run.data)
+            drop = jax.random.fold_in(key_drop, number)
+            (t, (c, stats)), g = grad(state.params, stats, images, part, drop)
             return (jax.tree.map(jnp.add, grads, g), total + t, count + c, stats), None
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        carry = (zeros, jnp.float32(0), jnp.float32(0), state.stats)
+        sums = (zeros, jnp.float32(0), jnp.float32(0), state.stats)
         if parts == 1:
-            carry, _ = one(carry, (0, batch))
+            sums, _ = one(sums, (0, batch))
         else:
             # Every micro-batch takes its share from every device's part.
-            split = jax.tree.map(
+            pieces = jax.tree.map(
                 lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
             )
-            carry, _ = jax.lax.scan(one, carry, (jnp.arange(parts), split))
-        grads, total, count, stats = carry
+            sums, _ = jax.lax.scan(one, sums, (jnp.arange(parts), pieces))
+        grads, total, count, stats = sums
         count = jnp.maximum(count, 1)  # a batch in which no label is known
         grads = jax.tree.map(lambda g: g / count, grads)
         updates, opt = tx.update(grads, state.opt, state.params)
@@ -127,6 +107,50 @@ def make_step(
         return State(state.step + 1, state.seed, params, stats, opt), metrics
 
     return step
+
+
+def total_loss(
+    model: Model,
+    loss_of: Callable,
+    params: Tree,
+    stats: Tree,
+    images: jax.Array,
+    part: dict,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple]:
+    """(sum of the losses, (how many, new batch statistics)) of a micro-batch."""
+    inputs = {"params": params, **({"batch_stats": stats} if stats else {})}
+    logits, out = model.apply(inputs, images, train=True, rngs={"dropout": key})
+    total, count = loss_of(logits, part["targets"], part["mask"])
+    return total, (count, out.get("batch_stats", stats))
+
+
+def mixup(
+    key: jax.Array, batch: dict, targets: jax.Array, alpha: float
+) -> tuple[dict, jax.Array | None]:
+    """(the batch with its targets mixed and its partners beside, the share).
+
+    1710.09412, one Beta(alpha, alpha) draw a batch and the reversed global batch as
+    partner, as google-research/big_transfer bit_tf2/input_pipeline_tf2_or_jax.py. A
+    mix with an unknown label (NaN) is unknown. The pixels are mixed in `view`, a
+    micro-batch at a time. alpha = 0: no mixing, share None.
+    """
+    kept = {k: batch[k] for k in ("images", "position", "mask")}
+    if not alpha:
+        return {**kept, "targets": targets}, None
+    share = jax.random.beta(key, alpha, alpha)
+    partners = {f"partner_{k}": batch[k][::-1] for k in ("images", "position")}
+    mixed = share * targets + (1 - share) * targets[::-1]
+    return {**kept, **partners, "targets": mixed}, share
+
+
+def view(key: jax.Array, part: dict, share: jax.Array | None, data: Data) -> jax.Array:
+    """float32 [b, crop, crop, 3]: random views, mixed with those of the partners."""
+    images = augment.train_view(key, part["images"], part["position"], data)
+    if share is None:
+        return images
+    other = part["partner_images"], part["partner_position"]
+    return share * images + (1 - share) * augment.train_view(key, *other, data)
 
 
 @dataclass

@@ -169,31 +169,6 @@ def test_affine_draws_have_the_predecessors_ranges():
         assert abs(drawn.std() - (high - low) / 12**0.5) < margin  # uniform
 
 
-def test_mixup_mixes_with_the_mirrored_batch():
-    x, y = jax.random.normal(KEY, (6, 4, 4, 3)), jax.nn.one_hot(jnp.arange(6), 6)
-    mixed, targets = jax.jit(augment.mixup, static_argnums=3)(KEY, x, y, 0.1)
-    share = targets[0, 0]
-    assert 0 <= share <= 1
-    np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
-    np.testing.assert_allclose(mixed, share * x + (1 - share) * x[::-1], atol=1e-6)
-    draws = [augment.mixup(k, x, y, 0.4)[1][0, 0] for k in jax.random.split(KEY, 200)]
-    assert abs(np.mean(draws) - 0.5) < 0.1
-    assert abs(np.var(draws) - 0.25 / 1.8) < 0.03  # Beta(a, a): 1 / (4 (2a + 1))
-
-
-def test_mixup_with_an_unknown_label_is_unknown_and_zero_is_identity():
-    x = jnp.ones((2, 1, 1, 3))
-    y = jnp.array([[1.0, jnp.nan, 0.0], [0.0, 1.0, 0.0]])
-    targets = augment.mixup(KEY, x, y, 0.1)[1]
-    np.testing.assert_array_equal(
-        np.isnan(targets), [[False, True, False], [False, True, False]]
-    )
-    same_x, same_y = augment.mixup(KEY, x, y, 0.0)
-    assert same_x is x and same_y is y
-    with pytest.raises(ValueError, match="targets"):
-        augment.mixup(KEY, x, jnp.array([0, 1]), 0.1)
-
-
 def test_wrong_images_are_refused():
     with pytest.raises(ValueError, match="uint8"):
         augment.eval_view(jnp.zeros((1, 8, 8, 3)), 8)

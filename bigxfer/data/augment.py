@@ -48,28 +48,6 @@ def eval_view(images: Array, crop: int) -> Array:
     return _to_input(images)
 
 
-def mixup(
-    key: Array, images: Array, targets: Array, alpha: float
-) -> tuple[Array, Array]:
-    """Mixes each example with its mirror in the global batch (1710.09412).
-
-    images float [b, ...], targets float [b, classes] (one-hot, or 0, 1, NaN =
-    unknown; a mix with an unknown label is unknown). One Beta(alpha, alpha) draw
-    a batch and the reversed batch as partner, as in google-research/big_transfer,
-    bit_tf2/input_pipeline_tf2_or_jax.py. alpha = 0 changes nothing.
-    """
-    if not alpha:
-        return images, targets
-    if targets.ndim != 2:
-        raise ValueError(f"mixup needs targets [b, classes], not {targets.shape}")
-    share = jax.random.beta(key, alpha, alpha)
-
-    def mix(x: Array) -> Array:
-        return share * x + (1 - share) * x[::-1]
-
-    return mix(images), mix(targets)
-
-
 def random_crop(key: Array, image: Array, crop: int) -> Array:
     """[S, S, C] -> [crop, crop, C] at a uniform place (BiT; the cache is resized)."""
     top, left = jax.random.randint(key, (2,), 0, image.shape[0] - crop + 1)

@@ -1,0 +1,129 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bigxfer import config, loop, models, optim, presets, tree
+
+KEY = jax.random.key(7)
+CLASSES = 3
+
+
+def batch(n=8, multilabel=False):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(CLASSES, size=n).astype(np.int32)
+    if multilabel:
+        labels = rng.choice([0.0, 1.0, np.nan], size=(n, CLASSES)).astype(np.float32)
+    return {
+        "images": rng.integers(256, size=(n, 40, 40, 1)).astype(np.uint8),
+        "labels": labels,
+        "mask": np.ones(n, np.float32),
+        "index": np.arange(n, dtype=np.int32),
+        "position": np.arange(n, dtype=np.int32),
+    }
+
+
+def stepper(micro=8, multilabel=False, **changes):
+    run = presets.load("configs/covidx_small.py:model=R1-1-1-1x0.125,res=32,batch=8")
+    for name, value in changes.items():
+        setattr(run.optim, name, value)
+    plan = optim.plan(run.optim, 100)
+    rate = optim.schedule(plan)
+    model = models.build(run.model, CLASSES)
+    params = model.init(jax.random.key(0), (1, 32, 32, 3))["params"]
+    labels = tree.label(params, {".*": "train"})
+    tx = optim.optimizer(run.optim, rate, labels, model.head)
+    state = loop.State(jnp.int32(0), jnp.int32(5), params, {}, tx.init(params))
+    step = loop.make_step(model, tx, rate, plan, run, CLASSES, multilabel, micro)
+    return jax.jit(step), state
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 0.2])
+def test_micro_batches_give_the_gradient_of_the_batch(multilabel, alpha):
+    """SGD, so that parameters after a step are the gradient."""
+    changes = {"optimizer": "sgd", "warmup_steps": 0, "lr": 1.0, "mixup": alpha}
+    found = []
+    for micro in (8, 4, 2):
+        step, state = stepper(micro, multilabel, **changes)
+        found.append(step(state, batch(multilabel=multilabel)))
+    (whole, metrics), *others = found
+    assert metrics["grad_norm"] > 0
+    for state, values in others:
+        np.testing.assert_allclose(values["loss"], metrics["loss"], rtol=1e-5)
+        off = optax.tree.sub(state.params, whole.params)
+        assert optax.tree.norm(off) < 0.01 * metrics["grad_norm"] / 8  # lr is 1/8
+
+
+def test_the_step_is_pure_and_draws_by_seed_and_step():
+    step, state = stepper()
+    a, b = step(state, batch())[1], step(state, batch())[1]
+    assert a["loss"] == b["loss"] and a["grad_norm"] == b["grad_norm"]
+    later = loop.State(jnp.int32(1), *(getattr(state, n) for n in FIELDS))
+    other = loop.State(state.step, jnp.int32(6), state.params, {}, state.opt)
+    for changed in (later, other):
+        assert step(changed, batch())[1]["grad_norm"] != a["grad_norm"]
+
+
+FIELDS = ("seed", "params", "stats", "opt")
+
+
+def test_loss_falls_on_what_it_has_seen():
+    step, state = stepper(warmup_steps=0, steps=20, lr=0.02)
+    first = None
+    for _ in range(20):
+        state, metrics = step(state, batch())
+        first = metrics["loss"] if first is None else first
+    assert metrics["loss"] < 0.8 * first
+    assert int(state.step) == 20
+
+
+def test_a_batch_without_known_labels_has_no_gradient():
+    step, state = stepper(multilabel=True)
+    blank = batch(multilabel=True)
+    blank["labels"][:] = np.nan
+    _, metrics = step(state, blank)
+    assert metrics["loss"] == 0 and metrics["grad_norm"] == 0
+
+
+def test_mixup_mixes_with_the_mirrored_batch():
+    x = batch()
+    y = jax.nn.one_hot(x["labels"], CLASSES)
+    mixed, share = loop.mixup(KEY, x, y, 0.2)
+    np.testing.assert_allclose(mixed["targets"], share * y + (1 - share) * y[::-1])
+    data = config.Data(resize=40, crop=40, flip=False)  # so a view is the image
+    pixels = loop.view(KEY, mixed, share, data)
+    plain = (2.0 * x["images"] - 255) / 255
+    want = share * plain + (1 - share) * plain[::-1]
+    np.testing.assert_allclose(pixels[..., :1], want, atol=1e-6)
+    draws = [loop.mixup(k, x, y, 0.4)[1] for k in jax.random.split(KEY, 200)]
+    assert abs(np.mean(draws) - 0.5) < 0.1
+    assert abs(np.var(draws) - 0.25 / 1.8) < 0.03  # Beta(a, a): 1 / (4 (2a + 1))
+
+
+def test_mixup_with_an_unknown_label_is_unknown():
+    y = jnp.array([[1.0, jnp.nan, 0.0], [0.0, 1.0, 0.0]])
+    mixed, _ = loop.mixup(KEY, batch(2), y, 0.1)
+    want = [[False, True, False], [False, True, False]]
+    np.testing.assert_array_equal(np.isnan(mixed["targets"]), want)
+    same, share = loop.mixup(KEY, batch(2), y, 0.0)
+    assert share is None and same["targets"] is y
+
+
+def test_better_keeps_the_earlier_of_ties_and_knows_which_way_is_up():
+    best = {"loss": 0.5, "auroc_macro": 0.8}
+    assert loop.better("loss", {"loss": 0.4}, best)
+    assert not loop.better("loss", {"loss": 0.5}, best)
+    assert loop.better("auroc_macro", {"auroc_macro": 0.9}, best)
+    assert not loop.better("auroc_macro", {"auroc_macro": 0.8}, best)
+    with pytest.raises(ValueError, match=r"these can: \['loss'\]"):
+        loop.better("auroc", {"loss": 1.0, "auroc": float("nan")}, best)
+
+
+def test_only_optax_updates():
+    """The loop adds what optax says, with its sign."""
+    step, state = stepper(optimizer="sgd", warmup_steps=0, lr=0.5, lr_batch=8)
+    after, metrics = step(state, batch())
+    moved = optax.tree.norm(optax.tree.sub(after.params, state.params))
+    np.testing.assert_allclose(moved, 0.5 * metrics["grad_norm"], rtol=1e-4)
