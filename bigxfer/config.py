@@ -70,6 +70,7 @@ class Data:
     flip: bool = True  # horizontally, half of the images
     max_bad: float = 0.0  # fraction of images that may fail to decode
     cache: str = "cache"  # folder for decoded images
+    storage: str = "raw"  # pixels; or encoded: bytes, decoded anew for every batch
     phantom: Phantom = field(default_factory=Phantom)
 
 
@@ -147,6 +148,7 @@ CHOICES = {
     "data.space": ("union", "intersection"),
     "data.fraction_of": ("images", "patients"),
     "data.sampling": ("uniform", "classes", "covid_percent"),
+    "data.storage": ("raw", "encoded"),
     "data.augment": ("crop", "inception", "affine"),
     "data.channels": (1, 3),
     "init.kind": ("random", "pretrained"),
@@ -156,7 +158,7 @@ CHOICES = {
 }
 
 NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
-    r"arg|keep|checkpoints|data/(root|cache)|init/(checkpoint|upstream)|mesh/.*|log/.*"
+    r"arg|keep|checkpoints|data/(root|cache|storage)|init/(checkpoint|upstream)|mesh/.*|log/.*"
 )
 LATER = (  # fields that came after the first runs: left out at their default
     r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share)"

@@ -50,6 +50,9 @@ def test_a_union_holds_what_its_sets_hold(cache):
     for image, label, row in zip(batch["images"], batch["labels"], batch["index"]):
         np.testing.assert_array_equal(image, both.images[row])
         np.testing.assert_array_equal(label, m.labels[row])
+    for wrong in (-1, [3, len(m)]):
+        with pytest.raises(IndexError, match=f"of {len(m)}"):
+            both.images[np.array(wrong)]
     order = np.random.default_rng(0).permutation(len(m))
     everything = both.images[np.arange(len(m))]
     np.testing.assert_array_equal(both.images[order], everything[order])

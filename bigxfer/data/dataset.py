@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bigxfer.config import ConfigError, Data
-from bigxfer.data import cache, fewshot, mixture, phantom, readers, split
+from bigxfer.data import cache, encoded, fewshot, mixture, phantom, readers, split
 from bigxfer.data.loader import Loader
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.mixture import Stack
@@ -74,10 +74,10 @@ def standin(data: Data) -> str:
 
 
 def decoded(manifest: Manifest, data: Data, say: Callable[[str], None]) -> cache.Cache:
+    """The pixels of one set, from its own cache."""
+    build = {"raw": cache.build, "encoded": encoded.build}[data.storage]
     folder, size, channels = Path(data.cache), data.resize, data.channels
-    return cache.build(
-        manifest, folder, size, channels, max_bad=data.max_bad, progress=say
-    )
+    return build(manifest, folder, size, channels, max_bad=data.max_bad, progress=say)
 
 
 def drawn(

@@ -93,9 +93,11 @@ class Stack:
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """uint8 [b, S, S, C] of int [b], or [S, S, C] of one row."""
         index = np.asarray(index)
-        which = np.searchsorted(self.ends, index, side="right")
+        if index.size and not 0 <= index.min() <= index.max() < len(self):
+            raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
         if not index.ndim:
             return self[index[None]][0]
+        which = np.searchsorted(self.ends, index, side="right")
         out = np.empty((len(index), *self.shape[1:]), np.uint8)
         for number, part in enumerate(self.parts):
             here = which == number
