@@ -125,6 +125,15 @@ def test_each_set_may_have_a_split_and_a_version_of_its_own():
         mixture.members(replace(data, version="a+b"))
 
 
+def test_a_fraction_is_what_the_report_counts(cache):
+    whole = opened(cache, reader="chexpert")
+    half = opened(cache, reader="chexpert", fraction=0.5)
+    count = round(whole.report["counts"]["train"] / 2)
+    assert half.report["counts"]["train"] == len(half.rows["train"]) == count
+    assert half.report["counts"]["test"] == whole.report["counts"]["test"]
+    assert set(half.rows["train"]) < set(whole.rows["train"])
+
+
 def test_the_digest_knows_the_sets_but_not_where_they_lie(cache, tmp_path):
     def digest(**kw):
         run = config.Run(data=Data(**kw))

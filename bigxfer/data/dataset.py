@@ -55,6 +55,8 @@ def open(data: Data, seed: int, say: Callable[[str], None]) -> Dataset:
     report["undecodable"] = [list(map(str, bad)) for p in pixels for bad in p.bad]
     member = np.repeat(np.arange(len(sets)), [len(m) for m in sets])
     rows["train"], found = drawn(manifest, rows["train"], data, seed)
+    if "fraction" in found:  # the size of the training set, as the tables know it
+        report["counts"]["train"] = found["fraction"]["images"]
     train = rows["train"]
     sampling = choose(manifest.select(train), member[train], data)
     return Dataset(manifest, images, rows, {**report, **found}, sampling)
