@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 Pair = tuple[jax.Array, jax.Array]
+BATCH = 16  # float32 in a register of 512 bits: the kernel gradient sums over images
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -36,9 +37,16 @@ standardize.defvjp(standardize_forward, standardize_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolution as one product of patches and kernel (im2col)."""
-    cols = patches(x, kernel.shape[0], stride)
-    return cols @ kernel.reshape(cols.shape[-1], -1)
+    """A matrix product if 1 x 1, else XLA's convolution where that is the fast one.
+
+    Where the image is smaller than the kernel XLA falls back to scalar code, 20
+    times slower than one product of patches and kernel (im2col).
+    """
+    size = kernel.shape[0]
+    if size == 1 or min(x.shape[1:3]) < size:
+        cols = patches(x, size, stride)
+        return cols @ kernel.reshape(cols.shape[-1], -1)
+    return library_conv(x, kernel, stride)
 
 
 def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
@@ -48,18 +56,26 @@ def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
 def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     x, kernel = saved
     size, out = kernel.shape[0], kernel.shape[-1]
-    cols = patches(x, size, stride)  # made again: 9 times the memory of x
-    dkernel = outer(cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, out))
-    if stride == 1:  # the gradient is the convolution with the kernel turned round
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
-        dx = patches(dy, size, 1) @ turned.reshape(-1, x.shape[-1])
-    else:
+    pull = jax.vjp(lambda x, kernel: library_conv(x, kernel, stride), x, kernel)[1]
+    dx, dkernel = pull(dy)  # XLA drops the one that is not used
+    if size == 1 or x.shape[0] % BATCH:
+        cols = patches(x, size, stride)
+        dkernel = outer(cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, out))
+    if size == 1 or min(dy.shape[1:3]) < size:
         dcols = dy @ kernel.reshape(-1, out).T
         dx = sum_patches(dcols, x.shape, size, stride)
     return dx, dkernel.reshape(kernel.shape)
 
 
 conv.defvjp(conv_forward, conv_backward)
+
+
+def library_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    pad = [(k // 2, k // 2) for k in kernel.shape[:2]]
+    dims = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pad, dimension_numbers=dims
+    )
 
 
 def patches(x: jax.Array, size: int, stride: int) -> jax.Array:
@@ -97,7 +113,8 @@ def outer(a: jax.Array, b: jax.Array) -> jax.Array:
     first = (((0,), (0,)), ((), ()))
     if a.shape[1] <= b.shape[1]:
         return lax.dot_general(a, b, first)
-    return lax.dot_general(b, a, first).T
+    # XLA would turn the transpose of a product into the product with sides swapped
+    return lax.optimization_barrier(lax.dot_general(b, a, first)).T
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
