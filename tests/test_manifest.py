@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_readers import nih, read
 from test_split import random_manifest
 
 from bigxfer.data import manifest as module
 from bigxfer.data.manifest import COLUMNS, Manifest
+from bigxfer.data.readers import DataError, saved
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=9)
 
@@ -71,6 +74,30 @@ def test_a_changed_row_is_noticed(tmp_path):
         pq.write_table(module.pa.concat_tables([changed, table.slice(1)]), path)
         with pytest.raises(ValueError, match="m.parquet is damaged"):
             Manifest.load(path)
+
+
+def test_a_saved_manifest_is_a_data_set(tmp_path):
+    nih(tmp_path)
+    first = read("nih", tmp_path)
+    replace(first, synthetic=True, root="/elsewhere").save(tmp_path / saved.FILE)
+    again = read("manifest", tmp_path)
+    assert again.hash() == first.hash() and again.root == str(tmp_path)
+    assert again.synthetic and not first.synthetic  # the mark is never lost
+
+
+@pytest.mark.parametrize("content", [None, b"", b"id,path", "table", "changed"])
+def test_what_is_no_manifest_is_named(tmp_path, content):
+    path = tmp_path / saved.FILE
+    if content in ("table", "changed"):
+        random_manifest(0, 9, 3).save(path)
+        table = pq.read_table(path)
+        kept = table.slice(1) if content == "changed" else table.select(["id"])
+        about = table.schema.metadata if content == "changed" else None
+        pq.write_table(kept.replace_schema_metadata(about), path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="manifest.parquet"):
+        read("manifest", tmp_path)
 
 
 BIG = """

@@ -27,6 +27,7 @@ from bigxfer.data.readers import (
     padchest,
     pcam,
     proteins,
+    saved,
     tfds,
     tuberculosis,
 )
@@ -51,6 +52,7 @@ READERS = {
     "folder": folder.read,
     "csv": csv.read,
     "dicom": dicom.read,
+    "manifest": saved.read,
 }
 
 OBTAIN = {  # the one line that a missing root prints; more in docs/datasets.md
@@ -72,6 +74,7 @@ OBTAIN = {  # the one line that a missing root prints; more in docs/datasets.md
     "covidx": "github.com/lindawangg/COVID-Net, or Kaggle andyczhao/covidx-cxr2",
     "folder": "your own images: ROOT/[train|valid|test/]CLASS/IMAGE",
     "csv": "your own images: ROOT/metadata.csv with file, label, patient_id",
+    "manifest": "readers.read(...).save(ROOT/manifest.parquet)",
 }
 
 
@@ -91,7 +94,7 @@ def read(data: Data) -> Manifest:
             f" To obtain {data.reader}: {OBTAIN[data.reader]} (docs/datasets.md)"
         )
     manifest = READERS[data.reader](root, data)
-    synthetic = (root / "SYNTHETIC.txt").exists()
+    synthetic = manifest.synthetic or (root / "SYNTHETIC.txt").exists()
     manifest = replace(manifest, root=str(root), synthetic=synthetic)
     if data.views:
         manifest = keep_views(manifest, data.views)
