@@ -191,6 +191,16 @@ FORMS = {  # (plain form, form for the CPU, shapes of the arguments)
         lambda x, k: parts_cpu.conv(x, k, 2),
         [(2, 11, 12, 3), (7, 7, 3, 5)],
     ),
+    "conv 3x3 of 16 images": (  # the kernel's gradient by the library
+        lambda x, k: parts.conv_plain(x, k, 1),
+        lambda x, k: parts_cpu.conv(x, k, 1),
+        [(16, 5, 4, 3), (3, 3, 3, 5)],
+    ),
+    "conv 3x3 stride 2 of 16 images": (
+        lambda x, k: parts.conv_plain(x, k, 2),
+        lambda x, k: parts_cpu.conv(x, k, 2),
+        [(16, 8, 7, 3), (3, 3, 3, 5)],
+    ),
     "group_norm_relu": (
         lambda x, g, b: parts.group_norm_relu_plain(3 * x + 2, g, b, 4, 1e-5),
         lambda x, g, b: parts_cpu.group_norm_relu(3 * x + 2, g, b, 4, 1e-5),

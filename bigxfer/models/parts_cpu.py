@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 Pair = tuple[jax.Array, jax.Array]
-BATCH = 16  # float32 in a register of 512 bits: the kernel gradient sums over images
+# where XLA's convolution gives the gradient of a kernel soonest: it sums over
+# images in registers of 16 numbers; of 512 images it is slower than a product
+BATCHES = range(16, 257, 16)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -46,7 +48,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     if size == 1 or min(x.shape[1:3]) < size:
         cols = patches(x, size, stride)
         return cols @ kernel.reshape(cols.shape[-1], -1)
-    return library_conv(x, kernel, stride)
+    return library_conv(x, kernel, [(size // 2, size // 2)] * 2, stride=stride)
 
 
 def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
@@ -56,25 +58,53 @@ def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
 def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     x, kernel = saved
     size, out = kernel.shape[0], kernel.shape[-1]
-    pull = jax.vjp(lambda x, kernel: library_conv(x, kernel, stride), x, kernel)[1]
-    dx, dkernel = pull(dy)  # XLA drops the one that is not used
-    if size == 1 or x.shape[0] % BATCH:
-        cols = patches(x, size, stride)
+    # dilated by the stride, dy is one image row or column per position of x
+    ends = [(m - 1) * stride + 1 for m in dy.shape[1:3]]
+    if size > 1 and x.shape[0] in BATCHES:
+        # images are the channels of this convolution, and x's channels its images
+        pad = [(size // 2, e + size // 2 - h) for e, h in zip(ends, x.shape[1:3])]
+        image, window = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+        dkernel = library_conv(image, window, pad, window_dilation=stride)
+        dkernel = dkernel.transpose(1, 2, 0, 3)
+    else:
+        cols = patches(x, size, stride)  # made again: 9 times the memory of x
         dkernel = outer(cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, out))
     if size == 1 or min(dy.shape[1:3]) < size:
         dcols = dy @ kernel.reshape(-1, out).T
         dx = sum_patches(dcols, x.shape, size, stride)
+    else:
+        low = size - 1 - size // 2
+        pad = [(low, h - e + size - 1 - low) for e, h in zip(ends, x.shape[1:3])]
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        dx = library_conv(dy, turned, pad, dilation=stride)
     return dx, dkernel.reshape(kernel.shape)
 
 
 conv.defvjp(conv_forward, conv_backward)
 
 
-def library_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    pad = [(k // 2, k // 2) for k in kernel.shape[:2]]
-    dims = ("NHWC", "HWIO", "NHWC")
+def library_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    pad: list[tuple[int, int]],
+    stride: int = 1,
+    dilation: int = 1,
+    window_dilation: int = 1,
+) -> jax.Array:
+    """XLA's convolution, NHWC and HWIO.
+
+    The barrier keeps transposes out of it: inside lax.scan (as under gradient
+    accumulation) XLA runs one with other orders of the axes as scalar code.
+    """
+    x, kernel = lax.optimization_barrier((x, kernel))
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pad, dimension_numbers=dims
+        x,
+        kernel,
+        (stride, stride),
+        pad,
+        lhs_dilation=(dilation, dilation),
+        rhs_dilation=(window_dilation, window_dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
