@@ -48,7 +48,10 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     if size == 1 or min(x.shape[1:3]) < size:
         cols = patches(x, size, stride)
         return cols @ kernel.reshape(cols.shape[-1], -1)
-    return library_conv(x, kernel, [(size // 2, size // 2)] * 2, stride=stride)
+    pad, out = [(size // 2, size // 2)] * 2, kernel.shape[-1]
+    if x.shape[-1] < 16 and out == 32:  # from RGB to 32 channels is slower than to 48
+        kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, 16)))
+    return library_conv(x, kernel, pad, stride=stride)[..., :out]
 
 
 def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
