@@ -88,7 +88,7 @@ class Optim:
     lr: float = 0.003  # at a batch of lr_batch; scaled linearly with the batch
     lr_batch: int = 512
     batch: int = 512  # images a step, over all devices
-    micro_batch: int = 0  # images at once; 0: the batch; -1: the most that fits
+    micro_batch: int = 0  # images at once; 0: as is fast; -1: the most that fits
     steps: int = 0  # one of steps and epochs, or neither where the rule sets them
     epochs: float = 0.0
     schedule: str = "hyperrule"  # or cosine, step, constant

@@ -161,10 +161,13 @@ def compile_step(
 
     whole = lower(run.optim.batch)
     flops = (whole.cost_analysis() or {}).get("flops", 0.0)
+    asked = run.optim.micro_batch
+    if not asked and jax.default_backend() == "cpu" and not state.stats:
+        asked = sharding.cache_sized(run.optim.batch, job.mesh)
     step, micro = sharding.fit_memory(
         lambda m: (whole if m == run.optim.batch else lower(m)).compile(),
         run.optim.batch,
-        run.optim.micro_batch,
+        asked,
         job.mesh,
         run.mesh.memory_gb,
     )

@@ -267,5 +267,6 @@ class Watch:
                     f" is {f'step {kept}' if kept is not None else 'none'}; lower"
                     " config.optim.lr or warm up for longer."
                 )
+        if self.pending:
             self.progress.update(step, values["loss"])
         self.pending.clear()

