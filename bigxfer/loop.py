@@ -206,8 +206,10 @@ def fit(
             if best.get("step") == number:
                 checkpoints.mark_best(number)
         began = time.monotonic()
-    clock.waiting += getattr(batches, "waited", 0.0)
+    clock.waiting += batches.waited
     checkpoints.wait()
+    share = clock.waiting / max(clock.train, 1e-9)
+    log.say(f"trained for {clock.train:.1f} s, {share:.2%} of it waiting for data")
     if best:
         log.say(f"best {run.eval.select} at step {best['step']}")
         state, _ = checkpoints.restore(int(best["step"]), state)

@@ -201,6 +201,11 @@ FORMS = {  # (plain form, form for the CPU, shapes of the arguments)
         lambda x, k: parts_cpu.conv(x, k, 2),
         [(16, 8, 7, 3), (3, 3, 3, 5)],
     ),
+    "stem of 32 channels": (
+        lambda x, k: parts.conv_plain(x, k, 2),
+        lambda x, k: parts_cpu.conv(x, k, 2),
+        [(2, 16, 16, 3), (7, 7, 3, 32)],
+    ),
     "group_norm_relu": (
         lambda x, g, b: parts.group_norm_relu_plain(3 * x + 2, g, b, 4, 1e-5),
         lambda x, g, b: parts_cpu.group_norm_relu(3 * x + 2, g, b, 4, 1e-5),
