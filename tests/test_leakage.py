@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
-from test_split import manifest
 
 from bigxfer.config import Data
 from bigxfer.data import cache, leakage, readers
@@ -105,14 +104,26 @@ def test_exact_copies_say_so_and_flat_images_are_left_out():
     assert pair.correlation == pytest.approx(1, abs=1e-4)
 
 
-def test_what_a_transfer_stamps():
-    images = scenes(6)
-    images[3] = images[0]
-    m = manifest([1, 2, 3, 1, 5, 6], [0] * 6)
-    codes = leakage.digests(images, np.arange(6))
-    first, last = np.arange(3), np.arange(3, 6)
-    got = leakage.overlap(m.select(first), codes[:3], m.select(last), codes[3:])
-    assert got == {"patients": 1, "exact": 1}
+def test_only_the_rows_asked_for_are_read():
+    """Encoded sets decode what they are asked for: never the whole set at once."""
+    images, asked = scenes(200), []
+
+    class Lazy:
+        shape = images.shape
+
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            asked.append(len(index))
+            return images[index]
+
+    rows = np.arange(100)
+    lazy, plain = (leakage.fingerprint(x, rows) for x in (Lazy(), images))
+    assert np.array_equal(lazy.digest, plain.digest)
+    np.testing.assert_array_equal(lazy.dct, plain.dct)
+    leakage.near(Lazy(), lazy, rows)
+    assert sum(asked[:2]) == 100 and max(asked) <= 64
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not at hand")

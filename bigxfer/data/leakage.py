@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from bigxfer.data.loader import Images
 from bigxfer.data.manifest import Manifest
 
 HASH = 12  # DCT frequencies along each axis: 144 bits
@@ -35,7 +36,7 @@ BLOCK = 2048  # images compared with as many at once; the products fit the cache
 class Prints:
     """What n images are recognised by."""
 
-    digest: np.ndarray  # S16 [n], of the pixels
+    digest: np.ndarray  # V16 [n], of the pixels
     flat: np.ndarray  # bool [n]: one value everywhere; nothing to recognise
     dct: np.ndarray  # float32 [margins, n, 144]
 
@@ -49,21 +50,21 @@ class Pair:
     exact: bool  # equal pixels
 
 
-def digests(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """V16 [n]: a hash of the pixels of each row; equal for equal pixels only."""
-    out = [hashlib.blake2b(images[r].tobytes(), digest_size=16).digest() for r in rows]
-    return np.array(out, "V16")
+def blocks(images: Images, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """uint8 [b, S, S, C] of the rows in order, 64 at a time: never the whole set."""
+    for start in range(0, len(rows), 64):
+        yield np.asarray(images[rows[start : start + 64]])
 
 
-def overlap(
-    a: Manifest, digests_a: np.ndarray, b: Manifest, digests_b: np.ndarray
-) -> dict[str, int]:
-    """What a transfer stamps on its result: {"patients", "exact"} shared by the two.
+def digests(pixels: np.ndarray) -> np.ndarray:
+    """V16 [b]: a hash of each image's pixels; equal for equal pixels only."""
+    found = [hashlib.blake2b(image, digest_size=16).digest() for image in pixels]
+    return np.array(found, "V16")
 
-    Exact duplicates can be found only where both caches have the same size.
-    """
-    exact = {bytes(d) for d in digests_a} & {bytes(d) for d in digests_b}
-    return {"patients": len(shared_patients(a, b)), "exact": len(exact)}
+
+def flat(pixels: np.ndarray) -> np.ndarray:
+    """bool [b]: the images that have one value everywhere."""
+    return np.ptp(pixels.reshape(len(pixels), -1), axis=1) == 0
 
 
 def shared_patients(a: Manifest, b: Manifest) -> list[str]:
@@ -71,20 +72,21 @@ def shared_patients(a: Manifest, b: Manifest) -> list[str]:
     return sorted(set(a.patient) & set(b.patient))
 
 
-def fingerprint(images: np.ndarray, rows: np.ndarray) -> Prints:
+def fingerprint(images: Images, rows: np.ndarray) -> Prints:
     """The prints of these rows of uint8 [N, S, S, C], in their order."""
     side = images.shape[1]
     bases = np.stack([cosines(side, m) for m in MARGINS])
-    flat, dct = [], []
-    for block in np.array_split(rows, -(-len(rows) // 64)):
-        pixels = np.asarray(images)[block]
-        flat.append(np.ptp(pixels.reshape(len(block), -1), axis=1) == 0)
+    codes, plain, dct = [], [], []
+    for pixels in blocks(images, rows):
+        n = len(pixels)
+        codes.append(digests(pixels))
+        plain.append(flat(pixels))
         lines = gray(pixels).reshape(-1, side) @ bases.reshape(-1, side).T
-        half = lines.reshape(len(block), side, len(MARGINS), HASH).transpose(2, 0, 1, 3)
+        half = lines.reshape(n, side, len(MARGINS), HASH).transpose(2, 0, 1, 3)
         half = np.ascontiguousarray(half)  # BLAS wants it so
-        dct.append((bases[:, None] @ half).reshape(len(MARGINS), len(block), -1))
+        dct.append((bases[:, None] @ half).reshape(len(MARGINS), n, -1))
     whole = np.concatenate(dct, axis=1)
-    return Prints(digests(images, rows), np.concatenate(flat), whole)
+    return Prints(np.concatenate(codes), np.concatenate(plain), whole)
 
 
 def cosines(side: int, margin: float) -> np.ndarray:
@@ -96,7 +98,7 @@ def cosines(side: int, margin: float) -> np.ndarray:
 
 
 def near(
-    images: np.ndarray, prints: Prints, rows: np.ndarray, other: tuple | None = None
+    images: Images, prints: Prints, rows: np.ndarray, other: tuple | None = None
 ) -> list[Pair]:
     """The near-duplicates, best first, exact ones among them.
 
@@ -192,14 +194,15 @@ def close(a: np.ndarray, b: np.ndarray) -> Iterator[tuple]:
             yield i + x, j + y, (bits - dots.ravel()[hits].astype(int)) // 2
 
 
-def thumbnails(images: np.ndarray, rows: np.ndarray, side: int = THUMB) -> np.ndarray:
+def thumbnails(images: Images, rows: np.ndarray, side: int = THUMB) -> np.ndarray:
     """float32 [n, side, side] of the rows, antialiased bilinear, gray."""
     size = images.shape[1]
     center = (np.arange(side) + 0.5) * size / side
     distance = abs(np.arange(size) + 0.5 - center[:, None]) / max(size / side, 1)
     weights = np.maximum(1 - distance, 0).astype(np.float32)
     weights /= weights.sum(axis=1, keepdims=True)
-    return weights @ gray(np.asarray(images)[rows]) @ weights.T
+    small = [weights @ gray(part) @ weights.T for part in blocks(images, rows)]
+    return np.concatenate(small)
 
 
 def gray(pixels: np.ndarray) -> np.ndarray:

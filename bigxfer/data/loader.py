@@ -16,6 +16,9 @@ Batch = dict[str, np.ndarray]
 class Images(Protocol):
     """uint8 [N, S, S, C] that need not be in memory: numpy's memmap, or encoded."""
 
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: np.ndarray, /) -> np.ndarray:

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from bigxfer import stats
 from bigxfer.data import decode, leakage, split
+from bigxfer.data.loader import Images
 from bigxfer.data.manifest import Manifest
 
 FOLDS = 5  # of the cross-validation, by patient
@@ -37,7 +38,7 @@ class Probe:
     held_out: float | None  # macro, trained on the train split, judged on test
 
 
-def probe_all(manifest: Manifest, images: np.ndarray, rows: np.ndarray) -> list[Probe]:
+def probe_all(manifest: Manifest, images: Images, rows: np.ndarray) -> list[Probe]:
     """All probes that the manifest allows, of these rows of it and of the images."""
     rows = sampled(manifest, rows)
     part = manifest.select(rows)
