@@ -28,7 +28,7 @@ from bigxfer import (
     tree,
 )
 from bigxfer.config import Run
-from bigxfer.data import dataset
+from bigxfer.data import dataset, seen
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.log import Log
@@ -53,6 +53,11 @@ class Job:
         here, of = jax.process_index(), jax.process_count()
         batch, seed = self.run.optim.batch, self.run.seed
         return self.data.loader(split, batch, seed, here, of)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the parameters are kept, for other runs to start from."""
+        return self.run.keep in ("all", self.run.kind)
 
 
 def execute(run: Run, folder: Path) -> dict:
@@ -83,6 +88,7 @@ def execute(run: Run, folder: Path) -> dict:
     step, flops = compile_step(job, state, placement, tx, rate)
     if primary:  # all that can be wrong was found: the folder is this run's from here
         folders.write_json(folder / "config.json", about)
+    leaks = find_leaks(job) if primary else {}
 
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
     predict = evaluate.make_predict(model, run, mesh)
@@ -101,6 +107,7 @@ def execute(run: Run, folder: Path) -> dict:
             "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
             "parameters": tree.count(state.params),
         },
+        "leaks": leaks,
         "synthetic": data.manifest.synthetic,
         "digest": digest,
         "commit": about["commit"],
@@ -108,6 +115,22 @@ def execute(run: Run, folder: Path) -> dict:
     finish(job, state, result)
     saved.delete()
     return result
+
+
+def find_leaks(job: Job) -> dict[str, Any]:
+    """{"splits", "upstream"}: patients and equal images where they must not be.
+
+    Keeps images.npz for the runs that will start from this one's parameters.
+    """
+    mine, init = seen.look(job.data, job.run.data.storage), job.run.init
+    if job.keeps:
+        mine.save(job.folder)
+    found = {"splits": seen.within(mine)}
+    if init.kind == "pretrained":
+        found["upstream"] = seen.against(Path(init.checkpoint), mine)
+    for where, leaks in found.items():
+        job.log.say(seen.line(where, leaks))
+    return found
 
 
 def start(job: Job) -> tuple[loop.State, loop.State, Any, Any]:
@@ -215,7 +238,7 @@ def finish(job: Job, state: loop.State, result: dict) -> None:
     kept = {"params": state.params, "batch_stats": state.stats}
     host = sharding.to_host(kept)
     if jax.process_index() == 0:
-        if job.run.keep in ("all", job.run.kind):
+        if job.keeps:
             flat = {**host["params"], "batch_stats": host["batch_stats"]}
             tree.save_npz(job.folder / "params.npz", flat)
         folders.write_json(job.folder / "result.json", result)
@@ -259,4 +282,7 @@ def report(result: dict, folder: Path) -> None:
             none = m["low"] is None
             span = "no interval" if none else f"[{m['low']:.3f}, {m['high']:.3f}]"
             print(f"  {name:28} {m['value']:.3f}  {span}")
+    for where, leaks in result.get("leaks", {}).items():
+        if leaks["first"]:
+            print(seen.line(where, leaks))
     print(f"run folder: {folder}")

@@ -1,0 +1,138 @@
+"""What a transfer stamps: planted patients and copies are found, clean pairs are clean."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_bad_input import TOY, load
+from test_leakage import scenes
+
+from bigxfer import presets, train, transfer
+from bigxfer.config import Data
+from bigxfer.data import dataset, seen
+
+SPLITS = ["train"] * 12 + ["valid"] * 6 + ["test"] * 6
+
+
+def csv_set(folder, seed, prefix):
+    """24 own images, one a patient: 12 train, 6 valid, 6 test."""
+    folder.mkdir()
+    lines = ["file,label,patient_id,split"]
+    for k, image in enumerate(scenes(24, seed=seed)):
+        Image.fromarray(image[..., 0]).save(folder / f"{prefix}{k}.png")
+        lines.append(f"{prefix}{k}.png,{'ab'[k % 2]},{prefix}{k},{SPLITS[k]}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def rename(folder, old, new):
+    path = folder / "metadata.csv"
+    path.write_text(path.read_text().replace(f",{old},", f",{new},"))
+
+
+def opened(root, cache, resize=40, **kw):
+    data = Data(reader="csv", root=str(root), views=(), resize=resize, crop=32, **kw)
+    return dataset.open(replace(data, cache=str(cache)), 0, print)
+
+
+def stamped(a, b, folder, storage="raw"):
+    folder.mkdir(exist_ok=True)
+    seen.look(a, storage).save(folder)
+    return seen.against(folder / "params.npz", seen.look(b, "raw"))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Upstream, target: u3 is also t20 (test) by patient, u15 is t21 by pixels."""
+    up, down = (csv_set(tmp_path / n, s, n) for n, s in (("u", 1), ("t", 2)))
+    rename(down, "t20", "u3")
+    shutil.copy(up / "u15.png", down / "t21.png")
+    shutil.copy(up / "u20.png", down / "t22.png")  # from the upstream's test split
+    rename(down, "t23", "u21")
+    return up, down
+
+
+def test_planted_ones_are_found_and_clean_sets_are_clean(pair, tmp_path):
+    up, down = (opened(root, tmp_path / "cache") for root in pair)
+    got = stamped(up, down, tmp_path / "run")
+    assert got == {
+        "checked": True,
+        "patients": 1,
+        "exact": 1,
+        "test": {"patients": 1, "exact": 1},
+        "first": ["t20.png", "t21.png"],
+        "why": "",
+    }
+    assert seen.line("upstream", got).startswith("LEAK (upstream): 1 shared patients")
+    clean = opened(csv_set(tmp_path / "c", 3, "c"), tmp_path / "cache")
+    got = stamped(clean, up, tmp_path / "run")
+    assert (got["checked"], got["patients"], got["exact"]) == (True, 0, 0)
+    assert got["first"] == [] and "LEAK" not in seen.line("upstream", got)
+
+
+def test_between_the_splits(tmp_path):
+    root = csv_set(tmp_path / "u", 1, "u")
+    rename(root, "u20", "u3")
+    shutil.copy(root / "u0.png", root / "u13.png")  # train and valid
+    Image.new("L", (96, 96), 9).save(root / "u5.png")  # one value: no duplicates
+    Image.new("L", (96, 96), 9).save(root / "u22.png")
+    got = seen.within(seen.look(opened(root, tmp_path / "cache"), "raw"))
+    assert (got["patients"], got["exact"]) == (1, 2)  # both images of the pair
+    assert got["test"] == {"patients": 1, "exact": 0}
+    assert got["first"] == ["u20.png", "u0.png", "u3.png", "u13.png"]
+
+
+def test_what_cannot_be_compared_says_so(pair, tmp_path):
+    cache, run = tmp_path / "cache", tmp_path / "run"
+    up, down = (opened(root, cache) for root in pair)
+    got = stamped(opened(pair[0], cache, resize=48), down, run)
+    assert (got["patients"], got["exact"]) == (1, None)
+    assert "same data.resize" in got["why"]
+    got = stamped(up, down, run, storage="encoded")
+    assert (got["patients"], got["exact"]) == (1, None) and "encoded" in got["why"]
+    notes = {**up.manifest.notes, "patients": "unknown: nobody wrote them down"}
+    nobody = replace(up, manifest=replace(up.manifest, notes=notes))
+    got = stamped(nobody, down, run)
+    assert (got["patients"], got["exact"]) == (None, 1)
+    assert "patients of csv are unknown" in got["why"]
+    got = seen.against(tmp_path / "BiT-M-R50x1.npz", seen.look(down, "raw"))
+    assert got["checked"] is False and "images.npz" in got["why"]
+    assert "not checked" in seen.line("upstream", got)
+
+
+def test_patients_of_one_member_of_a_union_may_be_unknown(tmp_path):
+    m = opened(csv_set(tmp_path / "u", 1, "u"), tmp_path / "cache").manifest
+    ids = np.array([f"{'x' if k < 20 else 'y'}/{i}" for k, i in enumerate(m.id)])
+    members = {"x": {"patients": "unknown: each its own"}, "y": {}}
+    got = seen.known_patients(replace(m, id=ids, notes={"members": members}))
+    assert got.tolist() == [b""] * 20 + [b"u20", b"u21", b"u22", b"u23"]
+
+
+def test_too_many_images_are_not_looked_at(pair, tmp_path, monkeypatch):
+    up, down = (opened(root, tmp_path / "cache") for root in pair)
+    monkeypatch.setattr(seen, "MOST", 23)
+    got = stamped(up, down, tmp_path / "run")
+    assert got["checked"] is False and "more than 23" in got["why"]
+
+
+def test_a_transfer_stamps_its_result(pair, tmp_path, capsys):
+    toy = f"{TOY},phantom=8"
+
+    def run(main, root, folder, **init):
+        run = load(f"configs/covidx_hyperrule.py:{toy}", tmp_path)
+        run.data.reader, run.data.root, run.data.views = "csv", str(root), ()
+        run.kind = "upstream" if main is train else "transfer"
+        run.init.kind = "pretrained" if init else "random"
+        run.init.checkpoint = init.get("checkpoint", "")
+        main.main(run, presets.arg_keys(run.arg), str(tmp_path / folder))
+        return json.loads((tmp_path / folder / "result.json").read_text())["leaks"]
+
+    leaks = run(train, pair[0], "up")
+    assert leaks.keys() == {"splits"} and leaks["splits"]["patients"] == 0
+    leaks = run(transfer, pair[1], "down", checkpoint=str(tmp_path / "up"))
+    assert leaks["upstream"]["test"] == {"patients": 1, "exact": 1}
+    assert "LEAK (upstream)" in capsys.readouterr().out
+    assert not (tmp_path / "down" / "images.npz").exists()  # nobody starts from it
