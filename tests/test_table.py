@@ -139,6 +139,39 @@ def test_one_row_a_run_with_what_made_it(runs, tmp_path):
     ]
 
 
+def test_what_was_trained_on_is_in_the_row(tmp_path):
+    run = upstream()
+    run.data.reader, run.data.mix, run.data.space = (
+        "nih+mimic",
+        (1, 0.5),
+        "intersection",
+    )
+    run.data.fraction, run.data.sampling = 0.25, "classes"
+    folder = tmp_path / "runs" / write_run(tmp_path / "runs", run, synthetic=False)
+    want = {
+        "fraction": 0.25,
+        "sampling": "classes",
+        "mix": "1:0.5",
+        "space": "intersection",
+        "leaked_patients": None,
+    }
+    row = table.read_run(folder)
+    assert {k: row[k] for k in want} == want
+    # A run from before these fields is one of their defaults; leaks count in the test.
+    about = json.loads((folder / "config.json").read_text())
+    about["config"]["data"] = {
+        k: v for k, v in about["config"]["data"].items() if k not in want
+    }
+    (folder / "config.json").write_text(json.dumps(about))
+    result = json.loads((folder / "result.json").read_text())
+    test = {"patients": 2, "exact": None}
+    result["leaks"] = {"upstream": {"patients": 9, "exact": None, "test": test}}
+    (folder / "result.json").write_text(json.dumps(result))
+    row = table.read_run(folder)
+    assert (row["fraction"], row["sampling"], row["mix"]) == (1.0, "uniform", None)
+    assert (row["leaked_patients"], row["leaked_images"]) == (2, None)
+
+
 def test_a_second_collect_reads_only_what_changed(runs, tmp_path, monkeypatch):
     out = tmp_path / "out"
     first = table.collect([runs], out)

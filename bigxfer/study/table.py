@@ -41,6 +41,10 @@ COLUMNS: dict[str, pa.DataType] = {
     "target_distance": pa.float64(),
     "shots": pa.string(),  # a class, or "full"
     "seed": pa.int64(),  # of the draw and of training
+    "fraction": pa.float64(),  # of the training set, before the draw
+    "sampling": pa.string(),  # uniform, classes or covid_percent
+    "mix": pa.string(),  # shares of a union's sets, "0.5:0.5"; null: by size
+    "space": pa.string(),  # of a union's labels: union or intersection
     "protocol": pa.string(),
     "steps": pa.int64(),
     "images": pa.int64(),  # seen in training
@@ -48,6 +52,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "device_seconds": pa.float64(),
     "test_images": pa.int64(),
     "test_patients": pa.int64(),
+    "leaked_patients": pa.int64(),  # of the test, that the upstream saw; null: unknown
+    "leaked_images": pa.int64(),  # of the test, equal to one that the upstream saw
     "synthetic": pa.bool_(),
     "digest": pa.string(),
     "commit": pa.string(),
@@ -134,6 +140,7 @@ def read_run(folder: Path) -> Row:
     blocks = tuple(model["blocks"])
     bit = model["name"] == "bit"
     drawn = report.get("drawn")
+    leaks = result.get("leaks", {}).get("upstream", {}).get("test", {})
     phantom = result["synthetic"]
     row: Row = {
         "kind": run["kind"],
@@ -149,6 +156,10 @@ def read_run(folder: Path) -> Row:
         "target_distance": data["phantom"]["distance"] if phantom else None,
         "shots": data["shots"],
         "seed": run["seed"],
+        "fraction": data.get("fraction", 1.0),  # runs may be older than these fields
+        "sampling": data.get("sampling", "uniform"),
+        "mix": ":".join(f"{share:g}" for share in data.get("mix", ())) or None,
+        "space": data.get("space", "union") if "+" in data["reader"] else None,
         "protocol": protocol(run["optim"]),
         "steps": cost["steps"],
         "images": cost["images"],
@@ -156,6 +167,8 @@ def read_run(folder: Path) -> Row:
         "device_seconds": cost["device_seconds"],
         "test_images": result.get("images"),
         "test_patients": result.get("patients"),
+        "leaked_patients": leaks.get("patients"),
+        "leaked_images": leaks.get("exact"),
         "synthetic": phantom,
         "digest": result["digest"],
         "commit": result["commit"],
