@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from bigxfer import (
@@ -28,7 +29,7 @@ from bigxfer import (
     tree,
 )
 from bigxfer.config import Run
-from bigxfer.data import dataset, seen
+from bigxfer.data import dataset, fewshot, seen
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.log import Log
@@ -247,6 +248,10 @@ def finish(job: Job, state: loop.State, result: dict) -> None:
 
 def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
     """What config.json holds."""
+    about = dict(data.report)
+    if run.data.shots != "full":  # what is above the shots is overshoot
+        drawn = data.manifest.select(data.rows["train"])
+        about["positives"] = fewshot.counts(drawn, np.arange(len(drawn)))
     return {
         "digest": digest,
         "config": config.to_dict(run),
@@ -255,7 +260,7 @@ def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
         "classes": data.manifest.classes,
         "synthetic": data.manifest.synthetic,
         "plan": vars(plan),
-        "data": data.report,
+        "data": about,
         "versions": folders.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "device": jax.devices()[0].device_kind,

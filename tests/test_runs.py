@@ -76,6 +76,9 @@ def test_upstream_and_transfer_write_what_the_design_says(tmp_path, cache):
     about = json.loads((down / "config.json").read_text())
     assert about["config"]["init"]["digest"] == result["digest"]
     assert len(about["data"]["drawn"]) == 15
+    assert list(about["data"]["positives"].values()) == [5, 5, 5]
+    leaks = json.loads((down / "result.json").read_text())["leaks"]
+    assert leaks["upstream"]["checked"] and leaks["upstream"]["patients"] == 0
     with np.load(down / "predictions.npz") as predictions:
         n = len(predictions["ids"])
         assert predictions["logits"].shape == (n, 3)
