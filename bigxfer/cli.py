@@ -14,9 +14,12 @@ from ml_collections import config_flags
 
 from bigxfer import config, presets
 
-# Tuned on 2 CPU cores: 10 to 40% off a training step (benchmarks/NOTES.md). XLA
-# aborts on a flag that it does not know, so only where the flag was tried.
-CPU_FLAGS = "--xla_cpu_use_fusion_emitters=false"
+# Tuned on 2 CPU cores (benchmarks/NOTES.md): other fusions take 10 to 40% off a step,
+# and two devices of one thread each train 15% faster than one of two threads. XLA
+# aborts on a flag that it does not know, so only where the flags were tried.
+CPU_FLAGS = (
+    "--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count=2"
+)
 TRIED_JAXLIB = ((0, 7), (0, 10))
 
 BANNER = """

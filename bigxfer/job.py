@@ -70,7 +70,7 @@ def execute(run: Run, folder: Path) -> dict:
     digest = config.digest(run)
     if done := folders.finished(folder, digest):
         return done
-    mesh = sharding.make(run.mesh.fsdp)
+    mesh = sharding.make(run.mesh.fsdp, run.optim.batch)
     primary = jax.process_index() == 0
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, run.log, primary)
@@ -104,7 +104,7 @@ def execute(run: Run, folder: Path) -> dict:
             "steps": plan.steps,
             "images": plan.steps * run.optim.batch,
             "flops": flops * plan.steps,
-            "device_seconds": clock.train * jax.device_count(),
+            "device_seconds": clock.train * mesh.size,
             "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
             "parameters": tree.count(state.params),
         },

@@ -4,6 +4,7 @@ The only file that makes a mesh. Its axes are always Auto: jax.make_mesh has oth
 defaults in other versions.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -57,14 +58,19 @@ def start(
     jax.distributed.initialize(coordinator, processes, process)
 
 
-def make(fsdp: int = 1) -> Mesh:
+def make(fsdp: int = 1, batch: int = 0) -> Mesh:
     """The mesh (data, fsdp) over all devices of all processes.
+
+    One process on a CPU takes only as many of its devices, which are threads, as
+    divide the batch.
 
     Devices are in the order of their processes, so that the rows of the global
     batch are those of process 0, then 1, ...: the order the loader counts in.
     Raises ValueError where fsdp does not divide the number of devices.
     """
     devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    if batch and jax.process_count() == 1 and devices[0].platform == "cpu":
+        devices = devices[: math.gcd(batch, len(devices))]
     if fsdp < 1 or len(devices) % fsdp:
         raise ValueError(
             f"config.mesh.fsdp={fsdp} must divide the {len(devices)} devices"

@@ -183,6 +183,12 @@ def test_a_compiler_out_of_memory_means_too_large():
         sharding.largest_that_fits(broken, [1], 1e12)
 
 
+def test_a_cpu_takes_as_many_devices_as_divide_the_batch():
+    assert sharding.make(1, 64).size == 8
+    assert sharding.make(1, 12).size == 4
+    assert sharding.make(1, 7).size == 1
+
+
 def test_cache_sized_divides_the_batch_or_is_it():
     mesh = sharding.make()  # 8 devices
     assert sharding.cache_sized(4096, mesh) == 512
