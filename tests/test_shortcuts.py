@@ -48,6 +48,18 @@ def test_view_and_source_are_probed_where_there_are_several():
     assert probes["source", "class"].auroc["macro"]["high"] < 0.7
 
 
+def test_evidence_of_nothing_is_at_chance():
+    """Pooled over folds without their means it was at 0.45, interval below 0.5."""
+    rng = np.random.default_rng(3)
+    labels = (rng.random((250, 4)) < 0.1).astype(float)
+    labels[rng.random((250, 4)) < 0.1] = np.nan
+    for truth in (labels, np.eye(3)[rng.integers(0, 3, 250)]):
+        names = list("abcd"[: truth.shape[1]])
+        m = manifest(range(250), labels)
+        got = shortcuts.probe("x", "class", np.ones((250, 2)), truth, names, m)
+        assert {a["value"] for a in got.auroc.values()} == {0.5}
+
+
 def test_aurocs_are_those_of_scikit_learn():
     rng = np.random.default_rng(2)
     labels = rng.choice([0, 1, np.nan], (80, 3))
