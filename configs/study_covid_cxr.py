@@ -4,8 +4,8 @@
 
 DATA/nih64 holds NIH images in the official layout, DATA/covid_cxr a metadata.csv (file,
 label, patient_id, split). 1, 5, 10 shots and full data, pre-trained and from scratch,
-five draws of the shots, R26x0.25 at 64 px: 33 runs, about 15 minutes on two cores. The
-schedule is that of covidx_small.py, 200 steps for the shots and 900 for full data. What
+five draws of the shots, R26x0.25 at 64 px: 33 runs, about 10 minutes on two cores. The
+schedule is that of covidx_small.py, 100 steps for the shots and 900 for full data. What
 we found stands in the README.
 """
 
@@ -29,6 +29,6 @@ def sweep(arg: str = "") -> Iterator[dict]:
     for shots in ("1", "5", "10", "full"):
         for seed in range(1 if shots == "full" else 5):
             for kind in ("pretrained", "random"):
-                few = {"optim.steps": 200, "optim.warmup_steps": 20}
+                few = {"optim.steps": 100, "optim.warmup_steps": 10}
                 short = {} if shots == "full" else few
                 yield {"data.shots": shots, "seed": seed, "init.kind": kind, **short}
