@@ -4,13 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from test_bad_input import TOY, load
 from test_leakage import scenes
 
-from bigxfer import presets, train, transfer
+from bigxfer import models, presets, transfer, tree
 from bigxfer.config import Data
 from bigxfer.data import dataset, seen
 
@@ -119,20 +120,22 @@ def test_too_many_images_are_not_looked_at(pair, tmp_path, monkeypatch):
 
 
 def test_a_transfer_stamps_its_result(pair, tmp_path, capsys):
-    toy = f"{TOY},phantom=8"
-
-    def run(main, root, folder, **init):
-        run = load(f"configs/covidx_hyperrule.py:{toy}", tmp_path)
-        run.data.reader, run.data.root, run.data.views = "csv", str(root), ()
-        run.kind = "upstream" if main is train else "transfer"
-        run.init.kind = "pretrained" if init else "random"
-        run.init.checkpoint = init.get("checkpoint", "")
-        main.main(run, presets.arg_keys(run.arg), str(tmp_path / folder))
-        return json.loads((tmp_path / folder / "result.json").read_text())["leaks"]
-
-    leaks = run(train, pair[0], "up")
-    assert leaks.keys() == {"splits"} and leaks["splits"]["patients"] == 0
-    leaks = run(transfer, pair[1], "down", checkpoint=str(tmp_path / "up"))
-    assert leaks["upstream"]["test"] == {"patients": 1, "exact": 1}
+    """From a run folder that is made up; tests/test_runs.py has a trained one."""
+    up, down = pair
+    run = load(f"configs/covidx_hyperrule.py:{TOY},phantom=8", tmp_path)
+    run.data.reader, run.data.root, run.data.views = "csv", str(down), ()
+    model = models.build(run.model, 2)
+    shape = (1, run.data.crop, run.data.crop, 3)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))["params"]
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
+    tree.save_npz(tmp_path / "params.npz", zeros)
+    (tmp_path / "result.json").write_text(json.dumps({"digest": "made up"}))
+    seen.look(opened(up, tmp_path / "cache"), "raw").save(tmp_path)
+    run.init.checkpoint = str(tmp_path)
+    transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    leaks = result["leaks"]["upstream"]
+    assert leaks["checked"] and leaks["test"] == {"patients": 1, "exact": 1}
+    assert result["leaks"]["splits"]["first"] == []
     assert "LEAK (upstream)" in capsys.readouterr().out
-    assert not (tmp_path / "down" / "images.npz").exists()  # nobody starts from it
+    assert not (tmp_path / "run" / "images.npz").exists()  # nobody starts from it
