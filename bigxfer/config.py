@@ -53,9 +53,11 @@ class Data:
     blank: str = "unknown"  # or negative: CheXpert's empty cells
     space: str = "union"  # of the labels of a union of sets, or intersection
     mix: tuple[float, ...] = ()  # shares of a union's sets in training; (): by size
-    split: str = "official"  # or patient: a random split by patient
+    split: str = "official"  # or patient: random; reference: the predecessor's
     valid: float = 0.1  # of the training patients, held out for every selection
     test: float = 0.15  # of the patients, where split is patient
+    folds: int = 0  # of cross-validation by patient, in place of `test`; 0: none
+    fold: int = 0  # which of them is the test split
     split_seed: int = 0
     fraction: float = 1.0  # of the training set that is used, nested by run.seed
     fraction_of: str = "images"  # or patients
@@ -161,7 +163,8 @@ NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
     r"arg|keep|checkpoints|data/(root|cache|storage)|init/(checkpoint|upstream)|mesh/.*|log/.*"
 )
 LATER = (  # fields that came after the first runs: left out at their default
-    r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share)"
+    r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share"
+    r"|folds|fold)"
 )
 
 
@@ -223,8 +226,13 @@ def check_data(d: Data) -> None:
             "config.data.fraction lies in (0, 1], sampling_share between 0 and 1"
         )
     for kind in d.split.split("+"):
-        if kind not in (allowed := ("official", "patient")):
+        if kind not in (allowed := ("official", "patient", "reference")):
             raise ConfigError(f"config.data.split is {d.split!r}; it may be {allowed}")
+    if d.folds and (d.split != "patient" or d.folds < 2 or not 0 <= d.fold < d.folds):
+        raise ConfigError(
+            f"config.data.folds={d.folds}, fold={d.fold}, split={d.split!r}: folds are"
+            " two or more, of split=patient, and fold lies in [0, folds)"
+        )
     d.mix = tuple(map(float, d.mix))
     if d.mix and (len(d.mix) != len(d.reader.split("+")) or min(d.mix) <= 0):
         raise ConfigError(

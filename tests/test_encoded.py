@@ -1,8 +1,10 @@
 """Encoded storage: the batches of the raw cache to the bit, resumably."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +94,37 @@ def test_killed_it_goes_on_and_notices_changed_files(tmp_path, monkeypatch):
     assert again.decoded == 4 and (again.images[5] == 77).all()
     with pytest.raises(IndexError, match="of 10"):
         again.images[np.array([0, 10])]
+
+
+BUILD = """
+import sys
+sys.path.insert(0, sys.argv[3])
+import test_cache
+from bigxfer.data import encoded
+encoded.SHARD = encoded.BLOCK = 8
+m = test_cache.manifest(sys.argv[1], [f"{k:04d}.png" for k in range(80)])
+encoded.build(m, sys.argv[2], 64, 1, workers=1)
+"""
+
+
+def test_a_build_killed_with_kill_9_ends_in_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoded, "SHARD", 8)
+    monkeypatch.setattr(encoded, "BLOCK", 8)
+    m = draw(tmp_path / "root", 80, side=600)
+    whole = encoded.build(m, tmp_path / "whole", 64, 1)
+    tests = Path(__file__).parent
+    command = [sys.executable, "-c", BUILD, tmp_path / "root", tmp_path / "c", tests]
+    killed = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": tests.parent})
+    while not list((tmp_path / "c").glob("*/00008.json")) and killed.poll() is None:
+        time.sleep(0.005)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    rest = encoded.build(m, tmp_path / "c", 64, 1)
+    assert 0 < rest.decoded < 80
+    names = sorted(p.name for p in whole.folder.glob("*.array_record"))
+    assert len(names) == 10
+    for name in names:
+        assert (whole.folder / name).read_bytes() == (rest.folder / name).read_bytes()
 
 
 def test_bad_files_are_named_and_tried_again_when_mended(tmp_path):

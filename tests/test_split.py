@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigxfer.config import Data
+from bigxfer.config import ConfigError, Data, Run, resolve
 from bigxfer.data import split
 from bigxfer.data.manifest import Manifest
 
@@ -112,3 +114,71 @@ def test_folds_part_the_patients_evenly():
     assert sum(sizes) == people and max(sizes) - min(sizes) <= 1
     with pytest.raises(ValueError, match="cannot be made"):
         split.folds(m, people + 1, seed=1)
+
+
+def test_the_folds_of_a_config_are_its_test_splits():
+    m = random_manifest(3, 200, 40)
+    seen = []
+    for fold in range(4):
+        data = Data(split="patient", folds=4, fold=fold, valid=0.2, split_seed=1)
+        out = split.assign(m, data)
+        assert split.check(out) == [] and "valid" in out.split
+        seen += m.id[out.split == "test"].tolist()
+    assert sorted(seen) == sorted(m.id)
+
+
+@pytest.mark.parametrize("wrong", [{"folds": 1}, {"folds": 3, "fold": 3}])
+def test_impossible_folds_are_an_error(wrong):
+    with pytest.raises(ConfigError, match="fold lies in"):
+        resolve(Run(data=Data(split="patient", **wrong)))
+
+
+def test_folds_need_a_random_split():
+    with pytest.raises(ConfigError, match="split=patient"):
+        resolve(Run(data=Data(folds=3)))
+
+
+def test_the_predecessors_tuberculosis_split_is_given_back():
+    """Its own procedure, step by step: a list of files, shuffled, cut at 85%."""
+    files = {
+        "shenzhen": [f"CHNCXR_{k:04d}_{k % 2}.png" for k in range(1, 663)],
+        "montgomery": [f"MCUCXR_{k:04d}_{k % 2}.png" for k in range(1, 139)],
+    }
+    train = set()
+    for names in files.values():
+        names = list(names)
+        np.random.RandomState(42).shuffle(names)
+        train |= set(names[: int(len(names) * 0.85)])
+    ids = files["shenzhen"] + files["montgomery"]
+    sources = ["shenzhen"] * 662 + ["montgomery"] * 138
+    blank = [""] * 800
+    m = Manifest(
+        "tuberculosis", "/r", ("n", "t"), np.zeros(800, int), ids, ids, ids, sources,
+        blank, blank,
+    )  # fmt: skip
+    out = split.assign(m, Data(split="reference", valid=0.0))
+    assert set(m.id[out.split == "train"]) == train and len(train) == 562 + 117
+    assert (out.split == "test").sum() == 121 and "leaks" not in out.notes
+
+
+def test_padchests_reference_split_leaks_and_says_so():
+    m = replace(random_manifest(5, 300, 60), name="padchest")
+    out = split.assign(m, Data(split="reference", valid=0.0))
+    assert (out.split == "test").sum() == 30
+    assert out.notes["leaks"]["patients"] == len(split.check(out)) > 0
+    assert out.notes["split"]["kind"] == "reference"
+
+
+def test_other_sets_have_no_reference_split():
+    with pytest.raises(ValueError, match="toy has no reference split .*padchest"):
+        split.assign(random_manifest(0, 10, 5), Data(split="reference"))
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_rows_by_label_are_the_columns_of_positives(multilabel):
+    m = random_manifest(2, 50, 20, multilabel)
+    order = np.random.default_rng(0).permutation(50)[:40]
+    for column, rows in zip(
+        split.positives(m).T, split.by_label(m, order), strict=True
+    ):
+        assert rows.tolist() == [r for r in order if column[r]]

@@ -7,13 +7,11 @@ not nested: "the last K seen" of a shuffled loader).
 """
 
 import hashlib
-import json
-from pathlib import Path
 
 import numpy as np
 
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.split import positives
+from bigxfer.data.split import by_label
 
 
 def draw(manifest: Manifest, shots: int, seed: int) -> np.ndarray:
@@ -24,26 +22,26 @@ def draw(manifest: Manifest, shots: int, seed: int) -> np.ndarray:
     counts for all its labels, so common labels overshoot (see `counts`). Raises
     ValueError that names the class that has too few.
     """
-    positive = positives(manifest)
-    total = positive.sum(axis=0)
+    queues = by_label(manifest, ranked(manifest.id, seed))
+    total = [len(queue) for queue in queues]
     if short := [i for i, n in enumerate(total) if n < shots]:
         raise ValueError(
             f"{shots} shots asked (--config.data.shots), but the training split of"
             f" {manifest.name} has {total[short[0]]} images of class"
             f" {manifest.classes[short[0]]!r}"
         )
-    order = ranked(manifest.id, seed)
-    queues = [iter(order[positive[order, label]]) for label in range(len(total))]
     rarest_first = sorted(
         range(len(total)), key=lambda i: (total[i], manifest.classes[i])
     )
+    nexts = [iter(queue) for queue in queues]
     taken, have = set(), np.zeros(len(total), int)
     for shot in range(1, shots + 1):  # one level after the other, hence nested
         for label in rarest_first:
             while have[label] < shot:
-                row = next(r for r in queues[label] if r not in taken)
+                row = next(r for r in nexts[label] if r not in taken)
                 taken.add(row)
-                have += positive[row]
+                shown = manifest.labels[row]
+                have[np.flatnonzero(shown == 1) if manifest.multilabel else shown] += 1
     return np.array(sorted(taken, key=lambda r: manifest.id[r]), int)
 
 
@@ -70,27 +68,5 @@ def ranked(ids: np.ndarray, seed: int) -> np.ndarray:
 
 def counts(manifest: Manifest, rows: np.ndarray) -> dict[str, int]:
     """{class: positives among these rows}; above the shots is the overshoot."""
-    total = positives(manifest)[rows].sum(axis=0)
-    return dict(zip(manifest.classes, total.tolist(), strict=True))
-
-
-def save(path: Path | str, manifest: Manifest, rows: np.ndarray) -> None:
-    """Writes the drawn ids and their counts as JSON."""
-    drawn = {
-        "dataset": manifest.name,
-        "counts": counts(manifest, rows),
-        "ids": manifest.id[rows].tolist(),
-    }
-    Path(path).write_text(json.dumps(drawn, indent=1))
-
-
-def load(path: Path | str, manifest: Manifest) -> np.ndarray:
-    """int [m]: the rows that `save` wrote; ValueError for an id that is not there."""
-    place = {name: row for row, name in enumerate(manifest.id)}
-    ids = json.loads(Path(path).read_text())["ids"]
-    if missing := [i for i in ids if i not in place]:
-        raise ValueError(
-            f"{path}: {len(missing)} ids are not in {manifest.name},"
-            f" such as {missing[0]!r}"
-        )
-    return np.array([place[i] for i in ids], int)
+    found = by_label(manifest, rows)
+    return {name: len(r) for name, r in zip(manifest.classes, found, strict=True)}

@@ -14,6 +14,7 @@ from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 
 NAMES = ("train", "valid", "test")
+REFERENCE = {"padchest": 0.9, "tuberculosis": 0.85}  # share that trains; `reference`
 
 
 def assign(manifest: Manifest, data: Data) -> Manifest:
@@ -21,18 +22,25 @@ def assign(manifest: Manifest, data: Data) -> Manifest:
 
     data.split "official" keeps the column as the reader filled it; rows that it
     leaves out are dropped and counted in notes["split"]. "patient" draws data.test
-    of all patients, then data.valid of the others, stratified by label as far as
-    whole patients allow. Where an official split has no "valid", data.valid of its
-    training patients are carved out. Patients that an official split puts on two
-    sides are counted in notes["leaks"]. Raises ValueError where there is no
-    official split, or where a part would be empty.
+    of all patients (or takes fold data.fold of data.folds), then data.valid of the
+    others, stratified by label as far as whole patients allow. "reference" is the
+    predecessor's split of images. Where a split has no "valid", data.valid of its
+    training patients are carved out. Patients that an official or reference split
+    puts on two sides are counted in notes["leaks"]. Raises ValueError where there is
+    no such split, or where a part would be empty.
     """
-    if data.split == "patient":
-        split = np.full(len(manifest), "train", object)
-        split[chosen(manifest, data.test, data.split_seed, "test")] = "test"
-        manifest, dropped = replace(manifest, split=split), 0
-    else:
+    dropped = 0
+    if data.split == "official":
         manifest, dropped = official(manifest)
+    elif data.split == "reference":
+        manifest = replace(manifest, split=reference(manifest))
+    else:
+        if data.folds:
+            held = folds(manifest, data.folds, data.split_seed) == data.fold
+        else:
+            held = chosen(manifest, data.test, data.split_seed, "test")
+        split = np.where(held, "test", "train").astype(object)
+        manifest = replace(manifest, split=split)
     if data.valid and "valid" not in manifest.split:
         split = manifest.split.copy()
         train = np.flatnonzero(split == "train")
@@ -60,6 +68,27 @@ def official(manifest: Manifest) -> tuple[Manifest, int]:
         )
     kept = manifest.split != ""
     return manifest.select(kept), int((~kept).sum())
+
+
+def reference(manifest: Manifest) -> np.ndarray:
+    """object [n]: the predecessor's random split of images, blind to patients.
+
+    In each source by itself, the rows in the order of the reader (PadChest: of its
+    table; tuberculosis: of the file names) are shuffled with RandomState(42), and the
+    first of them train. SLAMPAI/large-scale-pretraining-transfer,
+    transfer_learning/datasets/{padchest,tuberculosis}.py at fe6232b.
+    """
+    if manifest.name not in REFERENCE:
+        raise ValueError(
+            f"data set {manifest.name} has no reference split (those of"
+            f" {', '.join(REFERENCE)} are known); see --config.data.split"
+        )
+    split = np.full(len(manifest), "test", object)
+    for source in sorted(set(manifest.source)):
+        rows = np.flatnonzero(manifest.source == source)
+        np.random.RandomState(42).shuffle(rows)
+        split[rows[: int(len(rows) * REFERENCE[manifest.name])]] = "train"
+    return split
 
 
 def check(manifest: Manifest) -> list[str]:
@@ -110,15 +139,28 @@ def shuffled(manifest: Manifest, seed: int, salt: str) -> tuple[np.ndarray, np.n
     positive label, or none).
     """
     patient, index = np.unique(manifest.patient.astype(str), return_inverse=True)
-    positive = positives(manifest)
-    rarest_first = np.argsort(positive.sum(axis=0), kind="stable")
-    rank = np.full(len(manifest), positive.shape[1])
+    rows = by_label(manifest, np.arange(len(manifest)))
+    rarest_first = np.argsort([len(r) for r in rows], kind="stable")
+    rank = np.full(len(manifest), len(rows))
     for place, label in reversed(list(enumerate(rarest_first))):
-        rank[positive[:, label]] = place
-    stratum = np.full(len(patient), positive.shape[1])
+        rank[rows[label]] = place
+    stratum = np.full(len(patient), len(rows))
     np.minimum.at(stratum, index, rank)
     key = [hashlib.sha256(f"{salt}/{seed}/{p}".encode()).digest() for p in patient]
     return np.lexsort((np.array(key, "S32"), stratum)), index
+
+
+def by_label(manifest: Manifest, order: np.ndarray) -> list[np.ndarray]:
+    """For every class, those of the rows `order` that show it, in that order.
+
+    No [n, classes] array: 14 million images of 21 thousand classes fill none.
+    """
+    if manifest.multilabel:
+        columns = range(len(manifest.classes))
+        return [order[manifest.labels[order, label] == 1] for label in columns]
+    labels = manifest.labels[order]
+    ends = np.cumsum(np.bincount(labels, minlength=len(manifest.classes)))
+    return np.split(order[np.argsort(labels, kind="stable")], ends[:-1])
 
 
 def positives(manifest: Manifest) -> np.ndarray:
