@@ -29,6 +29,11 @@ class Model:
     groups: int = 32  # of group normalisation
     dtype: str = "float32"  # of the compute, or bfloat16; parameters stay float32
     remat: bool = False  # recompute each unit in the backward pass to save memory
+    slim_above: str = ""  # the last block of full width, such as block2; "": all are
+    slim: float = 0.5  # multiplies the channels of the blocks above slim_above
+    padding: str = "SAME"  # or VALID: of CBR's convolutions and pools
+    hidden: int = 256  # units of SmallCNN's dense layer
+    dropout: float = 0.5  # after it
 
 
 @dataclass
@@ -78,10 +83,34 @@ class Data:
 
 @dataclass
 class Init:
-    kind: str = "random"  # or pretrained: all but the head, from `checkpoint`
-    checkpoint: str = ""  # a run folder or an npz of parameters
+    kind: str = "random"  # or pretrained: all but the head, from `checkpoint`; gabor
+    how: str = "copy"  # of pretrained, or mean_var, shuffle, resample
+    upto: str = ""  # the last layer or block that is taken; "": all but the head
+    above: str = "random"  # the layers above `upto`, or mean_var
+    batch_norm: str = "identity"  # normalisation under mean_var, or copy
+    checkpoint: str = ""  # a run folder or an npz; Keras models: .h5 or "imagenet"
     upstream: str = ""  # the config (file:arg) whose finished run is taken otherwise
     digest: str = ""  # of the upstream; filled in by the main
+
+
+@dataclass
+class Freeze:
+    """Which layers stay as they start; the head always trains (protocols/freeze.py)."""
+
+    bottom: float = 0.0  # share of the layers that is fixed, from the input up
+    top: float = 0.0  # share of the layers that trains, from the head down; 0: all
+    top_layers: int = 0  # how many layers train, the head among them; 0: all
+    count_by: str = "layers"  # that have parameters; or keras_layers, params
+    batch_norm: str = "inference"  # of fixed layers, or batch
+    head: str = "trained"  # or ridge, logistic: fitted to features computed once
+
+
+@dataclass
+class Phase:
+    """Phases before the one that Freeze describes, which is the last."""
+
+    until: tuple[float, ...] = ()  # where each ends, fractions of the run
+    bottom: tuple[float, ...] = ()  # the share of the layers that is fixed in each
 
 
 @dataclass
@@ -135,6 +164,8 @@ class Run:
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     init: Init = field(default_factory=Init)
+    freeze: Freeze = field(default_factory=Freeze)
+    phase: Phase = field(default_factory=Phase)
     optim: Optim = field(default_factory=Optim)
     eval: Eval = field(default_factory=Eval)
     mesh: Mesh = field(default_factory=Mesh)
@@ -153,7 +184,14 @@ CHOICES = {
     "data.storage": ("raw", "encoded"),
     "data.augment": ("crop", "inception", "affine"),
     "data.channels": (1, 3),
-    "init.kind": ("random", "pretrained"),
+    "model.padding": ("SAME", "VALID"),
+    "init.kind": ("random", "pretrained", "gabor"),
+    "init.how": ("copy", "mean_var", "shuffle", "resample"),
+    "init.above": ("random", "mean_var"),
+    "init.batch_norm": ("identity", "copy"),
+    "freeze.count_by": ("layers", "keras_layers", "params"),
+    "freeze.batch_norm": ("inference", "batch"),
+    "freeze.head": ("trained", "ridge", "logistic"),
     "optim.optimizer": ("sgd", "adam"),
     "optim.schedule": ("hyperrule", "cosine", "step", "constant"),
     "optim.variant": ("code", "paper"),
@@ -164,7 +202,8 @@ NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
 )
 LATER = (  # fields that came after the first runs: left out at their default
     r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share"
-    r"|folds|fold)"
+    r"|folds|fold)|model/(slim_above|slim|padding|hidden|dropout)"
+    r"|init/(how|upto|above|batch_norm)|freeze/.*|phase/.*"
 )
 
 
@@ -210,6 +249,7 @@ def resolve(run: Run) -> Run:
     if d.shots != "full" and not (d.shots.isdigit() and int(d.shots) > 0):
         raise ConfigError(f'config.data.shots is {d.shots!r}; "full" or a number')
     check_data(d)
+    check_start(run)
     if run.eval.select and not d.valid:
         raise ConfigError("config.eval.select needs a validation split: data.valid > 0")
     return run
@@ -241,6 +281,33 @@ def check_data(d: Data) -> None:
         )
     if d.mix and d.sampling == "covid_percent":
         raise ConfigError("set one of config.data.mix and sampling=covid_percent")
+
+
+def check_start(run: Run) -> None:
+    """ConfigError for sections on the start and its phases that contradict themselves."""
+    i, f, p = run.init, run.freeze, run.phase
+    if i.kind != "pretrained" and (i.how, i.upto) != ("copy", ""):
+        raise ConfigError(
+            f"config.init.how={i.how!r} and upto={i.upto!r} say what is taken from a"
+            f" checkpoint; they need config.init.kind=pretrained, not {i.kind!r}"
+        )
+    if i.above != "random" and not i.upto:
+        raise ConfigError(
+            "config.init.above needs config.init.upto: above which layer?"
+        )
+    if sum(map(bool, (f.bottom, f.top, f.top_layers))) > 1:
+        raise ConfigError("set one of config.freeze.bottom, top and top_layers")
+    if not (0 <= f.bottom <= 1 and 0 <= f.top <= 1 and f.top_layers >= 0):
+        raise ConfigError("config.freeze.bottom and top are shares between 0 and 1")
+    p.until, p.bottom = tuple(map(float, p.until)), tuple(map(float, p.bottom))
+    rising = (0.0, *p.until, 1.0)
+    if len(p.until) != len(p.bottom) or any(a >= b for a, b in zip(rising, rising[1:])):
+        raise ConfigError(
+            f"config.phase.until={p.until} are rising fractions of the run, one for"
+            f" each of config.phase.bottom={p.bottom}"
+        )
+    if f.head != "trained" and p.until:
+        raise ConfigError(f"config.freeze.head={f.head} trains nothing: no phases")
 
 
 def to_dict(run: Run) -> dict[str, Any]:
