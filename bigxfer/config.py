@@ -300,8 +300,8 @@ def check_start(run: Run) -> None:
     if not (0 <= f.bottom <= 1 and 0 <= f.top <= 1 and f.top_layers >= 0):
         raise ConfigError("config.freeze.bottom and top are shares between 0 and 1")
     p.until, p.bottom = tuple(map(float, p.until)), tuple(map(float, p.bottom))
-    rising = (0.0, *p.until, 1.0)
-    if len(p.until) != len(p.bottom) or any(a >= b for a, b in zip(rising, rising[1:])):
+    ends = [0.0, *p.until, 1.0]
+    if len(p.until) != len(p.bottom) or ends != sorted(set(ends)):
         raise ConfigError(
             f"config.phase.until={p.until} are rising fractions of the run, one for"
             f" each of config.phase.bottom={p.bottom}"

@@ -1,5 +1,6 @@
 """The contract of every model, BiT's published sizes, and the forms of the layers."""
 
+import dataclasses
 import re
 
 import jax
@@ -20,13 +21,17 @@ PUBLISHED = {  # parameters with a head of 1000 classes, facts of 1912.11370's n
     "R152x4": ((3, 8, 36, 3), 4, 936_533_224),
 }
 SHAPE = (4, 33, 24, 3)  # odd and oblong, so that no axis can be mistaken
-TOY = {"bit": config.Model("bit", blocks=(1, 2), width=0.25)}
+TOY = {
+    "bit": config.Model("bit", blocks=(1, 2), width=0.25),
+    "cbr_large_t": config.Model("cbr_large_t", width=0.125, slim_above="block2"),
+    "smallcnn": config.Model("smallcnn", width=0.125, hidden=8),
+}
 
 
 def toy(name="bit", **kw):
     """(model, variables with a head that is not zero, images)."""
-    cfg = TOY[name]
-    model = models.build(config.Model(cfg.name, cfg.blocks, cfg.width, **kw), 5)
+    cfg = TOY.get(name, config.Model(name, width=0.125))
+    model = models.build(dataclasses.replace(cfg, **kw), 5)
     variables = model.init(jax.random.key(0), SHAPE)
     flat = tree.flatten(variables["params"])
     for i, (path, leaf) in enumerate(flat.items()):
@@ -36,15 +41,18 @@ def toy(name="bit", **kw):
     return model, {**variables, "params": tree.unflatten(flat)}, images
 
 
-def apply(model, variables, images, train=False):
-    return jax.jit(lambda v, x: model.apply(v, x, train))(variables, images)
+def apply(model, variables, images, train=False, hold=()):
+    rngs = {"dropout": jax.random.key(2)}
+    call = jax.jit(lambda v, x: model.apply(v, x, train, rngs, hold))
+    return call(variables, images)
 
 
 def gradients(model, variables, images):
     """(loss, flat gradients) of a loss that no parameter is idle in."""
 
     def loss(params):
-        logits, _ = model.apply({**variables, "params": params}, images, True)
+        rngs = {"dropout": jax.random.key(2)}
+        logits, _ = model.apply({**variables, "params": params}, images, True, rngs)
         return jnp.sum(jnp.sin(logits + jnp.arange(logits.size).reshape(logits.shape)))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
@@ -93,12 +101,52 @@ def test_outputs_and_endpoints(made):
     logits, out = apply(model, variables, images)
     assert logits.shape == (4, 5) and logits.dtype == jnp.float32
     assert out["pre_logits"].shape[0] == 4 and out["pre_logits"].ndim == 2
-    if "batch_stats" not in variables:  # then nothing may depend on the others
-        trained, _ = apply(model, variables, images, train=True)
+    assert out["pre_logits"].dtype == jnp.float32
+    others = images.at[1:].set(0)
+    alone, _ = apply(model, variables, others)
+    np.testing.assert_allclose(alone[0], logits[0], rtol=1e-4, atol=1e-5)
+    trained, _ = apply(model, variables, images, train=True)
+    if "batch_stats" not in variables and not has_dropout(model):
         np.testing.assert_array_equal(logits, trained)
-        others = images.at[1:].set(0)
-        alone, _ = apply(model, variables, others)
-        np.testing.assert_allclose(alone[0], logits[0], rtol=1e-4, atol=1e-5)
+
+
+def has_dropout(model):
+    return bool(getattr(getattr(model, "net", None), "dropout", 0))
+
+
+def test_endpoints_come_in_order_of_depth(made):
+    """The same layers in the same order whether or not jit sorted their names."""
+    model, variables, images = made
+    shapes = jax.eval_shape(lambda v: [model.apply(v, images, False)[1]], variables)[0]
+    traced = list(shapes)
+    names = list(model.apply(variables, images[:1], False)[1])
+    assert traced == sorted(names)
+    assert names[-2:] == ["pre_logits", "logits"]
+    maps = [shapes[n].shape[1] for n in names if len(shapes[n].shape) == 4]
+    assert len(maps) > 2 and maps == sorted(maps, reverse=True)
+
+
+def test_batch_norm_moves_in_training_but_where_it_is_held(made):
+    """All of the statistics move, none of the held layers', none when not training."""
+    model, variables, images = made
+    if "batch_stats" not in variables:
+        pytest.skip(f"{model} has no batch norm")
+    before = tree.flatten(variables["batch_stats"])
+    assert "batch_stats" not in apply(model, variables, images)[1]
+    after = tree.flatten(apply(model, variables, images, True)[1]["batch_stats"])
+    assert set(after) == set(before)
+    assert all((after[n] != before[n]).any() for n in before)
+
+    layers = [n for n in model.layers() if any(s.startswith(n + "/") for s in before)]
+    held, free = layers[: len(layers) // 2], layers[len(layers) // 2 :]
+    _, out = apply(model, variables, images, True, held)
+    for name, new in tree.flatten(out["batch_stats"]).items():
+        layer = next(n for n in layers if name.startswith(n + "/"))
+        assert (new != before[name]).any() == (layer in free), name
+    still, _ = apply(model, variables, images, True, layers)
+    if not has_dropout(model):
+        logits, _ = apply(model, variables, images)
+        np.testing.assert_allclose(still, logits, rtol=1e-5, atol=1e-5)
 
 
 def test_init_depends_on_the_key_only(made):

@@ -1,11 +1,12 @@
 """Models by name, and the contract that all of them keep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
 
 from bigxfer import config
+from bigxfer.models import cbr, smallcnn
 from bigxfer.models.bit import Bit
 from bigxfer.tree import Tree
 
@@ -16,16 +17,27 @@ class Model(Protocol):
     head: str  # regular expression of the names of the head's parameters
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
-        """{"params": nested dict[, "batch_stats"]}; image_shape is (n, h, w, 3)."""
+        """{"params": nested dict[, "batch_stats"]}; image_shape is (n, h, w, 3).
+
+        The head is zero. The names of normalisation end in gamma and beta, or in
+        batch_norm/scale and batch_norm/bias; those of kernels in kernel.
+        """
         ...
 
     def apply(
-        self, variables: Tree, images: jax.Array, train: bool, rngs: Any = None
+        self,
+        variables: Tree,
+        images: jax.Array,
+        train: bool,
+        rngs: Any = None,
+        hold: Sequence[str] = (),
     ) -> tuple[jax.Array, Tree]:
         """(logits float32 [n, classes], endpoints by name, pre_logits among them).
 
-        images: float [n, h, w, 3] in [-1, 1]. New batch statistics, where the
-        model has any, are in the endpoints' "batch_stats".
+        images: float [n, h, w, 3] in [-1, 1]. The endpoints are in order of depth;
+        new batch statistics, where the model has any and `train` is set, are in their
+        "batch_stats". `hold` names layers whose batch norm uses, and keeps, its
+        running averages even so. rngs: {"dropout": key} where the model has dropout.
         """
         ...
 
@@ -34,7 +46,11 @@ class Model(Protocol):
         ...
 
 
-MODELS: dict[str, Callable[[config.Model, int], Model]] = {"bit": Bit}
+MODELS: dict[str, Callable[[config.Model, int], Model]] = {
+    "bit": Bit,
+    **dict.fromkeys(cbr.SIZES, cbr.build),
+    "smallcnn": smallcnn.build,
+}
 
 
 def build(cfg: config.Model, classes: int) -> Model:

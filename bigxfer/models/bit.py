@@ -6,6 +6,7 @@ the published npz files (google-research/big_transfer bit_jax/models.py).
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -150,7 +151,7 @@ class Head(nn.Module):
 
 class ResNet(nn.Module):
     blocks: tuple[int, ...]
-    width: float
+    widths: tuple[int, ...]  # channels inside the units of each stage
     groups: int
     classes: int
     dtype: Any
@@ -160,10 +161,9 @@ class ResNet(nn.Module):
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Tree]:
         unit = nn.remat(Unit) if self.remat else Unit
         x = images.astype(self.dtype)
-        out = {"stem": StdConv(stage_width(self.width, 0), 7, 2, name="root_block")(x)}
+        out = {"stem": StdConv(self.widths[0], 7, 2, name="root_block")(x)}
         x = parts.max_pool(out["stem"])
-        for stage, units in enumerate(self.blocks):
-            width = stage_width(self.width, stage)
+        for stage, (units, width) in enumerate(zip(self.blocks, self.widths)):
             name = f"block{stage + 1}"
             x = Block(unit, units, width, stage > 0, self.groups, name=name)(x)
             out[name] = x
@@ -201,15 +201,18 @@ class Bit:
 
     def __init__(self, cfg: config.Model, classes: int) -> None:
         self.blocks = cfg.blocks
+        names = [f"block{stage}" for stage in range(1, len(cfg.blocks) + 1)]
+        factors = parts.slim_factors(cfg, names)
+        widths = [stage_width(cfg.width * f, s) for s, f in enumerate(factors)]
         self.net = ResNet(
             cfg.blocks,
-            cfg.width,
+            tuple(widths),
             cfg.groups,
             classes,
             jnp.dtype(cfg.dtype),
             cfg.remat,
         )
-        narrow = stage_width(cfg.width, 0)
+        narrow = min(widths)
         if (groups := norm_groups(narrow, cfg.groups)) != cfg.groups:
             logging.info(
                 "%d channels are too few for %d groups: %d where they are so few",
@@ -222,9 +225,14 @@ class Bit:
         return {"params": random_kernels(key, dict(variables["params"]))}
 
     def apply(
-        self, variables: Tree, images: jax.Array, train: bool, rngs: Any = None
+        self,
+        variables: Tree,
+        images: jax.Array,
+        train: bool,
+        rngs: Any = None,
+        hold: Sequence[str] = (),
     ) -> tuple[jax.Array, Tree]:
-        del train, rngs  # BiT has neither batch statistics nor dropout
+        del train, rngs, hold  # BiT has neither batch statistics nor dropout
         out: Any = self.net.apply({"params": variables["params"]}, images)
         return out
 
