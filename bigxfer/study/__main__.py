@@ -11,9 +11,12 @@ changed. --long FILE adds the predecessor's long CSV.
 import argparse
 import sys
 
-from bigxfer.study import command_collect
+from bigxfer.study import command_collect, command_fit
 
-COMMANDS = (command_collect,)  # each adds its parser, whose `call` takes the arguments
+COMMANDS = (
+    command_collect,
+    command_fit,
+)  # each adds its parser, whose `call` takes the arguments
 
 
 def main() -> None:

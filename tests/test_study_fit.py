@@ -1,0 +1,174 @@
+"""`python -m bigxfer.study fit` on simulated tables whose laws are known."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigxfer.study import cells, laws, table
+from bigxfer.study.cells import Predictions
+
+ROOT = Path(__file__).parents[1]
+SHOTS = (1, 5, 10, 100, 500)
+
+
+def run(upstream="nih", shots="5", seed=0, error=0.3, **more):
+    """One row of a table; its folder does not exist."""
+    row = dict.fromkeys(table.COLUMNS) | {
+        "study": "toy",
+        "kind": "transfer",
+        "upstream": upstream,
+        "model": "R50x1",
+        "params": 23_500_352,
+        "init": "pretrained",
+        "target": "covidx",
+        "shots": shots,
+        "seed": seed,
+        "protocol": "cosine",
+        "steps": 100,
+        "images": 6400,
+        "flops": 1e12,
+        "device_seconds": 36.0,
+        "synthetic": False,
+        "digest": table.name_digest(f"{upstream} {shots} {seed} {more}"),
+        "commit": "abc",
+        "folder": f"runs/{upstream}-{shots}-{seed}-{len(more)}",
+    }
+    return row | {"auroc_macro": 1 - error} | more
+
+
+def study(laws_of, draws=5, noise=0.03, shots=SHOTS):
+    """Rows of errors law(shots) with relative noise, most of it shared by a draw."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, noise, (draws, len(shots)))
+    own = rng.normal(0, 0.01, (len(laws_of), draws, len(shots)))
+    return [
+        run(name, str(s), d, law(s) * (1 + shared[d, i] + own[k, d, i]))
+        for k, (name, law) in enumerate(laws_of.items())
+        for d in range(draws)
+        for i, s in enumerate(shots)
+    ]
+
+
+def fitted(rows, x="shots", **how):
+    curves, notes = laws.curves(rows, x, "auroc_macro")
+    return [laws.law(c, Predictions(**how)) for c in curves], curves, notes
+
+
+def test_a_planted_power_law_comes_back():
+    (law,), _, _ = fitted(study({"nih": lambda s: 0.5 * s**-0.3}))
+    assert law.fit is not None and law.band is not None
+    assert law.fit.form.name == "M1"  # among equals the one of fewest parameters
+    for name, truth in (("b", 0.5), ("c", 0.3)):
+        value, low, high = law.band.parameters[name]
+        assert low < truth < high and abs(value - truth) < 0.03
+    assert law.cutoff == 250 and law.band.method == "t over draws"
+
+
+def test_few_scales_are_said_and_never_raise():
+    (law,), _, notes = fitted([*study({"nih": lambda s: 0.5 / s}, shots=(1, 5, 10))])
+    assert law.fit is not None and law.left_out["M2"] == (
+        "3 parameters, 2 scales up to 5"
+    )
+    assert notes == []
+    (law,), _, notes = fitted(
+        [*study({"nih": lambda s: 0.5 / s}, shots=(1, 5)), run(shots="full")]
+    )
+    assert law.fit is None and law.reason == "2 of the 3 scales that a law needs"
+    assert notes == [
+        "1 of 11 transfers are not on this axis: full data is no number of shots."
+    ]
+    (law,), _, _ = fitted(study({"nih": lambda s: 0.5 / s}, draws=1))
+    assert law.band is not None and law.band.method == "t over residuals"
+
+
+def test_a_cell_without_error_is_left_out_and_a_missing_run_is_not_missed():
+    rows = study({"nih": lambda s: 0.5 * s**-0.3})
+    rows = [r | {"auroc_macro": 1.0} if r["shots"] == "500" else r for r in rows]
+    (law,), _, notes = fitted(rows[1:])
+    assert list(law.curve.x) == [1, 5, 10, 100] and law.fit is not None
+    assert [len(runs) for runs in law.curve.runs] == [4, 5, 5, 5]
+    assert notes == ["1 cells without any error are left out: no law reaches 0."]
+
+
+def test_crossings_are_found_and_otherwise_said_to_lie_outside():
+    rows = study(
+        {
+            "a": lambda s: 0.5 * s**-0.3,
+            "b": lambda s: 0.4 * s**-0.2,  # equal at (5/4)^10 = 9.3
+            "c": lambda s: 0.7 * s**-0.2,
+        }
+    )
+    _, curves, _ = fitted(rows)
+    ab, ac, bc = laws.crossings(curves, Predictions())
+    assert (ab.a, ab.b) == ("a", "b") and ab.found and ab.found.measured
+    assert ab.found.low < 1.25**10 < ab.found.high
+    assert ab.sentence("shots").startswith("a overtakes b at 9")
+    assert (ac.a, ac.b, bc.a, bc.b) == ("a", "c", "b", "c")
+    assert bc.sentence("shots").startswith("not within the data: b is ahead of c")
+    assert bc.basis == "5 draws, no test patients"
+    one = laws.crossings(
+        fitted(study({"a": lambda s: 1 / s / 2, "b": lambda s: 0.4}, 1))[1],
+        Predictions(),
+    )
+    assert one[0].found is None and one[0].basis == "one draw and no predictions"
+
+
+def test_lines_are_told_apart_by_what_varies():
+    rows = [
+        run(seed=s, upstream_size=n, upstream_examples=9 * n)
+        for s in range(2)
+        for n in (100, 1000)
+    ]
+    named, notes = cells.lines(rows)
+    assert {r["line"] for r in named} == {"nih, 100 images", "nih, 1,000 images"}
+    assert {r["line"] for r in cells.lines(rows, "upstream_size")[0]} == {"nih"}
+    assert notes == []
+    newer = run(upstream_size=100, upstream_examples=900, changed_ns=5, auroc_macro=0.9)
+    named, notes = cells.lines([*rows, newer])
+    assert len(named) == 4 and newer["auroc_macro"] in {r["auroc_macro"] for r in named}
+    assert "1 runs repeat" in notes[0]
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_the_command_writes_json_and_csv(tmp_path, form):
+    rows = study({"a": lambda s: 0.5 * s**-0.3, "b": lambda s: 0.4 * s**-0.2})
+    table.save([r | {"synthetic": True} for r in rows], tmp_path)
+    call = [sys.executable, "-m", "bigxfer.study", "fit", "--out", str(tmp_path)]
+    call += ["--table", str(tmp_path / f"table.{form}")]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("SYNTHETIC") and "a overtakes b at 9" in done.stdout
+    about = json.loads((tmp_path / "fits.json").read_text())
+    assert about["synthetic"] and about["error"] == "1 - auroc_macro"
+    first = about["fits"][0]
+    assert first["line"] == "a" and first["chosen"] == "M1"
+    with (tmp_path / "fits.csv").open() as file:
+        got = {(r["line"], r["parameter"]): r for r in csv.DictReader(file)}
+    c = first["parameters"]["c"]
+    assert float(got["a", "c"]["low"]) == c["low"] < 0.3 < c["high"]
+    with (tmp_path / "crossovers.csv").open() as file:
+        (pair,) = csv.DictReader(file)
+    assert (pair["ahead"], pair["behind"]) == ("a", "b")
+
+
+def test_a_wrong_table_is_named(tmp_path):
+    base = [sys.executable, "-m", "bigxfer.study", "fit", "--out", str(tmp_path)]
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    table.save([run(kind="upstream")], tmp_path / "up")
+    for more, said in (
+        ([], "--table FILE or --config FILE"),
+        (["--table", str(tmp_path / "no.parquet")], "no table at"),
+        (["--table", str(tmp_path / "table.csv")], "lacks the columns study, kind"),
+        (["--table", str(tmp_path / "up" / "table.csv")], "no finished transfer"),
+        (["--config", "configs/study_x.py"], "study_x/table.parquet"),
+    ):
+        done = subprocess.run(
+            base + more, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1 and said in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
