@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from bigxfer import (
@@ -61,11 +62,13 @@ class Job:
         return self.run.keep in ("all", self.run.kind)
 
 
-def execute(run: Run, folder: Path) -> dict:
+def execute(run: Run, folder: Path, stop: loop.Stop | None = None) -> dict:
     """Trains, evaluates and writes the run folder; returns its result.
 
-    A finished run is not done again, a half-done one resumes. Raises ValueError
-    where the folder holds another config's run or other data.
+    A finished run is not done again, a half-done one resumes. `stop` ends the
+    training early with loop.Preempted; by default it is jax's own agreement of all
+    processes on one step after a SIGTERM to any of them, never so in a single one.
+    Raises ValueError where the folder holds another config's run or other data.
     """
     digest = config.digest(run)
     if done := folders.finished(folder, digest):
@@ -94,8 +97,9 @@ def execute(run: Run, folder: Path) -> dict:
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
     predict = evaluate.make_predict(model, run, mesh)
     valid = partial(validate, job, predict)
+    stop = stop or multihost_utils.reached_preemption_sync_point
     state, clock = loop.fit(
-        run, plan, state, step, job.loader("train"), mesh, saved, log, valid
+        run, plan, state, step, job.loader("train"), mesh, saved, log, valid, stop
     )
 
     result = {

@@ -42,6 +42,17 @@ class State:
 
 
 Step = Callable[[State, dict], tuple[State, dict]]
+Stop = Callable[[int], bool]  # whether to stop after this step, asked at every step
+
+
+class Preempted(SystemExit):
+    """The run was asked to stop and has saved the step it was at.
+
+    A SystemExit with status 75 (EX_TEMPFAIL of sysexits.h: try again later), so that
+    the mains end with it and a batch script can tell it from a failure.
+    """
+
+    STATUS = 75
 
 
 def variables(state: State) -> Tree:
@@ -171,11 +182,13 @@ def fit(
     checkpoints: Checkpoints,
     log: Log,
     validate: Callable[[State], dict[str, float]],
+    stop: Stop,
 ) -> tuple[State, Clock]:
     """Runs `step` until plan.steps, from the latest checkpoint if there is one.
 
     Returns the last state or, where eval.select names a metric, the best one.
-    Raises FloatingPointError, with the step, when the loss stops being finite.
+    Raises FloatingPointError, with the step, when the loss stops being finite, and
+    Preempted, with the step saved, once `stop` says so.
     """
     state, clock, best = restore(state, checkpoints, log)
     start = int(state.step)
@@ -188,7 +201,8 @@ def fit(
         state, metrics = step(state, sharding.to_global(mesh, batch))
         watch.add(number, metrics)
         last = number == plan.steps
-        saves = number % save_every == 0 or last
+        stops = stop(number) and not last
+        saves = number % save_every == 0 or last or stops
         judges = bool(run.eval.every) and number % run.eval.every == 0
         judges = judges or (last and bool(run.eval.select))
         if not (saves or judges or number % run.log.every == 0):
@@ -205,6 +219,10 @@ def fit(
             checkpoints.save(number, state, {"best": best, "clock": clock_now})
             if best.get("step") == number:
                 checkpoints.mark_best(number)
+        if stops:
+            checkpoints.wait()
+            log.say(f"asked to stop: saved step {number}")
+            raise Preempted(Preempted.STATUS)
         began = time.monotonic()
     clock.waiting += batches.waited
     checkpoints.wait()

@@ -1,77 +1,105 @@
-"""Runs a study on this machine, in one process that shares compiled programs.
+"""Runs a study on this machine, in one worker process or several.
 
   python -m launch.local --config configs/study_demo.py
+  python -m launch.local --config configs/study_demo.py --workers 4    # one a GPU
 
-Runs that are done are not done again: after a kill, give the command once more. A run
-that fails is reported at the end, with those that needed it; the others go on.
+Runs that are done are not done again, half-done ones go on: after a kill, give the
+command once more. A worker that dies or hangs is started anew; a run that fails three
+times in the same way is given up and reported at the end, with those that needed it;
+the others go on. Ctrl-C saves first. Several launchers may share the folder of runs.
+
+Prints a line a run, then the table; exit status 1 if any run was given up. It costs a
+second over the runs themselves; compiled programs are kept in cache/xla beside the
+runs.
 """
 
-import logging
+import os
+import signal
 import sys
-import time
-import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import app, flags
 
-from bigxfer import cli
-from bigxfer.study import grid
+from bigxfer import cli, config
+from bigxfer.study import grid, tries
+from launch import pool
 
 
 def main(argv: list[str]) -> None:
-    import jax
-
-    from bigxfer import job
-    from bigxfer.study import summary, table
-
     if argv[1:] or not flags.FLAGS.config:
         raise app.UsageError("--config FILE is missing; see configs/study_*.py")
-    for name in ("absl", "bigxfer", "jax"):  # a line a run is enough
-        logging.getLogger(name).setLevel(logging.WARNING)
-    runs = Path(flags.FLAGS.runs)
-    jax.config.update("jax_compilation_cache_dir", str(runs.parent / "cache" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    study, failed = grid.nodes(flags.FLAGS.config), {}
-    began = time.monotonic()
-    for number, node in enumerate(study, 1):
-        if node.done(runs):
-            continue
-        if node.needs in failed:
-            failed[node.digest] = f"its upstream {node.needs} failed"
-            continue
-        if node.needs:
-            node.run.init.checkpoint = str(runs / node.needs / "params.npz")
-        try:
-            job.execute(node.run, node.folder(runs))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 the others go on
-            failed[node.digest] = f"{type(error).__name__}: {error}"
-            (node.folder(runs) / "error.txt").write_text(traceback.format_exc())
-        jax.clear_caches()
-        print(
-            f"[{number}/{len(study)}] {time.monotonic() - began:5.0f} s  {node.digest}"
-            f"  {describe(node)}  {failed.get(node.digest, '')}",
-            flush=True,
-        )
-    for digest, why in failed.items():
-        print(f"failed: {runs / digest}: {why}", file=sys.stderr)
+    path, runs = flags.FLAGS.config, Path(flags.FLAGS.runs)
+    try:
+        study = grid.nodes(path)
+        environs = share_out(os.environ, flags.FLAGS.workers)
+    except config.ConfigError as error:
+        sys.exit(f"error: {error}")
+    if flags.FLAGS.retry:
+        for node in study:
+            tries.forgive(node.folder(runs))
+    workers = pool.Pool(
+        study, runs, pool.worker_command(path, runs), environs, flags.FLAGS.hang
+    )
+
+    def on_signal(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the second one is not to be argued with
+        print("saving what is running; once more to leave at once", file=sys.stderr)
+        workers.stopping = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    try:
+        workers.run()
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(report(study, path, runs))
+
+
+def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
+    """The environments of so many workers: one GPU each, where there are GPUs.
+
+    ConfigError where there are more workers than GPUs that were named.
+    """
+    named = environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = named.split(",") if named else [str(n) for n in range(count_gpus())]
+    if workers == 1 or not gpus:
+        return [dict(environ)] * workers
+    if workers > len(gpus):
+        raise config.ConfigError(f"--workers={workers}, but the GPUs are {gpus}")
+    return [{**environ, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:workers]]
+
+
+def count_gpus() -> int:
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def report(study: list[grid.Node], path: str, runs: Path) -> int:
+    """Writes the table, prints what it says and what failed; the exit status."""
+    from bigxfer.study import summary, table  # pyarrow: the workers come first
+
+    states = grid.states(study, runs)
+    for state in states:
+        if state.state == "given up":
+            folder = state.node.folder(runs)
+            print(f"failed: {folder}: {state.node}: {state.error}", file=sys.stderr)
     digests = {node.digest for node in study}
     rows = [r for r in table.collect([runs], runs).rows if r["digest"] in digests]
-    name = Path(flags.FLAGS.config.partition(":")[0]).stem
+    name = Path(path.partition(":")[0]).stem
     table.save(rows, runs / name)
     print(summary.text(rows))
     print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
-    sys.exit(1 if failed else 0)
-
-
-def describe(node: grid.Node) -> str:
-    run = node.run
-    if run.kind == "upstream":
-        return f"upstream {run.data.reader}"
-    return f"{run.data.reader} {run.init.kind} {run.data.shots}-shot draw {run.seed}"
+    unfinished = [state for state in states if state.state != "done"]
+    if unfinished:
+        print(f"{len(unfinished)} of {len(states)} are not done; --retry tries again")
+    return 1 if unfinished else 0
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("config", "", "The study: a config file with a sweep().")
     flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
+    flags.DEFINE_integer("workers", 1, "Worker processes; one GPU each.", 1)
+    flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
+    flags.DEFINE_bool("retry", False, "Try again what was given up.")
     cli.set_xla_flags()
     app.run(main)

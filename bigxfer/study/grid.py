@@ -1,26 +1,49 @@
-"""A study: the runs of a sweep, what each needs first, and which are done.
+"""A study: the runs of a sweep, what each needs first, and how each of them stands.
 
 A study config holds `get_config(arg) -> Run`, the base, and `sweep(arg)`, which
 yields overrides of it as dicts of dotted fields; the key "config" takes another
-file:arg as the base. A transfer names its upstream by config, so that dependencies follow from
-digests, and a grid lists its runs without opening data.
+file:arg as the base. A transfer names its upstream by config, so that dependencies
+follow from digests, and a grid lists its runs without opening data. The decoded images
+that runs share are nodes of their own: each cache is built once, by one worker,
+before any run that reads it.
 """
 
+import dataclasses
+import hashlib
+import json
+import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bigxfer import config, presets
-from bigxfer.config import Run
+from bigxfer.config import Data, Run
+from bigxfer.study import tries
+
+PAUSE = 10.0  # seconds before a failed run is tried again, times its strikes
+# Fields of the data section that say which rows are used, and how, not which there are.
+WHOLE_SET = (
+    *("shots", "fraction", "fraction_of", "mix", "space"),
+    *("sampling", "sampling_class", "sampling_share"),
+    *("crop", "augment", "flip"),
+    *("valid", "test", "folds", "fold", "split_seed"),
+)
 
 
 @dataclass(frozen=True)
 class Node:
-    """One run of a study."""
+    """One run of a study, or a cache that its runs read."""
 
-    run: Run  # resolved, with init.digest filled in
-    digest: str
-    needs: str  # the digest of its upstream, or ""
+    run: Run  # resolved, with init.digest filled in; a cache: only its data counts
+    digest: str  # of a cache "caches/HEX", so that no table takes it for a run
+    needs: tuple[str, ...] = ()  # the digests of its cache and its upstream
+
+    @property
+    def kind(self) -> str:
+        """cache, upstream or transfer."""
+        return "cache" if self.digest.startswith("caches/") else self.run.kind
 
     def folder(self, runs: Path) -> Path:
         return runs / self.digest
@@ -28,9 +51,29 @@ class Node:
     def done(self, runs: Path) -> bool:
         return (self.folder(runs) / "result.json").exists()
 
+    def __str__(self) -> str:
+        data, init = self.run.data, self.run.init.kind
+        if self.kind != "transfer":
+            return f"{self.kind} {data.reader}"
+        return f"{data.reader} {init} {data.shots}-shot draw {self.run.seed}"
+
+
+@dataclass(frozen=True)
+class State:
+    """How one node stands, as its folder says."""
+
+    node: Node
+    state: str  # done, running, ready, failed (to be tried again), waiting, given up
+    tries: list[tries.Try]
+    error: str = ""  # of the last failed try, or the node for which it is given up
+    step: int = 0  # reached, as metrics.jsonl says
+    steps: int = 0  # of the whole run; 0: not known yet
+    age: float | None = None  # seconds since the last sign of its last try
+    where: str = ""  # host and Slurm job of its last try
+
 
 def nodes(path: str) -> list[Node]:
-    """Every run of the study once, upstreams before what needs them.
+    """Every run of the study once, caches and upstreams before what needs them.
 
     Raises ConfigError where the file has no sweep or an override no field.
     """
@@ -39,7 +82,7 @@ def nodes(path: str) -> list[Node]:
         raise config.ConfigError(f"{path} has no sweep(): it is no study")
     found: dict[str, Node] = {}
     for overrides in module.sweep(path.partition(":")[2]):
-        for node in _with_upstream(_apply(path, overrides)):
+        for node in _with_needs(_apply(path, overrides)):
             found.setdefault(node.digest, node)
     return list(found.values())
 
@@ -60,13 +103,82 @@ def _apply(path: str, overrides: dict) -> Run:
     return config.resolve(run)
 
 
-def _with_upstream(run: Run) -> Iterator[Node]:
-    """The upstream of a run, if it names one, and the run itself."""
+def _with_needs(run: Run) -> Iterator[Node]:
+    """The cache of a run, its upstream, if it names one, with its own, and the run."""
+    yield (cache := _cache(run))
+    needs = (cache.digest,)
     if run.init.kind == "pretrained" and run.init.upstream:
-        source = config.resolve(presets.load(run.init.upstream))
-        digest = config.digest(source)
-        yield Node(source, digest, "")
-        run.init.digest = digest
-        yield Node(run, config.digest(run), digest)
-    else:
-        yield Node(run, config.digest(run), "")
+        *before, source = _with_needs(config.resolve(presets.load(run.init.upstream)))
+        yield from before
+        yield source
+        run.init.digest = source.digest
+        needs += (source.digest,)
+    yield Node(run, config.digest(run), needs)
+
+
+def _cache(run: Run) -> Node:
+    """What decodes the whole set that a run takes its images from."""
+    whole = {f.name: getattr(Data(), f.name) for f in dataclasses.fields(Data)}
+    whole = {name: whole[name] for name in WHOLE_SET}
+    data = dataclasses.replace(run.data, **whole)
+    data.crop = data.resize
+    key = json.dumps(dataclasses.asdict(data), sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Node(config.Run(kind=run.kind, data=data), f"caches/{digest}")
+
+
+def states(study: list[Node], runs: Path, done: set[str] | None = None) -> list[State]:
+    """How every node stands, in the order of `study`, read from the folders alone.
+
+    `done` are digests known to be done, which are not looked at; those found now are
+    added to it.
+    """
+    done, dead, out = set() if done is None else done, {}, []
+    for node in study:
+        state = _state(node, runs, done, dead)
+        if state.state == "done":
+            done.add(node.digest)
+        if state.state == "given up":
+            dead[node.digest] = state
+        out.append(state)
+    return out
+
+
+def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> State:
+    if node.digest in done or node.done(runs):
+        return State(node, "done", [])
+    folder, now = node.folder(runs), time.time()
+    found = tries.read(folder)
+    past, last = tries.past(folder, found), found[-1] if found else None
+    step, steps = progress(folder) if found else (0, 0)
+    age = now - last.touched if last else None
+    where = f"{last.owner['host']} {last.owner['job']}".strip() if last else ""
+
+    def state(name: str, error: str = past.error) -> State:
+        return State(node, name, found, error, step, steps, age, where)
+
+    if last and last.alive(now):
+        return state("running")
+    if past.given_up:
+        return state("given up")
+    for need in node.needs:
+        if need in dead:
+            return state("given up", f"it needs {dead[need].node} {need}, given up")
+    if any(need not in done for need in node.needs):
+        return state("waiting")
+    if past.strikes and age is not None and age < PAUSE * past.strikes:
+        return state("failed")
+    return state("ready")
+
+
+def progress(folder: Path) -> tuple[int, int]:
+    """(step reached, steps of the run), by metrics.jsonl and config.json; 0: unknown."""
+    step = steps = 0
+    with suppress(OSError, ValueError, IndexError, KeyError):
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(-min(4096, os.path.getsize(file.name)), os.SEEK_END)
+            whole = file.read().rpartition(b"\n")[0]  # the last line may be half there
+        step = json.loads(whole.splitlines()[-1])["step"]
+    with suppress(OSError, ValueError, KeyError):
+        steps = json.loads((folder / "config.json").read_text())["plan"]["steps"]
+    return step, steps

@@ -1,0 +1,267 @@
+"""Workers on this machine: gives them ready runs, watches them, starts them anew.
+
+A pool claims a run (study/tries.py) before it hands it to one of its workers, touches
+the claim while the run gets on, and writes down how the try ended. A worker that dies
+is started anew; one whose run folder has not changed for `hang` seconds is killed
+first, whatever it is stuck in: a thread of its own that lives on proves nothing. When
+the pool dies, however it dies, its workers do at once: the pipes to them close.
+"""
+
+import json
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigxfer.study import grid, tries
+
+RELEASED = (75, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses; 75: run saved
+TOUCH = 10.0  # seconds between touches of a claim; far below tries.STALE
+
+
+@dataclass
+class Slot:
+    """A place for one worker: its process, what it does, and since when."""
+
+    environ: Mapping[str, str]
+    process: subprocess.Popen | None = None
+    node: grid.Node | None = None
+    claim: Path = Path()
+    ready: bool = False  # it has imported all that it needs, and found its device
+    began: float = 0.0  # time.monotonic(), as the others
+    touched: float = 0.0
+    moved: float = 0.0  # when the run folder last changed
+    newest: float = 0.0  # the mtime by which that is known
+    verdict: str = ""  # why the pool itself has killed it
+
+
+@dataclass
+class Pool:
+    """Runs of one study, on as many workers as there are environments.
+
+    `command` starts a worker, `hang` is in seconds, `say` takes a line for people. The
+    pool ends when nothing is left to do; with `patience`, also when for so many seconds
+    it had nothing to do itself. Who sets `stopping` (a signal handler may) has all
+    workers save and leave; `grace` seconds later they are killed. With `leave` that is
+    also so once a worker was stopped by somebody else: the machine is about to go.
+    """
+
+    study: list[grid.Node]
+    runs: Path
+    command: Sequence[str]
+    environs: Sequence[Mapping[str, str]]
+    hang: float
+    say: Callable[[str], None] = print
+    patience: float = float("inf")
+    grace: float = 60.0
+    leave: bool = False
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.slots = [Slot(environ) for environ in self.environs]
+        self.inbox: queue.Queue = queue.Queue()  # (process, its answer or None: ended)
+        self.done: set[str] = set()
+        self.began = self.idle_since = time.monotonic()
+        self.next_look, self.unready = 0.0, 0
+        self.deadline = float("inf")  # for those that were asked to leave
+
+    def run(self) -> None:
+        """Until there is nothing left to do, or `stopping`.
+
+        Raises OSError when workers die again and again before they are ready to work.
+        """
+        try:
+            while self.busy() or not self.stopping:
+                if self.stopping:
+                    self.ask_to_leave()
+                elif time.monotonic() >= self.next_look and self.hand_out():
+                    break
+                self.listen(0.5)
+                for slot in self.busy():
+                    self.watch(slot)
+        finally:
+            for slot in self.slots:
+                self.end(slot)
+
+    def busy(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.node]
+
+    def ask_to_leave(self) -> None:
+        """SIGTERM to every worker, once; those that do not leave in time are killed."""
+        if self.deadline == float("inf"):
+            self.deadline = time.monotonic() + self.grace
+            for slot in self.slots:
+                if slot.process:
+                    slot.process.terminate()
+        elif time.monotonic() > self.deadline:
+            for slot in self.busy():
+                self.finish(slot, "released")
+                self.end(slot)
+
+    def hand_out(self) -> bool:
+        """Gives each idle slot a ready run; True when there is nothing left to do."""
+        idle = [slot for slot in self.slots if not slot.node]
+        if not idle:
+            return False
+        began = time.monotonic()
+        states = grid.states(self.study, self.runs, self.done)
+        ready = [state for state in states if state.state == "ready"]
+        ready.sort(key=lambda state: bool(state.error))  # those that failed: last
+        for state in ready:
+            if not idle:
+                break
+            claim = tries.claim(state.node.folder(self.runs), state.tries)
+            if claim:
+                self.give(idle.pop(0), state.node, claim)
+        now = time.monotonic()
+        self.next_look = now + 20 * (now - began)  # spares the file system
+        if self.busy():
+            self.idle_since = now
+            return False
+        left = [s for s in states if s.state not in ("done", "given up")]
+        return not left or now - self.idle_since > self.patience
+
+    def give(self, slot: Slot, node: grid.Node, claim: Path) -> None:
+        if slot.process is None:
+            slot.process, slot.ready = self.start(slot.environ), False
+        tries.add_worker(claim, slot.process.pid)
+        slot.node, slot.claim, slot.verdict = node, claim, ""
+        slot.began = slot.moved = slot.touched = time.monotonic()
+        slot.newest = 0.0
+        with suppress(BrokenPipeError):  # its end is on its way to the inbox
+            assert slot.process.stdin
+            slot.process.stdin.write(f"{node.digest}\n")
+            slot.process.stdin.flush()
+
+    def start(self, environ: Mapping[str, str]) -> subprocess.Popen:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            self.command, stdin=pipe, stdout=pipe, text=True, env=dict(environ)
+        )
+        threading.Thread(target=pump, args=(process, self.inbox), daemon=True).start()
+        return process
+
+    def listen(self, seconds: float) -> None:
+        """Takes what the workers say, waiting for it for so long at most."""
+        try:
+            process, answer = self.inbox.get(timeout=seconds)
+        except queue.Empty:
+            return
+        slot = next((s for s in self.slots if s.process is process), None)
+        if slot is None:  # killed by ourselves
+            return
+        if answer is None:
+            self.ended(slot, process.wait())
+        elif answer["how"] == "ready":
+            slot.ready, self.unready = True, 0
+        else:
+            self.finish(slot, **answer)
+            if answer["how"] == "failed":  # it is leaving: no more runs for it
+                self.end(slot)
+
+    def ended(self, slot: Slot, status: int) -> None:
+        """A worker has ended: what that means for its run, if it had one."""
+        self.end(slot)
+        if slot.verdict:
+            self.finish(slot, "failed", "hung", slot.verdict)
+        elif status in RELEASED:
+            self.stopping |= self.leave
+            self.finish(slot, "released")
+        elif slot.ready:
+            self.finish(slot, "failed", describe(status))
+        else:  # not the run's fault
+            self.finish(slot, "released")
+            self.unready += 1
+            if self.unready == tries.STRIKES:
+                raise OSError(
+                    f"{self.unready} workers in a row died before they were ready"
+                    f" ({describe(status)}); see above, or try\n  {shlex.join(self.command)}"
+                )
+
+    def finish(self, slot: Slot, how: str, kind: str = "", message: str = "") -> None:
+        """Writes down how the try ended, and says so."""
+        node, slot.node = slot.node, None
+        if node is None:
+            return
+        tries.finish(slot.claim, how, kind, message)
+        self.next_look = 0
+        if how == "done":
+            self.done.add(node.digest)
+        note = "" if how == "done" else f"  {how} {kind}: {message}".rstrip(": ")
+        self.say(
+            f"[{len(self.done)}/{len(self.study)}] {time.monotonic() - self.began:5.0f} s"
+            f"  {node.digest}  {node}{note[:300]}"
+        )
+
+    def watch(self, slot: Slot) -> None:
+        """Touches the claim of a run that gets on; kills the worker of one that hangs."""
+        assert slot.node
+        now = time.monotonic()
+        if now - slot.touched < min(TOUCH, self.hang / 4):
+            return
+        slot.touched = now
+        if not tries.touch(slot.claim):  # we slept, and it was taken over
+            self.say(f"{slot.node.digest}: another launcher has taken this run over")
+            slot.node = None
+            self.end(slot)
+            return
+        found = newest(slot.node.folder(self.runs))
+        if found != slot.newest:
+            slot.newest, slot.moved = found, now
+        if now - slot.moved > self.hang and slot.process:
+            slot.verdict = f"nothing new in its folder for {self.hang:.0f} s"
+            slot.process.kill()
+
+    def end(self, slot: Slot) -> None:
+        """Kills a slot's worker, at once."""
+        process, slot.process = slot.process, None
+        if process:
+            process.kill()
+            process.wait()
+            with suppress(BrokenPipeError):
+                assert process.stdin
+                process.stdin.close()
+
+
+def pump(process: subprocess.Popen, inbox: queue.Queue) -> None:
+    """In a thread: what the worker prints goes to the inbox, and then its end."""
+    assert process.stdout
+    with process.stdout as lines, suppress(ValueError):  # a line that was cut
+        for line in lines:
+            inbox.put((process, json.loads(line)))
+    inbox.put((process, None))
+
+
+def newest(folder: Path) -> float:
+    """The latest change of a file in a run folder, or of its checkpoints; 0: none."""
+    latest = 0.0
+    for path in (folder, folder / "checkpoints"):
+        with suppress(FileNotFoundError):
+            for entry in os.scandir(path):
+                if entry.name != "tries":
+                    with suppress(FileNotFoundError):
+                        latest = max(latest, entry.stat().st_mtime)
+    return latest
+
+
+def describe(status: int) -> str:
+    """How a worker ended, such as "killed by SIGKILL"."""
+    number = -status if status < 0 else status - 128  # srun reports as a shell does
+    try:
+        return f"killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"ended with status {status}"
+
+
+def worker_command(config: str, runs: Path) -> list[str]:
+    """What starts a worker of this study."""
+    names = ["--config", config, "--runs", str(runs)]
+    return [sys.executable, "-m", "launch.worker", *names]

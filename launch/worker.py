@@ -1,0 +1,163 @@
+"""Does runs, one after another, as a pool (launch/pool.py) tells it to.
+
+  echo DIGEST | python -m launch.worker --config configs/study_demo.py --runs runs
+
+Digests of the study's nodes come by stdin, one a line; what became of each goes out
+by stdout, as a line of JSON: {"how": ready, done or failed, "kind", "message"}. The end
+of stdin is the end of the pool: the worker dies at once, whatever it is doing. SIGTERM
+asks it to save and to leave, with status 75. What the run says goes to
+runs/DIGEST/log.txt. In several processes of one run (srun, a TPU pod) each does the
+same, and the first one speaks.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from absl import app, flags
+
+from bigxfer import cli
+from bigxfer.study import grid
+
+Stop = Callable[[int], bool] | None
+
+
+def main(argv: list[str]) -> None:
+    orders: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=listen, args=(orders,), daemon=True).start()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else prints is no answer
+
+    import jax
+
+    from bigxfer import job, loop
+
+    quieten()
+    stopping = threading.Event()
+    job.start_processes()
+    alone, first = jax.process_count() == 1, jax.process_index() == 0
+    if alone:  # several processes agree on a step by jax's own handler
+
+        def on_term(*_: object) -> None:
+            stopping.set()
+            orders.put("")
+
+        signal.signal(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher
+    runs = Path(flags.FLAGS.runs)
+    share_programs(runs)
+    nodes = {node.digest: node for node in grid.nodes(flags.FLAGS.config)}
+
+    def stop(_: int) -> bool:
+        return stopping.is_set()
+
+    def tell(how: str, kind: str = "", message: str = "") -> None:
+        answer = {"how": how, "kind": kind, "message": message}
+        print(json.dumps(answer), file=answers, flush=True)
+
+    if first:
+        tell("ready")
+    while digest := orders.get():
+        folder = nodes[digest].folder(runs)
+        try:
+            with log_to(folder, jax.process_index()):
+                perform(nodes[digest], runs, stop if alone else None)
+        except loop.Preempted:
+            sys.exit(loop.Preempted.STATUS)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 all go to the pool
+            with suppress(OSError):
+                (folder / "error.txt").write_text(traceback.format_exc())
+            tell("failed", type(error).__name__, " ".join(str(error).split()))
+            os._exit(1)  # a device may be in a bad state: the next starts afresh
+        if first:
+            tell("done")
+        jax.clear_caches()
+    sys.exit(loop.Preempted.STATUS if stopping.is_set() else 0)
+
+
+def listen(orders: queue.SimpleQueue) -> None:
+    """Passes on the lines of stdin; its end ends this process, in mid-run too."""
+    for line in sys.stdin:
+        orders.put(line.strip())
+    os._exit(1)
+
+
+def perform(node: grid.Node, runs: Path, stop: Stop) -> None:
+    """Does one node of the study; whatever goes wrong in it raises.
+
+    `stop(step)` says whether to save and leave; None is for several processes.
+    """
+    from bigxfer import folders, job
+
+    if node.kind == "cache":
+        folder = node.folder(runs)
+        folders.write_json(folder / "result.json", build_cache(node, stop))
+        return
+    for need in node.needs:
+        if not need.startswith("caches/"):
+            node.run.init.checkpoint = str(runs / need / "params.npz")
+    job.execute(node.run, node.folder(runs), stop)
+
+
+def build_cache(node: grid.Node, stop: Stop) -> dict:
+    """Decodes the whole data set; what was decoded stays when it is stopped."""
+    from bigxfer import loop
+    from bigxfer.data import dataset
+
+    def say(line: str) -> None:
+        logging.getLogger("bigxfer").info(line)
+        if stop and stop(0):
+            raise loop.Preempted(loop.Preempted.STATUS)
+
+    began = time.monotonic()
+    data = dataset.open(node.run.data, 0, say)
+    about = {"digest": node.digest, "counts": data.report["counts"]}
+    return {**about, "seconds": time.monotonic() - began}
+
+
+def share_programs(runs: Path) -> None:
+    """Compiled programs are kept on disk, for all workers and the next launch."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(runs.parent / "cache" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def quieten() -> None:
+    """To stderr from warnings up; what a run says goes to its own file."""
+    for name in ("absl", "jax"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    ours = logging.getLogger("bigxfer")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
+@contextmanager
+def log_to(folder: Path, process: int) -> Iterator[None]:
+    """What the package logs goes to folder/log.txt; the pool sees by it that we live."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"log-{process}.txt" if process else "log.txt"
+    handler = logging.FileHandler(folder / name)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("bigxfer").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("bigxfer").removeHandler(handler)
+        handler.close()
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("config", "", "The study: a config file with a sweep().")
+    flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
+    cli.set_xla_flags()
+    app.run(main)
