@@ -1,6 +1,7 @@
 """The contract of every model, BiT's published sizes, and the forms of the layers."""
 
 import dataclasses
+import importlib.util
 import re
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bigxfer import config, models, tree
-from bigxfer.models import bit, parts, parts_cpu
+from bigxfer.models import bit, keras_zoo, parts, parts_cpu
 
 PUBLISHED = {  # parameters with a head of 1000 classes, facts of 1912.11370's npz files
     "R50x1": ((3, 4, 6, 3), 1, 25_549_352),
@@ -25,19 +26,23 @@ TOY = {
     "bit": config.Model("bit", blocks=(1, 2), width=0.25),
     "cbr_large_t": config.Model("cbr_large_t", width=0.125, slim_above="block2"),
     "smallcnn": config.Model("smallcnn", width=0.125, hidden=8),
+    **{name: config.Model(name) for name in keras_zoo.NETS},
 }
+SHAPES = dict.fromkeys(keras_zoo.NETS, (4, 65, 48, 3))  # these halve it five times
+SHAPES["inception_v3"] = (4, 79, 75, 3)  # and its stem does not pad
 
 
 def toy(name="bit", **kw):
     """(model, variables with a head that is not zero, images)."""
     cfg = TOY.get(name, config.Model(name, width=0.125))
     model = models.build(dataclasses.replace(cfg, **kw), 5)
-    variables = model.init(jax.random.key(0), SHAPE)
+    shape = SHAPES.get(name, SHAPE)
+    variables = model.init(jax.random.key(0), shape)
     flat = tree.flatten(variables["params"])
     for i, (path, leaf) in enumerate(flat.items()):
         if re.fullmatch(model.head, path):
             flat[path] = leaf + jax.random.normal(jax.random.key(i), leaf.shape)
-    images = jax.random.uniform(jax.random.key(1), SHAPE, minval=-1)
+    images = jax.random.uniform(jax.random.key(1), shape, minval=-1)
     return model, {**variables, "params": tree.unflatten(flat)}, images
 
 
@@ -59,8 +64,25 @@ def gradients(model, variables, images):
     return value, tree.flatten(grads)
 
 
-@pytest.fixture(scope="module", params=list(models.MODELS))
+QUICK = [
+    "bit",
+    "cbr_large_t",
+    "cbr_tiny",
+    "smallcnn",
+    "mobilenet",
+]  # others take minutes
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in models.MODELS
+    ],
+)
 def made(request):
+    if request.param in keras_zoo.NETS and importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is not installed")
     return toy(request.param)
 
 
@@ -90,7 +112,7 @@ def test_every_parameter_has_a_gradient(made):
 
 def test_head_starts_at_zero(made):
     model, _, images = made
-    fresh = model.init(jax.random.key(3), SHAPE)
+    fresh = model.init(jax.random.key(3), images.shape)
     for leaf in tree.flatten(tree.take(fresh["params"], model.head)).values():
         assert not leaf.any()
     assert not apply(model, fresh, images)[0].any()
@@ -115,12 +137,16 @@ def has_dropout(model):
 
 
 def test_endpoints_come_in_order_of_depth(made):
-    """The same layers in the same order whether or not jit sorted their names."""
+    """As `apply` gives them; what has passed through jit is sorted by name."""
     model, variables, images = made
-    shapes = jax.eval_shape(lambda v: [model.apply(v, images, False)[1]], variables)[0]
-    traced = list(shapes)
-    names = list(model.apply(variables, images[:1], False)[1])
-    assert traced == sorted(names)
+    names = []
+
+    def endpoints(variables):
+        out = model.apply(variables, images, False)[1]
+        names.extend(out)
+        return out
+
+    shapes = jax.eval_shape(endpoints, variables)
     assert names[-2:] == ["pre_logits", "logits"]
     maps = [shapes[n].shape[1] for n in names if len(shapes[n].shape) == 4]
     assert len(maps) > 2 and maps == sorted(maps, reverse=True)

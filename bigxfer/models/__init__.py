@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 
 from bigxfer import config
-from bigxfer.models import cbr, smallcnn
+from bigxfer.models import cbr, keras_zoo, smallcnn
 from bigxfer.models.bit import Bit
 from bigxfer.tree import Tree
 
@@ -50,6 +50,7 @@ MODELS: dict[str, Callable[[config.Model, int], Model]] = {
     "bit": Bit,
     **dict.fromkeys(cbr.SIZES, cbr.build),
     "smallcnn": smallcnn.build,
+    **dict.fromkeys(keras_zoo.NETS, keras_zoo.KerasNet),
 }
 
 

@@ -1,0 +1,251 @@
+"""The Keras nets: published sizes, Keras's own numbers, its files, sharding.
+
+The reference is Keras itself, called in the ordinary way: a net with its classifier,
+its own variables, `predict` and `preprocess_input`.
+"""
+
+import importlib
+import importlib.util
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from bigxfer import config, models, tree
+from bigxfer.models import keras_zoo
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("keras") is None, reason="keras is not installed"
+)
+os.environ.setdefault("KERAS_BACKEND", "jax")
+PUBLISHED = {  # with 1000 classes and the moving averages: keras.io, and S004's slide
+    "inception_v3": 23_851_784,
+    "resnet50": 25_636_712,
+    "resnet50_v2": 25_613_800,
+    "densenet121": 8_062_504,
+    "mobilenet": 4_253_864,
+    "mobilenet_v2": 3_538_984,
+}
+LAYERS = {"inception_v3": 311, "resnet50_v2": 190, "densenet121": 427, "mobilenet": 86}
+ALL = [
+    pytest.param(name, marks=() if name == "mobilenet" else pytest.mark.slow)
+    for name in keras_zoo.NETS
+]
+
+
+def build(name, classes=5, **kw):
+    return models.build(config.Model(name, **kw), classes)
+
+
+@pytest.mark.parametrize("name", keras_zoo.NETS)
+def test_sizes_are_the_published_ones(name):
+    model = build(name, 1000)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), (1, 96, 96, 3)))
+    assert (
+        tree.count(shapes["params"]) + tree.count(shapes["batch_stats"])
+        == (PUBLISHED[name])
+    )
+    assert len(model.every) == LAYERS.get(name, len(model.every))
+
+
+def random_variables(model, seed=0):
+    """Every number drawn, so that none can be mistaken for another's default."""
+    rng = np.random.default_rng(seed)
+    flat = tree.flatten(model.init(jax.random.key(seed), (1, 96, 96, 3)))
+    for name, leaf in flat.items():
+        if not name.endswith("kernel") or "head" in name:
+            flat[name] = leaf + rng.uniform(0.1, 0.3, leaf.shape).astype(np.float32)
+    return tree.unflatten(flat)
+
+
+def ordinary(name, variables):
+    """Keras's own net with these weights, made and filled as its users do."""
+    keras = keras_zoo.keras()
+    net = getattr(keras.applications, keras_zoo.NETS[name].maker)(
+        include_top=False, weights=None, input_shape=(None, None, 3)
+    )
+    names = keras_zoo.canonical([layer.name for layer in net.layers])
+    if name == "inception_v3":
+        names = keras_zoo.by_block(names)
+    flat = {
+        **tree.flatten(variables["params"]),
+        **tree.flatten(variables["batch_stats"]),
+    }
+    for layer_name, layer in zip(names, net.layers):
+        if layer.variables:
+            layer.set_weights([flat[f"{layer_name}/{v.name}"] for v in layer.variables])
+    return net
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_outputs_and_statistics_are_kerass_own(name):
+    model = build(name)
+    variables = random_variables(model)
+    net = ordinary(name, variables)
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 96, 97, 3)).astype("f")
+    prepared = keras_zoo.preprocess(images, model.net.pixels)
+
+    _, out = jax.jit(lambda v, x: model.apply(v, x, False))(variables, images)
+    features = np.asarray(jax.jit(lambda x: net(x, training=False))(prepared))
+    want = features.mean((1, 2))
+    scale = np.abs(want).max()
+    np.testing.assert_allclose(out["pre_logits"], want, atol=1e-5 * scale)
+    dense = variables["params"]["head"]["dense"]
+    np.testing.assert_allclose(
+        out["logits"],
+        want @ dense["kernel"] + dense["bias"],
+        atol=1e-5 * float(np.abs(out["logits"]).max()),
+    )
+
+    _, out = jax.jit(lambda v, x: model.apply(v, x, True))(variables, images)
+    net(prepared, training=True)  # Keras changes its variables in place
+    got = tree.flatten(out["batch_stats"])
+    theirs = model.variables(net, model.every)
+    assert len(got) == sum(n.endswith(keras_zoo.STATS) for n in theirs)
+    for leaf, value in got.items():
+        want = np.asarray(theirs[leaf].value)
+        close = 1e-5 * max(1.0, np.abs(want).max())
+        np.testing.assert_allclose(value, want, rtol=1e-4, atol=close, err_msg=leaf)
+
+
+@pytest.mark.parametrize("name", keras_zoo.NETS)
+def test_pixels_are_those_of_kerass_preprocess_input(name):
+    keras = keras_zoo.keras()
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype("f")
+    mode = keras_zoo.NETS[name].pixels
+    modules = {
+        "resnet50": "resnet50",
+        "resnet50_v2": "resnet_v2",
+        "densenet121": "densenet",
+    }
+    module = getattr(keras.applications, modules.get(name, name))
+    want = module.preprocess_input(images.copy())
+    got = keras_zoo.preprocess(jnp.asarray(images / 127.5 - 1), mode)
+    np.testing.assert_allclose(got, want, atol=2e-4 if mode == "caffe" else 1e-5)
+
+
+def test_random_kernels_are_kerass_glorot_uniform():
+    """The same bound and deviation as Keras's initializer, depthwise kernels too."""
+    keras = keras_zoo.keras()
+    model = build("mobilenet")
+    flat = tree.flatten(model.init(jax.random.key(0), (1, 64, 64, 3))["params"])
+    for name in ("conv_pw_11/kernel", "conv_dw_12/kernel", "conv1/kernel"):
+        kernel = np.asarray(flat[name])
+        theirs = np.asarray(keras.initializers.GlorotUniform(0)(kernel.shape))
+        assert kernel.std() == pytest.approx(theirs.std(), rel=0.1)
+        assert np.abs(kernel).max() == pytest.approx(np.abs(theirs).max(), rel=0.03)
+    assert (flat["conv_pw_11_bn/gamma"] == 1).all()
+    assert not flat["conv_pw_11_bn/beta"].any()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of keras 3.15
+def test_weights_come_from_kerass_file(tmp_path):
+    model = build("mobilenet")
+    variables = random_variables(model, seed=3)
+    path = str(tmp_path / "net.weights.h5")
+    ordinary("mobilenet", variables).save_weights(path)
+    found = model.load(path)
+    for part in ("params", "batch_stats"):
+        got, want = tree.flatten(found[part]), tree.flatten(variables[part])
+        assert set(got) == set(want)
+        for name, value in got.items():
+            expected = 0 * want[name] if name.startswith("head/") else want[name]
+            np.testing.assert_array_equal(value, expected, err_msg=name)
+    with pytest.raises(ValueError, match=r"applications.MobileNetV2\(include_top"):
+        build("mobilenet_v2").load(path)
+    with pytest.raises(FileNotFoundError, match="no such weights file"):
+        model.load(str(tmp_path / "none.weights.h5"))
+
+
+def test_no_download_says_what_to_do(monkeypatch):
+    """As on a machine without network."""
+    keras_zoo.keras()
+
+    def fail(*args, **kw):
+        raise OSError("URL fetch failure on https://...: None")
+
+    module = importlib.import_module("keras.src.applications.mobilenet")
+    monkeypatch.setattr(module.file_utils, "get_file", fail)
+    with pytest.raises(ValueError, match="URL fetch failure[^$]*save_weights"):
+        build("mobilenet").load("imagenet")
+
+
+def test_another_backend_is_refused(monkeypatch):
+    keras = keras_zoo.keras()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(ImportError, match="set KERAS_BACKEND=jax"):
+        keras_zoo.keras()
+
+
+def test_keras_keeps_its_own_shape():
+    for change in ({"width": 2.0}, {"slim_above": "mixed0"}, {"remat": True}):
+        with pytest.raises(config.ConfigError, match="comes as Keras has it"):
+            build("mobilenet", **change)
+
+
+def test_names_do_not_depend_on_what_was_built_before():
+    first, second = build("inception_v3"), build("inception_v3")
+    assert first.layers() == second.layers()
+    assert first.layers()[0] == "stem/conv2d"
+    blocks = list(dict.fromkeys(n.split("/")[0] for n in first.layers()))
+    assert blocks == ["stem", *(f"mixed{i}" for i in range(11)), "head"]
+    assert "mixed10/conv2d_93" in first.layers()
+
+
+def test_small_images_are_refused():
+    model = build("mobilenet")
+    variables = model.init(jax.random.key(0), (1, 64, 64, 3))
+    with pytest.raises(ValueError, match="too small for MobileNet"):
+        jax.eval_shape(
+            lambda v: model.apply(v, jnp.zeros((1, 20, 20, 3)), True)[0], variables
+        )
+
+
+@pytest.mark.slow
+def test_statistics_and_gradients_on_eight_devices():
+    """Batch norm over a batch that is spread: over all of it, not over each share."""
+    model = build("mobilenet")
+    variables = model.init(jax.random.key(0), (1, 64, 64, 3))
+    head = variables["params"]["head"]["dense"]
+    head["kernel"] = jax.random.normal(jax.random.key(2), head["kernel"].shape)
+    images = jax.random.uniform(jax.random.key(1), (16, 64, 64, 3), minval=-1)
+
+    @jax.jit
+    def step(params, images):
+        def loss(params):
+            logits, out = model.apply({**variables, "params": params}, images, True)
+            return (logits**2).mean(), out["batch_stats"]
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (loss, stats), grads = step(variables["params"], images)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    spread = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+    (loss8, stats8), grads8 = step(variables["params"], spread)
+    np.testing.assert_allclose(loss8, loss, rtol=1e-4)
+    # float32 gradients through 27 batch norms agree to some percent; batch norm over
+    # each device's two images would be another function
+    for most, want, got in ((1e-3, stats, stats8), (0.05, grads, grads8)):
+        got = tree.flatten(got)
+        for name, value in tree.flatten(want).items():
+            off = jnp.linalg.norm(got[name] - value)
+            assert off <= most * jnp.linalg.norm(value), name
+
+
+def test_bfloat16_computes_in_half_and_keeps_parameters_whole():
+    keras = keras_zoo.keras()
+    before = keras.config.dtype_policy()
+    model = build("mobilenet", dtype="bfloat16")
+    assert keras.config.dtype_policy() == before
+    variables = model.init(jax.random.key(0), (1, 64, 64, 3))
+    assert {v.dtype for v in tree.flatten(variables).values()} == {jnp.dtype("float32")}
+    shapes = jax.eval_shape(
+        lambda v: model.apply(v, jnp.zeros((1, 64, 64, 3)), True)[1], variables
+    )
+    assert shapes["conv_pw_3_relu"].dtype == jnp.bfloat16
+    assert shapes["logits"].dtype == shapes["pre_logits"].dtype == jnp.float32
+    stats = tree.flatten(shapes["batch_stats"]).values()
+    assert {v.dtype for v in stats} == {jnp.dtype("float32")}
