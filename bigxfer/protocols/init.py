@@ -1,19 +1,139 @@
-"""Where the parameters of a run start."""
+"""Where the parameters of a run start.
 
+`kind` says from where: random; pretrained, from config.init.checkpoint; gabor, random
+with a synthetic first layer. Of a checkpoint, the layers up to `upto` are taken
+(weight transfusion, 1902.07208 section 5), and `how` says as what:
+
+- copy: as they are, running averages of batch norm too.
+- mean_var: each tensor drawn anew from the normal with its mean and variance (the
+  same, section 4.1).
+- shuffle, resample: controls that keep a tensor's own values, in another order or
+  drawn from them with replacement (Matsoukas et al., 2203.01825, utils/wtst.py).
+
+Under the last three, normalisation starts as the identity, which the paper found best,
+or is copied (config.init.batch_norm). The layers above `upto` are random, or mean_var.
+The head always starts anew, at zero. To re-initialise a data set's own upstream for
+the same data, name that run as the checkpoint.
+"""
+
+import re
+import zlib
+from pathlib import Path
 from typing import Any
 
-from bigxfer.config import Init
-from bigxfer.models import Model, weights
+import jax
+import numpy as np
+
+from bigxfer import tree
+from bigxfer.config import ConfigError, Init, nearest
+from bigxfer.models import Model, keras_zoo, weights
+from bigxfer.protocols import gabor
 from bigxfer.tree import Tree
+
+NORM = r".*/(gamma|beta|moving_\w+)|.*batch_norm/(scale|bias|mean|var)"
 
 
 def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tree:
-    """The variables of step 0: random, or pretrained with a new (zero) head.
+    """The variables of step 0, with a zero head: {"params"[, "batch_stats"]}.
 
-    Raises ValueError, with the difference, where the checkpoint does not fit.
+    Raises ValueError, with the difference, where the checkpoint does not fit, and
+    ConfigError for an `upto` that is no layer.
     """
-    variables = model.init(key, image_shape)
+    fresh = model.init(key, image_shape)
     if cfg.kind == "random":
-        return variables
-    params = weights.load(cfg.checkpoint, variables["params"], keep_head=False)
-    return {**variables, "params": params}
+        return fresh
+    if cfg.kind == "gabor":
+        return {**fresh, "params": with_gabor(model, fresh["params"])}
+    below, above = split_at(model, cfg.upto)
+    ways = dict.fromkeys(below, cfg.how)
+    if cfg.above != "random":
+        ways |= dict.fromkeys(above, cfg.above)
+    found = read(cfg.checkpoint, model, fresh, list(ways))
+    seed = [int(n) for n in np.asarray(jax.random.key_data(key)).ravel()]
+    made = {}
+    for part, leaves in fresh.items():
+        flat, source = tree.flatten(leaves), tree.flatten(found.get(part, {}))
+        for name in flat:
+            layer = next((n for n in ways if name.startswith(n + "/")), None)
+            if layer is None:
+                continue
+            how = ways[layer]
+            if how != "copy" and re.fullmatch(NORM, name):
+                if cfg.batch_norm == "identity":
+                    continue
+                how = "copy"
+            flat[name] = treat(how, seed, name, source[name])
+        made[part] = tree.unflatten(flat)
+    return made
+
+
+def split_at(model: Model, upto: str) -> tuple[list[str], list[str]]:
+    """The layers up to and including `upto`, and those above, both without the head.
+
+    `upto` is a layer, or the common beginning of several (block2, conv2_block3,
+    mixed4), of which the last counts. "" takes all. ConfigError where there is none.
+    """
+    layers = [n for n in model.layers() if not re.fullmatch(model.head, n + "/")]
+    hits = [
+        i
+        for i, n in enumerate(layers)
+        if not upto or n == upto or n.startswith((f"{upto}/", f"{upto}_"))
+    ]
+    if not hits:
+        raise ConfigError(
+            f"config.init.upto={upto!r} is no layer{nearest(upto, layers)}"
+        )
+    return layers[: hits[-1] + 1], layers[hits[-1] + 1 :]
+
+
+def read(checkpoint: str, model: Model, fresh: Tree, layers: list[str]) -> Tree:
+    """{"params", "batch_stats"} of a checkpoint, of which `layers` must fit exactly.
+
+    Where they are all but the head, the checkpoint must hold nothing else; otherwise
+    what it has above them may be another net's. ValueError with the whole difference.
+    """
+    if checkpoint == "imagenet" or checkpoint.endswith(keras_zoo.FILES):
+        if not isinstance(model, keras_zoo.KerasNet):
+            raise ConfigError(
+                f"config.init.checkpoint={checkpoint} is for the models of Keras"
+                f" ({', '.join(keras_zoo.NETS)}); BiT takes an npz, all a run folder"
+            )
+        return model.load(checkpoint)
+    path = Path(checkpoint)
+    path = path / "params.npz" if path.is_dir() else path
+    source = tree.flatten(weights.rename(weights.read(path)))
+    stats = fresh.get("batch_stats", {})
+    target = tree.flatten({**fresh["params"], "batch_stats": stats})
+    if layers != split_at(model, "")[0]:
+        pattern = rf"(batch_stats/)?({'|'.join(map(re.escape, layers))})/.*"
+        source = {n: v for n, v in source.items() if re.fullmatch(pattern, n)}
+        target = {n: v for n, v in target.items() if re.fullmatch(pattern, n)}
+    try:
+        found = tree.merge(tree.unflatten(target), tree.unflatten(source), model.head)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return {"batch_stats": found.pop("batch_stats", {}), "params": found}
+
+
+def treat(how: str, seed: list[int], name: str, old: np.ndarray) -> np.ndarray:
+    """One tensor of the checkpoint as `how` says; the draw depends on seed and name."""
+    rng = np.random.default_rng([*seed, zlib.crc32(name.encode())])
+    if how == "mean_var":
+        drawn = rng.normal(old.mean(), old.std(), old.shape)
+    elif how == "shuffle":
+        drawn = rng.permutation(old.ravel()).reshape(old.shape)
+    elif how == "resample":
+        drawn = rng.choice(old.ravel(), old.shape)
+    else:
+        drawn = old
+    return np.asarray(drawn, np.float32)
+
+
+def with_gabor(model: Model, params: Tree) -> Tree:
+    """`params` with Gabor filters as first kernel, as large as its random numbers."""
+    flat = tree.flatten(params)
+    first = model.layers()[0] + "/"
+    name = next(n for n in flat if n.startswith(first) and n.endswith("kernel"))
+    size, _, _, count = flat[name].shape
+    flat[name] = gabor.bank(size, count, float(np.std(flat[name])))
+    return tree.unflatten(flat)

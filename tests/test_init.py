@@ -1,0 +1,241 @@
+"""Initialisations: exactly the named leaves change, and to what is documented."""
+
+import jax
+import numpy as np
+import pytest
+
+from bigxfer import config, models, tree
+from bigxfer.protocols import gabor, init
+
+SHAPE = (1, 40, 40, 3)
+CUTS = {  # model: (a small form, an upto, the layers that it takes)
+    "bit": (
+        config.Model(blocks=(1, 2, 1), width=0.25),
+        "block2",
+        ("root_block/", "block1/", "block2/"),
+    ),
+    "cbr_tiny": (
+        config.Model("cbr_tiny", width=0.125),
+        "block3",
+        ("block1/", "block2/", "block3/"),
+    ),
+    "smallcnn": (
+        config.Model("smallcnn", width=0.125, hidden=6),
+        "block1",
+        ("block1/",),
+    ),
+}
+
+
+def leaves(variables):
+    """{part/name: leaf} of parameters and statistics together."""
+    return tree.flatten(variables)
+
+
+def save(path, variables):
+    """params.npz as a run writes it."""
+    stats = variables.get("batch_stats", {})
+    tree.save_npz(path, {**variables["params"], "batch_stats": stats})
+    return str(path)
+
+
+def upstream(model):
+    """Variables in which no number is that of any initialisation."""
+    rng = np.random.default_rng(5)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), SHAPE))
+    return jax.tree.map(
+        lambda leaf: rng.uniform(1, 3, leaf.shape).astype(np.float32), shapes
+    )
+
+
+@pytest.fixture(scope="module", params=CUTS)
+def case(request, tmp_path_factory):
+    """(model, its random variables, a checkpoint, its variables, upto, taken)."""
+    cfg, upto, taken = CUTS[request.param]
+    model = models.build(cfg, 4)
+    path = tmp_path_factory.mktemp("up") / "params.npz"
+    source = upstream(model)
+    fresh = model.init(jax.random.key(7), SHAPE)
+    return model, leaves(fresh), save(path, source), leaves(source), upto, taken
+
+
+def start(model, **kw):
+    return leaves(
+        init.start(config.Init("pretrained", **kw), model, jax.random.key(7), SHAPE)
+    )
+
+
+def changed(got, fresh):
+    assert set(got) == set(fresh)
+    return {n for n in got if not np.array_equal(got[n], fresh[n])}
+
+
+def below(names, taken):
+    return {n for n in names if n.partition("/")[2].startswith(taken)}
+
+
+def test_pretrained_takes_all_but_the_head(case):
+    model, fresh, path, source, _, _ = case
+    got = start(model, checkpoint=path)
+    for name, leaf in got.items():
+        head = name.startswith("params/head/")
+        np.testing.assert_array_equal(leaf, fresh[name] if head else source[name])
+
+
+def test_transfusion_takes_the_named_layers_only(case):
+    model, fresh, path, source, upto, taken = case
+    got = start(model, checkpoint=path, upto=upto)
+    assert changed(got, fresh) == below(fresh, taken)
+    for name in below(fresh, taken):
+        np.testing.assert_array_equal(got[name], source[name])
+
+
+@pytest.mark.parametrize("how", ["mean_var", "shuffle", "resample"])
+def test_reinitialised_layers_keep_what_they_should(case, how):
+    model, fresh, path, source, upto, taken = case
+    got = start(model, checkpoint=path, upto=upto, how=how)
+    weights = {n for n in below(fresh, taken) if not init.re.fullmatch(init.NORM, n)}
+    assert weights and changed(got, fresh) == weights  # normalisation: the identity
+    for name in weights:
+        a, b = np.sort(got[name].ravel()), np.sort(source[name].ravel())
+        assert not np.array_equal(got[name], source[name])
+        if how == "shuffle":
+            np.testing.assert_array_equal(a, b)
+        elif how == "resample":
+            assert set(a) <= set(b)
+        else:
+            error = b.std() / a.size**0.5
+            assert abs(a.mean() - b.mean()) < 5 * error
+            assert a.size < 100 or a.std() == pytest.approx(b.std(), rel=0.3)
+    copied = start(model, checkpoint=path, upto=upto, how=how, batch_norm="copy")
+    assert changed(copied, fresh) == below(fresh, taken)
+    for name in below(fresh, taken) - weights:
+        np.testing.assert_array_equal(copied[name], source[name])
+
+
+def test_identity_has_no_negative_variance(case):
+    """A public copy draws running variances from a normal too, and gets NaN."""
+    model, _, path, _, _, _ = case
+    got = start(model, checkpoint=path, how="mean_var")
+    for name, leaf in got.items():
+        if name.endswith(("/var", "/scale", "/gamma")):
+            assert (np.asarray(leaf) == 1).all(), name
+        if name.endswith(("norm/mean", "norm/bias", "/beta")):
+            assert not np.asarray(leaf).any(), name
+
+
+def test_mean_var_above_transfused_layers(case):
+    model, fresh, path, source, upto, taken = case
+    got = start(model, checkpoint=path, upto=upto, above="mean_var")
+    for name in below(fresh, taken):
+        np.testing.assert_array_equal(got[name], source[name])
+    rest = set(fresh) - below(fresh, taken)
+    kernels = {n for n in rest if n.endswith("kernel") and "/head/" not in n}
+    assert kernels <= changed(got, fresh)
+    for name in kernels:
+        assert got[name].mean() == pytest.approx(source[name].mean(), abs=0.3)
+
+
+def test_draws_depend_on_seed_and_name(case):
+    model, _, path, _, _, _ = case
+    cfg = config.Init("pretrained", how="mean_var", checkpoint=path)
+    a, b, c = (
+        leaves(init.start(cfg, model, jax.random.key(k), SHAPE)) for k in (0, 0, 1)
+    )
+    assert not changed(a, b) and changed(a, c)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(case, tmp_path):
+    model, _, _, source, upto, taken = case
+    flat = {n: v for n, v in source.items()}
+    low = next(n for n in below(flat, taken) if n.endswith("kernel"))
+    flat[low] = np.zeros((1, 2))
+    path = save(tmp_path / "bad.npz", tree.unflatten(flat))
+    name = low.removeprefix("params/")
+    with pytest.raises(ValueError, match=rf"shape: {name} is \(1, 2\)"):
+        start(model, checkpoint=path, upto=upto)
+    with pytest.raises(config.ConfigError, match="blok1' is no layer"):
+        start(model, checkpoint=path, upto="blok1")
+
+
+@pytest.mark.parametrize("name", ["bit", "cbr_tiny"])
+def test_slim_hybrid_takes_the_full_blocks(name, tmp_path):
+    """Pretrained up to block2 at full width, slim and random above (1902.07208)."""
+    cfg, _, _ = CUTS[name]
+    values = {**vars(cfg), "slim_above": "block2", "slim": 0.5}
+    full, slim = models.build(cfg, 4), models.build(config.Model(**values), 4)
+    source = upstream(full)
+    path = save(tmp_path / "params.npz", source)
+    fresh = leaves(slim.init(jax.random.key(7), SHAPE))
+    got = start(slim, checkpoint=path, upto="block2")
+    taken = below(fresh, ("root_block/", "block1/", "block2/"))
+    assert changed(got, fresh) == taken
+    for leaf in taken:
+        np.testing.assert_array_equal(got[leaf], leaves(source)[leaf])
+    with pytest.raises(ValueError, match="shape: block3/"):
+        start(slim, checkpoint=path)
+    sizes = [sum(np.size(v) for v in x.values()) for x in (got, leaves(source))]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_gabor_changes_the_first_kernel_only(name):
+    model = models.build(CUTS[name][0], 4)
+    fresh = leaves(model.init(jax.random.key(7), SHAPE))
+    got = leaves(init.start(config.Init("gabor"), model, jax.random.key(7), SHAPE))
+    (kernel,) = changed(got, fresh)
+    first = model.layers()[0]
+    assert kernel.startswith(f"params/{first}/") and kernel.endswith("kernel")
+    each = got[kernel].std((0, 1, 2))
+    np.testing.assert_allclose(each, np.std(fresh[kernel]), rtol=1e-4)
+
+
+def test_gabor_filters_are_what_they_say():
+    size, std = 15, 0.3  # larger than any first layer, so that the FFT resolves them
+    bank = gabor.bank(size, 64, std)
+    assert bank.shape == (size, size, 3, 64) and bank.dtype == np.float32
+    np.testing.assert_array_equal(bank[:, :, 0], bank[:, :, 2])
+    np.testing.assert_allclose(bank.mean((0, 1)), 0, atol=1e-7)
+    np.testing.assert_allclose(bank[:, :, 0].std((0, 1)), std, rtol=1e-5)
+    grey = bank[:, :, 0].reshape(size, size, 4, 8, 2)
+    even, odd = grey[..., 0], grey[..., 1]
+    dots = (even * odd).sum((0, 1)) / (size**2 * std**2)
+    np.testing.assert_allclose(dots, 0, atol=1e-6)  # in quadrature
+    np.testing.assert_allclose(even, even[::-1, ::-1], atol=1e-6)
+    np.testing.assert_allclose(odd, -odd[::-1, ::-1], atol=1e-6)
+    waves = np.geomspace(3, size, 4)
+    for w in range(3):  # the longest has only one period in the kernel
+        for k in range(8):
+            power = np.abs(np.fft.fft2(even[..., w, k], (256, 256)))
+            fy, fx = np.unravel_index(power.argmax(), power.shape)
+            fy, fx = np.fft.fftfreq(256)[[fy, fx]]
+            angle = np.degrees(np.arctan2(fy, fx)) % 180
+            off = abs(angle - 22.5 * k)
+            assert min(off, 180 - off) < 3, (w, k)
+            assert np.hypot(fx, fy) == pytest.approx(1 / waves[w], rel=0.15)
+
+
+def test_gabor_needs_room():
+    with pytest.raises(config.ConfigError, match="5 pixels or more, not 3"):
+        gabor.bank(3, 32, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"how": "mean_var"}, "need config.init.kind=pretrained"),
+        ({"upto": "block1"}, "need config.init.kind=pretrained"),
+        ({"kind": "pretrained", "above": "mean_var"}, "needs config.init.upto"),
+        ({"how": "meanvar"}, "config.init.how is 'meanvar'"),
+    ],
+)
+def test_contradictions_are_refused(change, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.resolve(config.Run(init=config.Init(**change)))
+
+
+def test_keras_files_are_for_keras_models():
+    cfg = config.Init("pretrained", checkpoint="imagenet")
+    model = models.build(CUTS["bit"][0], 4)
+    with pytest.raises(config.ConfigError, match="inception_v3.*BiT takes an npz"):
+        init.start(cfg, model, jax.random.key(0), SHAPE)
