@@ -16,7 +16,6 @@ runs.
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from absl import app, flags
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> None:
     path, runs = flags.FLAGS.config, Path(flags.FLAGS.runs)
     try:
         study = grid.nodes(path)
-        environs = share_out(os.environ, flags.FLAGS.workers)
+        environs = pool.share_out(os.environ, flags.FLAGS.workers)
     except config.ConfigError as error:
         sys.exit(f"error: {error}")
     if flags.FLAGS.retry:
@@ -54,24 +53,6 @@ def main(argv: list[str]) -> None:
     except OSError as error:
         sys.exit(f"error: {error}")
     sys.exit(report(study, path, runs))
-
-
-def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
-    """The environments of so many workers: one GPU each, where there are GPUs.
-
-    ConfigError where there are more workers than GPUs that were named.
-    """
-    named = environ.get("CUDA_VISIBLE_DEVICES", "")
-    gpus = named.split(",") if named else [str(n) for n in range(count_gpus())]
-    if workers == 1 or not gpus:
-        return [dict(environ)] * workers
-    if workers > len(gpus):
-        raise config.ConfigError(f"--workers={workers}, but the GPUs are {gpus}")
-    return [{**environ, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:workers]]
-
-
-def count_gpus() -> int:
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 def report(study: list[grid.Node], path: str, runs: Path) -> int:

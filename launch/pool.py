@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bigxfer import config
 from bigxfer.study import grid, tries
 
 RELEASED = (75, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses; 75: run saved
@@ -163,6 +164,7 @@ class Pool:
         elif answer["how"] == "ready":
             slot.ready, self.unready = True, 0
         else:
+            self.stopping |= self.leave and answer["how"] == "released"
             self.finish(slot, **answer)
             if answer["how"] == "failed":  # it is leaving: no more runs for it
                 self.end(slot)
@@ -261,7 +263,25 @@ def describe(status: int) -> str:
         return f"ended with status {status}"
 
 
-def worker_command(config: str, runs: Path) -> list[str]:
+def worker_command(path: str, runs: Path) -> list[str]:
     """What starts a worker of this study."""
-    names = ["--config", config, "--runs", str(runs)]
+    names = ["--config", path, "--runs", str(runs)]
     return [sys.executable, "-m", "launch.worker", *names]
+
+
+def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
+    """The environments of so many workers: one GPU each, where there are GPUs.
+
+    ConfigError where there are more workers than GPUs that were named.
+    """
+    named = environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = named.split(",") if named else [str(n) for n in range(count_gpus())]
+    if workers == 1 or not gpus:
+        return [dict(environ)] * workers
+    if workers > len(gpus):
+        raise config.ConfigError(f"--workers={workers}, but the GPUs are {gpus}")
+    return [{**environ, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:workers]]
+
+
+def count_gpus() -> int:
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

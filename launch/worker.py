@@ -72,6 +72,8 @@ def main(argv: list[str]) -> None:
             with log_to(folder, jax.process_index()):
                 perform(nodes[digest], runs, stop if alone else None)
         except loop.Preempted:
+            if first:
+                tell("released")
             sys.exit(loop.Preempted.STATUS)
         except (Exception, SystemExit) as error:  # noqa: BLE001 all go to the pool
             with suppress(OSError):

@@ -164,8 +164,9 @@ def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> St
     for need in node.needs:
         if need in dead:
             return state("given up", f"it needs {dead[need].node} {need}, given up")
-    if any(need not in done for need in node.needs):
-        return state("waiting")
+    for need in node.needs:  # which may be no part of this list of nodes
+        if need not in done and not (runs / need / "result.json").exists():
+            return state("waiting")
     if past.strikes and age is not None and age < PAUSE * past.strikes:
         return state("failed")
     return state("ready")

@@ -1,0 +1,68 @@
+"""What a Slurm job of launch/slurm.py does: a pool of workers on its node, or one run
+that spreads over its tasks.
+
+Slurm tells a job by SIGTERM that its time is nearly up, or that others need the node:
+the runs save, and the job puts itself back into the queue if anything is left to do.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigxfer.study import grid, tries
+from launch import pool
+
+
+@dataclass(frozen=True)
+class Work:
+    """These nodes of a study; submitit calls it on the first machine of the job."""
+
+    config: str
+    runs: str
+    digests: tuple[str, ...]
+    workers: int
+    hang: float
+    patience: float
+    grace: float  # seconds from SIGTERM on
+    srun: tuple[
+        str, ...
+    ] = ()  # before the worker's command, where a run has many tasks
+
+    def __call__(self) -> None:
+        study = [n for n in grid.nodes(self.config) if n.digest in self.digests]
+        command = [*self.srun, *pool.worker_command(self.config, Path(self.runs))]
+        workers = pool.Pool(
+            study,
+            Path(self.runs),
+            command,
+            pool.share_out(os.environ, self.workers),
+            self.hang,
+            patience=self.patience,
+            grace=self.grace,
+            leave=True,
+        )
+
+        def on_term(*_: object) -> None:
+            workers.stopping = True
+
+        signal.signal(signal.SIGTERM, on_term)
+        workers.run()
+        states = grid.states(study, workers.runs)
+        left = [s for s in states if s.state not in ("done", "given up", "waiting")]
+        if workers.stopping and left:
+            requeue(tries.job_id(os.environ))
+
+
+def requeue(job: str) -> None:
+    """Puts this job back into the queue, which ends it; Slurm may have done so itself."""
+    done = subprocess.run(
+        ["scontrol", "requeue", job], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(f"job {job} is not requeued: {done.stderr.strip()}", file=sys.stderr)
+    else:
+        time.sleep(120)

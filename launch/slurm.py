@@ -1,0 +1,223 @@
+"""Runs a study on a Slurm cluster.
+
+  python -m launch.slurm --config configs/study_X.py --profile PROFILE --dry_run
+  python -m launch.slurm --config configs/study_X.py \\
+      --profile launch/profiles/juwels_booster.py --account PROJECT
+
+Start it on a login node, in tmux, and from the repository's root. It submits jobs of
+one node (by submitit), each of which packs one run on every GPU and takes the next
+ready run until its time is nearly up; a run that the profile spreads over several
+tasks gets a job of its own. Preempted, requeued and timed-out jobs save what they are
+at and go on. It submits more while runs are ready, and ends with the table when all
+are done; exit status 1 if any run was given up.
+
+It may be killed at any time: its jobs go on, and the same command finds them again.
+Ctrl-C leaves them in the queue as well (scancel --me --name NAME ends them; the name
+is printed first). --dry_run prints the scripts and submits nothing.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from bigxfer import cli, config
+from bigxfer.study import grid
+from launch import local, node
+from launch.profile import Profile, load
+
+# submitit's own signal, in place of USR2: SIGTERM also comes at a preemption, and is
+# what JAX's processes agree on a step by. Read when submitit is imported.
+os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "TERM"
+FRUITLESS = 3  # rounds of jobs that ended without having taken any run
+
+
+def main(argv: list[str]) -> None:
+    f = flags.FLAGS
+    if argv[1:] or not f.config or not f.profile:
+        raise app.UsageError("--config FILE and --profile FILE are needed")
+    try:
+        study, profile = grid.nodes(f.config), load(f.profile)
+    except config.ConfigError as error:
+        sys.exit(f"error: {error}")
+    profile = replace(profile, account=f.account or profile.account)
+    launch = Launch(f.config, Path(f.runs).absolute(), study, profile, f.hang)
+    if f.dry_run:
+        launch.dry_run()
+        return
+    try:
+        launch.watch()
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        sys.exit(f"error: {getattr(error, 'stderr', '') or error}")
+    sys.exit(local.report(study, f.config, Path(f.runs)))
+
+
+class Launch:
+    """A study on a cluster: its jobs are known by their names, its runs by folders."""
+
+    def __init__(
+        self,
+        path: str,
+        runs: Path,
+        study: list[grid.Node],
+        profile: Profile,
+        hang: float,
+    ) -> None:
+        self.path, self.runs, self.study = path, runs, study
+        self.profile, self.hang = profile, hang
+        here = hashlib.sha256(f"{path} {runs}".encode()).hexdigest()[:8]
+        self.name = f"bigxfer-{here}"
+        self.small = [n for n in study if self.tasks(n) == 1]
+        self.large = [n for n in study if self.tasks(n) > 1]
+        self.done: set[str] = set()
+        self.fruitless, self.seen = 0, -1
+
+    def tasks(self, n: grid.Node) -> int:
+        return 1 if n.kind == "cache" else self.profile.tasks(n.run)
+
+    def watch(self) -> None:
+        """Submits and waits until nothing is left to do."""
+        print(f"jobs: {self.name}; their output: {self.runs / 'slurm'}", flush=True)
+        began, known = time.monotonic(), {}
+        while True:
+            states = grid.states(self.study, self.runs, self.done)
+            for s in states:
+                line = (s.state, len(s.tries))
+                if s.state in ("done", "failed", "given up") and (
+                    known and known[s.node.digest] != line
+                ):
+                    print(
+                        f"[{len(self.done)}/{len(states)}] {time.monotonic() - began:5.0f}"
+                        f" s  {s.node.digest}  {s.node}  {s.state} {s.error}".rstrip(),
+                        flush=True,
+                    )
+                known[s.node.digest] = line
+            if all(s.state in ("done", "given up") for s in states):
+                return
+            self.submit_missing(states, jobs(self.name))
+            time.sleep(self.profile.poll)
+
+    def submit_missing(self, states: list[grid.State], queued: list[str]) -> None:
+        """One job for each large run that is ready, and nodes for the small ones."""
+        tried = sum(len(s.tries) for s in states) + len(self.done)
+        ready = {s.node.digest for s in states if s.state in ("ready", "failed")}
+        running = {s.node.digest for s in states if s.state == "running"}
+        submitted = 0
+        for n in self.large:
+            name = f"{self.name}-{n.digest}"
+            if n.digest in ready and name not in queued:
+                self.submit(self.large_job(n), 1)
+                submitted += 1
+        small = {n.digest for n in self.small}
+        if small & ready:
+            wanted = -(-len(small & (ready | running)) // self.profile.workers)
+            missing = min(wanted, self.profile.nodes) - queued.count(self.name)
+            if missing > 0:
+                self.submit(self.small_job(), missing)
+                submitted += 1
+        if submitted:
+            self.fruitless = self.fruitless + 1 if tried == self.seen else 0
+            self.seen = tried
+            if self.fruitless == FRUITLESS:
+                raise RuntimeError(
+                    f"{FRUITLESS} times in a row jobs ended before they took a run; what"
+                    f" they said is in {self.runs / 'slurm'}"
+                )
+
+    def submit(self, job: tuple[node.Work, dict[str, Any]], count: int) -> None:
+        """`count` jobs of one kind, as an array where there are several."""
+        import submitit
+
+        work, parameters = job
+        executor = submitit.SlurmExecutor(self.runs / "slurm", max_num_timeout=1000)
+        executor.update_parameters(**parameters)
+        with executor.batch():
+            for _ in range(count):
+                executor.submit(work)
+        print(f"submitted {count} x {parameters['job_name']}", flush=True)
+
+    def dry_run(self) -> None:
+        """Prints the script of each kind of job."""
+        from submitit.slurm import slurm
+
+        kinds = [self.small_job()] if self.small else []
+        kinds += [self.large_job(n) for n in self.large]
+        for _, parameters in kinds:
+            command = f"{sys.executable} -u -m submitit.core._submit {self.runs}/slurm"
+            print(slurm._make_sbatch_string(command, self.runs / "slurm", **parameters))
+        print(f"# at most {self.profile.nodes} of the first, {len(self.small)} runs")
+
+    def small_job(self) -> tuple[node.Work, dict[str, Any]]:
+        """A node with a pool of workers."""
+        p, digests = self.profile, tuple(n.digest for n in self.small)
+        work = self.work(digests, p.workers)
+        how: dict[str, Any] = {"nodes": 1, "ntasks_per_node": 1}
+        how["cpus_per_task"] = p.cpus  # which srun no longer inherits, as of 22.05
+        how["srun_args"] = [f"--cpus-per-task={p.cpus}"]
+        return work, {**self.parameters(self.name), **how}
+
+    def large_job(self, n: grid.Node) -> tuple[node.Work, dict[str, Any]]:
+        """A run over several tasks; the job's first machine calls srun for it."""
+        p, tasks = self.profile, self.tasks(n)
+        each = min(tasks, p.gpus or tasks)  # tasks of a node; each sees all its GPUs
+        cpus = max(1, p.cpus // each)
+        srun = ("srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus}")
+        how = {"nodes": -(-tasks // each), "ntasks_per_node": each}
+        how |= {"cpus_per_task": cpus, "use_srun": False}
+        work = self.work((n.digest,), 1, srun)
+        return work, {**self.parameters(f"{self.name}-{n.digest}"), **how}
+
+    def work(
+        self, digests: tuple[str, ...], workers: int, srun: tuple[str, ...] = ()
+    ) -> node.Work:
+        p = self.profile
+        grace = max(5.0, p.lead - 30.0)
+        runs = str(self.runs)
+        return node.Work(
+            self.path, runs, digests, workers, self.hang, p.patience, grace, srun
+        )
+
+    def parameters(self, name: str) -> dict[str, Any]:
+        """What sbatch is told of every job."""
+        p, root = self.profile, Path(__file__).parents[1]
+        out: dict[str, Any] = {
+            "job_name": name,
+            "partition": p.partition,
+            "time": p.minutes,
+            "signal_delay_s": p.lead,
+            "stderr_to_stdout": True,
+            "setup": [
+                f"export PYTHONPATH={root}:$PYTHONPATH SUBMITIT_PREEMPT_SIGNAL=TERM",
+                *p.setup,
+            ],
+            "additional_parameters": {"requeue": True, **p.sbatch},
+        }
+        if p.account:
+            out["account"] = p.account
+        if p.gpus:
+            out["gres"] = f"gpu:{p.gpus}"
+        return out
+
+
+def jobs(name: str) -> list[str]:
+    """The names of our jobs of this study that are queued or running."""
+    call = ["squeue", "--me", "--noheader", "--array", "--format=%j"]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.split() if line.startswith(name)]
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("config", "", "The study: a config file with a sweep().")
+    flags.DEFINE_string("profile", "", "The cluster: a file of launch/profiles/.")
+    flags.DEFINE_string("account", "", "The account, where the profile has none.")
+    flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
+    flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
+    flags.DEFINE_bool("dry_run", False, "Print the scripts, submit nothing.")
+    cli.set_xla_flags()
+    app.run(main)
