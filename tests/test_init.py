@@ -1,5 +1,7 @@
 """Initialisations: exactly the named leaves change, and to what is documented."""
 
+import importlib.util
+
 import jax
 import numpy as np
 import pytest
@@ -25,6 +27,18 @@ CUTS = {  # model: (a small form, an upto, the layers that it takes)
         ("block1/",),
     ),
 }
+
+KERAS = {  # model: (upto, the last layer that it takes, the first that it does not)
+    "inception_v3": ("mixed2", "mixed2/batch_normalization_25", "mixed3/conv2d_27"),
+    "resnet50": ("conv2", "conv2_block3_3_bn", "conv3_block1_1_conv"),
+    "resnet50_v2": ("conv2", "conv2_block3_3_conv", "conv3_block1_preact_bn"),
+    "densenet121": ("conv3_block2", "conv3_block2_2_conv", "conv3_block3_0_bn"),
+    "mobilenet": ("conv_pw_3", "conv_pw_3_bn", "conv_dw_4"),
+    "mobilenet_v2": ("block_2", "block_2_project_BN", "block_3_expand"),
+}
+needs_keras = pytest.mark.skipif(
+    importlib.util.find_spec("keras") is None, reason="keras is not installed"
+)
 
 
 def leaves(variables):
@@ -239,3 +253,37 @@ def test_keras_files_are_for_keras_models():
     model = models.build(CUTS["bit"][0], 4)
     with pytest.raises(config.ConfigError, match="inception_v3.*BiT takes an npz"):
         init.start(cfg, model, jax.random.key(0), SHAPE)
+
+
+@needs_keras
+@pytest.mark.parametrize("name", KERAS)
+def test_cut_points_of_the_keras_models(name):
+    upto, last, first = KERAS[name]
+    below, above = init.split_at(models.build(config.Model(name), 4), upto)
+    assert (below[-1], above[0]) == (last, first)
+
+
+@needs_keras
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n == "mobilenet" else pytest.mark.slow)
+        for n in KERAS
+    ],
+)
+def test_transfusion_into_the_keras_models(name, tmp_path):
+    upto, last, _ = KERAS[name]
+    model = models.build(config.Model(name), 4)
+    layers = model.layers()
+    taken = tuple(f"{n}/" for n in layers[: layers.index(last) + 1])
+    source, path = upstream(model), tmp_path / "params.npz"
+    fresh = leaves(model.init(jax.random.key(7), SHAPE))
+    got = start(model, checkpoint=save(path, source), upto=upto)
+    assert changed(got, fresh) == below(fresh, taken)
+    kernels = {n for n in below(fresh, taken) if n.endswith("kernel")}
+    drawn = start(model, checkpoint=str(path), upto=upto, how="mean_var")
+    assert (
+        kernels
+        <= changed(drawn, fresh)
+        <= kernels | {n for n in below(fresh, taken) if n.endswith("bias")}
+    )
