@@ -34,7 +34,7 @@ from bigxfer.data import dataset, fewshot, seen
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.log import Log
-from bigxfer.protocols import init
+from bigxfer.protocols import freeze, init, phases
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def execute(run: Run, folder: Path, stop: loop.Stop | None = None) -> dict:
 
     model = models.build(run.model, len(data.manifest.classes))
     job = Job(run, digest, folder, data, plan, model, mesh, log)
-    state, placement, tx, rate = start(job)
+    state, placement, stages = start(job)
     log.parameters(state.params)
-    step, flops = compile_step(job, state, placement, tx, rate)
+    step, flops = compile_step(job, state, placement, stages)
     if primary:  # all that can be wrong was found: the folder is this run's from here
         folders.write_json(folder / "config.json", about)
     leaks = find_leaks(job) if primary else {}
@@ -138,22 +138,23 @@ def find_leaks(job: Job) -> dict[str, Any]:
     return found
 
 
-def start(job: Job) -> tuple[loop.State, loop.State, Any, Any]:
-    """(state, its shardings, optimizer, learning rate of a step).
+def start(job: Job) -> tuple[loop.State, loop.State, list[phases.Stage]]:
+    """(state, its shardings, the stages of training: which layers, which optimizer).
 
     The state is made on its shards: no device ever holds it whole. Seeds are
     arguments of the compiled functions, so that runs of one shape share them.
     """
     run, model = job.run, job.model
     shape = (1, run.data.crop, run.data.crop, 3)
-    rate = optim.schedule(job.plan)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
-    labels = tree.label(shapes["params"], {".*": "train"})
-    tx = optim.optimizer(run.optim, rate, labels, model.head)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))["params"]
+    stages = phases.stages(run.optim, run.freeze, run.phase, job.plan, model, shapes)
+    for stage in stages if any(stage.fixed for stage in stages) else ():
+        what = freeze.line(stage.fixed, model, shapes)
+        job.log.say(f"from step {stage.start} on, {what}")
 
     def state(seed: jax.Array, variables: dict) -> loop.State:
         params, stats = variables["params"], variables.get("batch_stats", {})
-        return loop.State(jnp.int32(0), seed, params, stats, tx.init(params))
+        return loop.State(jnp.int32(0), seed, params, stats, stages[0].tx.init(params))
 
     def scratch(seed: jax.Array) -> loop.State:
         return state(seed, model.init(jax.random.key(seed), shape))
@@ -165,13 +166,13 @@ def start(job: Job) -> tuple[loop.State, loop.State, Any, Any]:
     else:
         variables = init.start(run.init, model, jax.random.key(run.seed), shape)
         made = jax.jit(state, out_shardings=placement)(seed, variables)
-    return made, placement, tx, rate
+    return made, placement, stages
 
 
 def compile_step(
-    job: Job, state: loop.State, placement: loop.State, tx: Any, rate: Any
+    job: Job, state: loop.State, placement: loop.State, stages: list[phases.Stage]
 ) -> tuple[Any, float]:
-    """(compiled step, FLOPs of one step), in micro-batches that fit the device."""
+    """(compiled step, FLOPs of a mean step), in micro-batches that fit the device."""
     began = time.monotonic()
     run, manifest = job.run, job.data.manifest
     batch = jax.tree.map(
@@ -179,16 +180,20 @@ def compile_step(
         sharding.to_global(job.mesh, job.loader("train").batch(0)),
     )
     out = (placement, sharding.replicated(job.mesh))
+    rate = optim.schedule(job.plan)
 
-    def lower(micro: int) -> Any:
-        classes, multilabel = len(manifest.classes), manifest.multilabel
-        step = loop.make_step(
-            job.model, tx, rate, job.plan, run, classes, multilabel, micro
-        )
+    def lower(micro: int, stages: list[phases.Stage] = stages) -> Any:
+        about = rate, job.plan, run, len(manifest.classes), manifest.multilabel, micro
+        steps = [loop.make_step(s.model, s.tx, *about) for s in stages]
+        step = phases.switch(stages, steps)
         return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch)
 
     whole = lower(run.optim.batch)
-    flops = (whole.cost_analysis() or {}).get("flops", 0.0)
+    alone = (
+        [whole] if len(stages) == 1 else [lower(run.optim.batch, [s]) for s in stages]
+    )
+    costs = [(low.cost_analysis() or {}).get("flops", 0.0) for low in alone]
+    flops = phases.mean_cost(stages, costs, job.plan.steps)
     asked = run.optim.micro_batch
     if not asked and jax.default_backend() == "cpu" and not state.stats:
         asked = sharding.cache_sized(run.optim.batch, job.mesh)
