@@ -27,7 +27,7 @@ TOYS = {
     "smallcnn": config.Model("smallcnn", width=0.125, hidden=6, dropout=0.0),
 }
 KERAS = {  # share fixed, of all Keras layers: (last fixed with weights, parameters)
-    "inception_v3": {0.1: ("mixed0/conv2d_11", 1.9), 0.2: ("", 3.2), 0.5: ("", 22.9)},
+    "inception_v3": {0.1: ("mixed0/conv2d_10", 1.9), 0.2: ("", 3.2), 0.5: ("", 22.9)},
     "resnet50_v2": {0.1: ("conv2_block2_preact_bn", 0.4), 0.3: ("", 2.9)},
     "densenet121": {0.1: ("conv2_block5_2_conv", 4.0), 0.82: ("", 77.0)},
     "mobilenet": {0.1: ("conv_pw_1", 0.1), 0.5: ("", 8.5), 0.75: ("", 33.8)},
