@@ -2,7 +2,10 @@
 
   python -m bigxfer.study collect --runs runs --out DIR
   python -m bigxfer.study collect --published PUBLISHED --out DIR
+  python -m bigxfer.study fit --table DIR/table.parquet --out DIR
+  python -m bigxfer.study report --table DIR/table.parquet --out report.html
 
+fit and report also take --config configs/study_NAME.py in the place of --table.
 collect writes DIR/table.csv and DIR/table.parquet, one row a run, from run folders,
 from the published CSVs of arXiv 2106.00116, or from both; again, it reads only what
 changed. --long FILE adds the predecessor's long CSV.
@@ -11,12 +14,10 @@ changed. --long FILE adds the predecessor's long CSV.
 import argparse
 import sys
 
-from bigxfer.study import command_collect, command_fit
+from bigxfer.study import command_collect, command_fit, command_report
 
-COMMANDS = (
-    command_collect,
-    command_fit,
-)  # each adds its parser, whose `call` takes the arguments
+# Each adds its parser, whose `call` takes the arguments.
+COMMANDS = (command_collect, command_fit, command_report)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Laws of error over scale for every line of a study, and where two lines cross.
 
 The error is 1 - metric. A form is chosen by what it says about scales that it was not
-fitted to (fits.choose), then fitted to all of them.
+fitted to (fits.choose), if it describes the others as well, then fitted to all of them.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,9 @@ ALONG = {  # x -> the columns of runs on one line
 }
 STARTS = 16  # benchmarks/coverage.py: 95% intervals cover with as many
 REPLICATES = 500
-TIE = 1.01  # held-out errors so close are equal
+TIE = 1.01  # misses so close are equal
+FREEDOM = 2  # degrees; the t of one spans all errors
+DRAWS = 1 + FREEDOM  # with fewer the scatter is judged by the residuals
 LEAST = 3  # scales: two for the power law, one to hold out
 
 
@@ -147,16 +149,19 @@ def law(curve: Curve, predictions: Predictions) -> Law:
                 f" {found.cutoff:g}"
             )
     forms = [form for name, form in CURVES.items() if name not in found.left_out]
-    several = len(y) > 1
-    data = y if several else y[0]
+    several = len(y) >= DRAWS
+    data = y if several else fits.draw_mean(y)
     sigma = _sigma(x, y) if several else None
     how = {"sigma": sigma, "starts": STARTS}
-    found.scores = _simple_first(fits.choose(forms, x, data, found.cutoff, **how))
+    found.scores = _best_first(fits.choose(forms, x, data, found.cutoff, **how))
     found.fit = fits.fit(found.scores[0].form, x, data, **how)
     if found.fit.form is M2 and found.fit.parameters["floor"] == 0:
         found.fit = fits.fit(M1, x, data, **how)  # which it is without its floor
-    if not several and len(x) <= len(found.fit.theta):
-        found.reason = "one draw, and as many parameters as scales: no interval"
+    if not several and len(x) < len(found.fit.theta) + FREEDOM:
+        found.reason = (
+            f"no interval: {len(y)} of {DRAWS} draws, and scales for {FREEDOM} degrees"
+            " of freedom are not there either"
+        )
         return found
     resampled = curve.resampled(predictions)[0] if several else None
     if resampled is not None:
@@ -167,15 +172,20 @@ def law(curve: Curve, predictions: Predictions) -> Law:
     return found
 
 
-def _simple_first(scores: list[fits.Score]) -> list[fits.Score]:
-    """Of forms that extrapolate as well as the best, that of the fewest parameters."""
-    enough = TIE * scores[0].held_out + 1e-12
-    return sorted(
-        scores,
-        key=lambda s: (
-            (0, len(s.form.parameters)) if s.held_out <= enough else (1, s.held_out)
-        ),
-    )
+def _best_first(scores: list[fits.Score]) -> list[fits.Score]:
+    """By the worse of the held-out and the in-sample miss, then by parameters.
+
+    With one or two scales held out, a form that foretells them better than it describes
+    those it was fitted to is lucky.
+    """
+    miss = {s.form.name: max(s.held_out, s.in_sample) for s in scores}
+    enough = TIE * min(miss.values()) + 1e-12
+
+    def key(s: fits.Score) -> tuple[float, float]:
+        good = miss[s.form.name] <= enough
+        return (0, len(s.form.parameters)) if good else (1, miss[s.form.name])
+
+    return sorted(scores, key=key)
 
 
 def _sigma(x: Array, y: Array) -> Array:

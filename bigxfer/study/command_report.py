@@ -1,0 +1,38 @@
+"""`report`: one self-contained HTML page of a study."""
+
+import argparse
+import time
+from pathlib import Path
+
+from bigxfer.study import inputs
+
+LIMIT = 6_000_000  # bytes of a page
+
+
+def add(commands) -> None:
+    p = commands.add_parser("report", help="one HTML page with every figure")
+    inputs.add_arguments(p)
+    p.add_argument("--out", type=Path, help="the page; default: beside the table")
+    p.set_defaults(call=report)
+
+
+def report(args: argparse.Namespace) -> None:
+    from bigxfer.study.report import build
+
+    began = time.monotonic()
+    given = inputs.given(args)
+    out = args.out or given.path.with_name("report.html")
+    if out.suffix != ".html":
+        raise ValueError(f"--out {out} must end in .html")
+    page = build(given)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f"{out.name}.part")
+    part.write_text(page, "utf-8")
+    part.replace(out)
+    size = out.stat().st_size
+    print(f"wrote {out} ({size / 1e6:.1f} MB, {time.monotonic() - began:.0f} s)")
+    if size > LIMIT:
+        print(
+            f"the page is over {LIMIT / 1e6:.0f} MB; collect fewer studies into one"
+            " table to have smaller ones"
+        )

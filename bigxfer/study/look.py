@@ -1,0 +1,186 @@
+"""How a report names, colours and writes things; a figure as plain JSON."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# Okabe & Ito's palette (jfly.uni-koeln.de/color), without black, which a dark page
+# hides, and with yellow last, which a light one does; symbols tell the same apart.
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C6BB1",  # a ninth and tenth, of another lightness than their neighbours
+    "#A6761D",
+    "#C9B700",  # Okabe & Ito's yellow, darkened for white paper
+)
+GREY = "#808080"  # scratch, the baseline
+SYMBOLS = (
+    ("circle", "●"),
+    ("square", "■"),
+    ("diamond", "◆"),
+    ("triangle-up", "▲"),
+    ("triangle-down", "▼"),
+    ("cross", "✚"),
+    ("x", "✖"),
+    ("star", "★"),
+    ("hexagon", "⬢"),
+)
+METRICS = {  # those a report can show, in this order
+    "auroc_macro": "macro AUROC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auprc_macro": "macro AUPRC",
+    "brier": "Brier score",
+    "ece": "ECE",
+}
+ERRORS = ("auroc_macro", "accuracy")  # laws and crossovers are of 1 - these
+LOWER_IS_BETTER = ("brier", "ece")
+UNITS = {
+    "shots": "shots (images of each class)",
+    "upstream_size": "upstream images",
+    "upstream_examples": "upstream images seen",
+    "params": "parameters",
+}
+PARTS = {"chexpert": "C", "mimic": "M", "nih": "N", "padchest": "P"}
+SETS = {
+    "imagenet1k": "ImageNet-1k",
+    "imagenet21k": "ImageNet-21k",
+    "chexpert": "CheXpert",
+    "mimic": "MIMIC",
+    "nih": "NIH",
+    "padchest": "PadChest",
+    "covidx_cxr2": "COVIDx",
+    "tuberculosis_full": "Tuberculosis",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "flowers_oversampling": "Flowers",
+    "pets": "Pets",
+}
+
+
+def pretty(name: str) -> str:
+    """ "C+M+N" of chexpert_mimic_nih, as arXiv 2106.00116 has it; else the name."""
+    first, comma, rest = name.partition(",")
+    parts = first.split("_")
+    if len(parts) > 1 and all(part in PARTS for part in parts):
+        first = "+".join(PARTS[part] for part in parts)
+    return SETS.get(first, first) + comma + rest
+
+
+def shots_name(shots: str) -> str:
+    if shots == "full":
+        return "full data"
+    return f"{shots} shot" + ("s" if shots != "1" else "")
+
+
+@dataclass(frozen=True)
+class Style:
+    colour: str
+    symbol: str  # plotly's
+    glyph: str  # the same as a character
+
+
+def styles(lines: Iterable[str]) -> dict[str, Style]:
+    """One for each line, the same on the whole page; scratch is grey."""
+    found, n = {}, 0
+    for line in sorted(set(lines)):
+        if line.partition(",")[0] == "scratch" and GREY not in {
+            s.colour for s in found.values()
+        }:
+            found[line] = Style(GREY, "circle-open", "○")
+            continue
+        colour = COLOURS[n % len(COLOURS)]
+        symbol = SYMBOLS[(n + n // len(COLOURS)) % len(SYMBOLS)]
+        found[line] = Style(colour, *symbol)
+        n += 1
+    return found
+
+
+@dataclass
+class Strings:
+    """Strings that many points share, kept once: a point holds their number."""
+
+    texts: list[str] = field(default_factory=list)
+    known: dict[str, int] = field(default_factory=dict)
+
+    def add(self, text: str) -> int:
+        wrapped = "<br>".join(_wrapped(text))
+        if wrapped not in self.known:
+            self.known[wrapped] = len(self.texts)
+            self.texts.append(wrapped)
+        return self.known[wrapped]
+
+
+def _wrapped(text: str, width: int = 46) -> list[str]:
+    """Lines that break behind a blank, a slash, a comma or an underscore."""
+    lines = [""]
+    for part in re.findall(r"[^ /,_]*[ /,_]?", text):
+        if len(lines[-1]) + len(part) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return lines
+
+
+@dataclass
+class Panel:
+    """One figure, or a piece of HTML, and the filters under which it shows; "" is any.
+
+    `figure` is plotly's {"data", "layout"}. A trace's meta has its "line", or "rows" of
+    [a, b] for a matrix, and "sources", the numbers of Strings for its points.
+    """
+
+    section: str
+    title: str = ""
+    target: str = ""
+    metric: str = ""
+    model: str = ""
+    shots: str = ""
+    figure: dict[str, Any] | None = None
+    html: str = ""
+    height: int = 340
+
+    def as_dict(self) -> dict[str, Any]:
+        found = {k: v for k, v in vars(self).items() if v}
+        if self.figure is not None:
+            found["figure"] = plain(self.figure)
+        return found
+
+
+def plain(value: Any) -> Any:
+    """Lists, strings and numbers of 4 digits, for JSON; NaN becomes null."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.4g}") if np.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
+
+
+def table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; the cells are HTML already."""
+    top = "".join(f"<th>{h}</th>" for h in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def number(value: float) -> str:
+    """1234567 -> "1.23 M" """
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,0 +1,189 @@
+"use strict";
+// Shows the panels that match the four choices, without the lines that are switched off.
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const KEYS = ["target", "metric", "model", "shots"];
+const WIDE = ["differences", "crossovers", "classes"]; // on paper
+const state = { off: new Set() };
+for (const key of KEYS)
+  state[key] = DATA.start[key] ?? Object.keys(DATA.choices[key])[0] ?? "";
+
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const make = (tag, more = {}, ...children) => {
+  const node = Object.assign(document.createElement(tag), more);
+  node.append(...children);
+  return node;
+};
+
+const matches = (panel) =>
+  KEYS.every((k) => !panel[k] || !state[k] || panel[k] === state[k]);
+
+function themed(layout, width) {
+  const axis = {
+    gridcolor: css("--grid"), linecolor: css("--rule"), zeroline: false,
+    tickfont: { size: 11 }, automargin: true, fixedrange: true,
+  };
+  const out = {
+    ...layout,
+    font: { family: "system-ui, sans-serif", size: 12, color: css("--ink") },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 56, r: 12, t: 10, b: 44, ...layout.margin }, showlegend: false, hovermode: "closest",
+    hoverlabel: { bgcolor: css("--card"), font: { color: css("--ink"), size: 12 }, align: "left" },
+  };
+  for (const name of ["xaxis", "yaxis"]) {
+    out[name] = { ...axis, ...layout[name] };
+    out[name].ticktext ??= layout[name].tickvals?.map((v) => String(+v.toPrecision(3)));
+    out[name].title = { ...layout[name].title, font: { size: 12, color: css("--soft") }, standoff: 8 };
+  }
+  return out;
+}
+
+// A pair in two lines on a narrow screen.
+const NARROW = matchMedia("(max-width: 600px)");
+const broken = (label) => (NARROW.matches ? label.replace(/ (−|over) /, "<br>$1 ") : label);
+
+const hidden = (line) => state.off.has(line);
+
+// A trace of the data as plotly needs it, or null where its line is switched off.
+function drawn(trace) {
+  const { line, other, rows, sources } = trace.meta ?? {};
+  if (rows) return drawnMatrix(trace);
+  if (hidden(line) || hidden(other)) return null;
+  if (!line) return trace;
+  const { name, colour, symbol } = DATA.lines[line];
+  const { up, down, across } = trace.meta;
+  const out = { ...trace, name };
+  out.line = { color: colour, width: 1.8, ...trace.line };
+  if (other) out.y = trace.y.map(broken);
+  if (trace.fill) out.fillcolor = colour + "24";
+  if (!sources) return out;
+  out.marker = { color: colour, symbol, size: 8, ...trace.marker };
+  if (up) out[across ? "error_x" : "error_y"] =
+    { type: "data", symmetric: false, array: up, arrayminus: down, thickness: 1.2, width: 2 };
+  out.hovertext = trace.text.map((text, i) =>
+    `<b>${name}</b><br>${text}<br>${DATA.strings[sources[i]]}`);
+  out.hoverinfo = "text";
+  delete out.text;
+  return out;
+}
+
+function drawnMatrix(trace) {
+  const { rows, sources } = trace.meta;
+  const kept = [...rows.keys()].filter((i) => !rows[i].some(hidden));
+  if (!kept.length) return null;
+  const [z, labels, text] = ["z", "y", "text"].map((name) => kept.map((i) => trace[name][i]));
+  const hovertext = kept.map((i) => trace.hovertext[i].map((words, j) =>
+    `<b>${trace.y[i]}</b><br>shots: ${parseInt(trace.x[j]) || trace.x[j]}<br>${words}<br>${DATA.strings[sources[i][j]]}`));
+  const colorscale = [[0, "#D55E00"], [0.5, css("--card")], [1, "#0072B2"]];
+  return { ...trace, z, y: labels.map(broken), text, hovertext, hoverinfo: "text", colorscale };
+}
+
+function heightOf(panel, traces) {
+  const all = panel.figure.data[0].meta?.rows?.length;
+  if (!all) return panel.height;
+  const row = NARROW.matches && / − /.test(panel.figure.data[0].y[0]) ? 32 : 24;
+  return panel.height - 24 * all + row * traces[0].y.length;
+}
+
+function save(panel, format) {
+  const data = panel.figure.data.map(drawn).filter(Boolean);
+  const layout = themed(panel.figure.layout);
+  const legend = data.filter((t) => t.name && t.showlegend !== false).length > 1;
+  Object.assign(layout, {
+    title: { text: panel.title, font: { size: 16 } }, showlegend: legend,
+    paper_bgcolor: css("--card"), margin: { l: 70, r: 20, t: 50, b: 60 },
+    legend: { orientation: "h", y: -0.2 },
+  });
+  const name = `${panel.section} ${panel.title} ${panel.metric ?? ""}`.replace(/[^\w+-]+/g, "_");
+  const height = Math.max(480, heightOf(panel, data) + 60);
+  return Plotly.toImage({ data, layout }, { format, width: 900, height, scale: format === "png" ? 2 : 1 })
+    .then((url) => make("a", { href: url, download: `${name}.${format}` }).click());
+}
+
+function figure(panel) {
+  const traces = panel.figure.data.map(drawn).filter(Boolean);
+  if (!traces.some((t) => t.meta)) return null;
+  const plot = make("div", { className: "plot" });
+  plot.style.height = `${heightOf(panel, traces)}px`;
+  const buttons = ["svg", "png"].map((format) =>
+    make("button", { type: "button", title: `save as ${format}`, onclick: () => save(panel, format) }, format));
+  const caption = make("figcaption", {}, make("span", {}, panel.title), ...buttons);
+  const wide = WIDE.includes(panel.section) ? " wide" : "";
+  const node = make("figure", { className: `panel${wide}` }, caption, plot);
+  node.draw = () => Plotly.newPlot(plot, traces, themed(panel.figure.layout), { displayModeBar: false, responsive: true });
+  return node;
+}
+
+function legend(section, panels) {
+  const lines = new Set();
+  for (const panel of panels)
+    for (const { meta } of panel.figure.data) {
+      for (const name of [meta?.line, meta?.other, ...(meta?.rows?.flat() ?? [])])
+        if (name) lines.add(name);
+    }
+  const items = [...lines].sort().map((line) => {
+    const { name, colour, glyph } = DATA.lines[line];
+    const mark = make("b", {}, glyph);
+    mark.style.color = colour;
+    const button = make("button", { type: "button", title: line }, mark, name);
+    button.setAttribute("aria-pressed", String(!hidden(line)));
+    button.onclick = () => {
+      hidden(line) ? state.off.delete(line) : state.off.add(line);
+      render();
+    };
+    return make("li", {}, button);
+  });
+  section.querySelector(".legend").replaceChildren(...items);
+}
+
+function render() {
+  for (const plot of document.querySelectorAll(".plot")) Plotly.purge(plot);
+  for (const section of document.querySelectorAll("main section")) {
+    const panels = DATA.panels.filter((p) => p.section === section.id && matches(p));
+    const drawable = panels.filter((p) => p.figure);
+    legend(section, drawable);
+    const figures = drawable.map(figure).filter(Boolean);
+    const says = panels.filter((p) => p.html).map((p) => make("div", { innerHTML: `<p>${p.html}</p>` }));
+    if (drawable.length && !figures.length) says.push(make("p", {}, "Every line is switched off."));
+    section.querySelector(".none").hidden = panels.length > 0;
+    section.querySelector(".says").replaceChildren(...says);
+    section.querySelector(".grid").replaceChildren(...figures);
+    for (const node of figures) node.draw();
+  }
+  document.getElementById("showing").textContent = KEYS.map((k) => DATA.choices[k][state[k]]).join(" · ");
+}
+
+function setTheme(dark) {
+  document.documentElement.classList.toggle("dark", dark);
+  render();
+}
+
+for (const key of KEYS) {
+  const options = Object.entries(DATA.choices[key]).map(([value, name]) => make("option", { value }, name));
+  const select = make("select", { id: `choose-${key}` }, ...options);
+  select.value = state[key];
+  select.onchange = () => { state[key] = select.value; render(); };
+  document.querySelector(".selects").append(make("label", {}, key, select));
+}
+if (NARROW.matches) document.getElementById("filters").open = false;
+document.getElementById("theme").onclick = () =>
+  setTheme(!document.documentElement.classList.contains("dark"));
+const prefers = matchMedia("(prefers-color-scheme: dark)");
+prefers.onchange = () => setTheme(prefers.matches);
+
+// On paper: light, and figures as wide as half a page, or the page.
+let before = null;
+window.addEventListener("beforeprint", () => {
+  before = document.documentElement.classList.contains("dark");
+  setTheme(false);
+  for (const node of document.querySelectorAll(".panel")) {
+    const plot = node.querySelector(".plot"), wide = node.classList.contains("wide");
+    if (!wide) plot.style.height = "250px";
+    const size = { width: wide ? 680 : 325, height: plot.clientHeight };
+    const fonts = ["font", "xaxis.tickfont", "yaxis.tickfont", "xaxis.title.font", "yaxis.title.font"];
+    Plotly.relayout(plot, { ...size, ...Object.fromEntries(fonts.map((f) => [`${f}.size`, 9])) });
+  }
+});
+window.addEventListener("afterprint", () => setTheme(before));
+
+setTheme(prefers.matches);
+document.body.dataset.ready = "true";

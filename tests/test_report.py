@@ -1,0 +1,342 @@
+"""The report: its numbers against scipy and scikit-learn, its page in Chromium."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from scipy import stats
+from scipy.special import softmax
+from sklearn.calibration import calibration_curve
+from test_study_fit import run, study
+
+from bigxfer import metrics, tree
+from bigxfer.study import cells, figures, figures_pairs, look, table
+from bigxfer.study.cells import Predictions
+from bigxfer.study.command_report import LIMIT
+from bigxfer.study.inputs import Given
+from bigxfer.study.report import build
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT.parent / "shared" / "data" / "published"
+CLASSES = np.array(["covid", "normal", "pneumonia"])
+SIZES = (100, 1000, 10_000)
+
+
+def predictions(folder, skill, seed, n=80):
+    """Made-up predictions.npz of two images a patient; returns its metrics."""
+    labels = np.arange(n) % 3
+    rng = np.random.default_rng([seed, round(100 * skill)])
+    logits = rng.normal(0, 1, (n, 3)) + skill * np.eye(3)[labels]
+    patients = np.array([f"p{i // 2:03}" for i in range(n)])
+    saved = {"ids": np.array([f"i{i:03}" for i in range(n)]), "patients": patients}
+    saved |= {"labels": labels, "logits": logits, "classes": CLASSES}
+    folder.mkdir(parents=True)
+    tree.save_npz(folder / "predictions.npz", saved)
+    found = metrics.compute(labels, logits, CLASSES.tolist(), patients, resamples=0)
+    return {name: m["value"] for name, m in found["metrics"].items()}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A synthetic study with predictions, and beside it a run that failed."""
+    root = tmp_path_factory.mktemp("toy") / "runs"
+    rows = []
+    for model, params in (("R26x0.5", 2e6), ("R50x1", 2.3e7)):
+        for size in (None, *SIZES):
+            name = f"{model} {size}"
+            for shots in ("1", "5", "10", "full"):
+                for seed in range(2):
+                    folder = root / table.name_digest(f"{name} {shots} {seed}")
+                    skill = 0.3 + 0.4 * ("1", "5", "10", "full").index(shots)
+                    skill += 0.1 * np.log10(size or 10) + 0.1 * (model == "R50x1")
+                    row = run("shapes" if size else "scratch", shots, seed)
+                    row |= {"model": model, "params": int(params), "synthetic": True}
+                    row |= {"upstream_size": size, "folder": str(folder)}
+                    row |= predictions(folder, skill, seed)
+                    rows.append(row | {"digest": folder.name})
+                    (folder / "result.json").write_text("{}")
+    failed = root / "0123456789abcdef"
+    failed.mkdir()
+    (failed / "config.json").write_text("{}")
+    (failed / "error.txt").write_text("Traceback\nValueError: no <image>\n")
+    table.save(rows, root / "study_toy")
+    return Given(rows, root / "study_toy" / "table.parquet", "")
+
+
+@pytest.fixture(scope="module")
+def page(toy):
+    path = toy.path.with_name("report.html")
+    path.write_text(build(toy), "utf-8")
+    return path
+
+
+def data_of(path):
+    return data_in(path.read_text("utf-8"))
+
+
+def data_in(text):
+    found = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+# ---- numbers -----------------------------------------------------------------------
+
+
+def drawing(rows):
+    named, _ = cells.lines(rows)
+    style = look.styles(r["line"] for r in named)
+    return figures.Drawing(named, style, Predictions())
+
+
+def test_curves_without_predictions_have_students_interval_over_draws():
+    rows = study({"a": lambda s: 0.5 * s**-0.3}, shots=(1, 5))
+    (panel,) = figures.curves(drawing(rows), "auroc_macro")
+    (trace,) = panel.figure["data"]
+    x = np.array([r["auroc_macro"] for r in rows if r["shots"] == "5"])
+    expected = stats.ttest_1samp(x, 0).confidence_interval()
+    meta = trace["meta"]
+    got = trace["y"][1] - meta["down"][1], trace["y"][1] + meta["up"][1]
+    np.testing.assert_allclose(got, expected)
+    assert trace["text"][1].startswith("5 shots: 0.69") and "n=5" in trace["text"][1]
+
+
+def test_differences_are_paired_t_tests_with_holm():
+    laws = {"a": lambda s: 0.5 * s**-0.3, "b": lambda s: 0.49 * s**-0.29}
+    rows = study(laws, shots=(1, 5))
+    drawn = drawing(rows)
+    _, panel = figures_pairs.differences(drawn, "auroc_macro")
+    (trace,) = panel.figure["data"]
+    expected = []
+    for shots in ("1", "5"):
+        a, b = (
+            [
+                r["auroc_macro"]
+                for r in rows
+                if (r["upstream"], r["shots"]) == (u, shots)
+            ]
+            for u in "ab"
+        )
+        expected.append(stats.ttest_rel(a, b))
+        assert (
+            f"p {expected[-1].pvalue:.2g}," in trace["hovertext"][0][len(expected) - 1]
+        )
+        got = trace["z"][0][len(expected) - 1]
+        assert got == pytest.approx(100 * (np.mean(a) - np.mean(b)), abs=0.051)
+    p = sorted(e.pvalue for e in expected)
+    assert f"Holm {max(2 * p[0], p[1]):.2g}" in "".join(trace["hovertext"][0])
+
+
+def test_reliability_agrees_with_scikit_learn(page, toy):
+    panels = [p for p in data_of(page)["panels"] if p["section"] == "calibration"]
+    panel = next(p for p in panels if p["model"] == "R50x1" and p["shots"] == "full")
+    (trace,) = [
+        t for t in panel["figure"]["data"] if t.get("meta", {}).get("line") == "scratch"
+    ]
+    hits, sure = [], []
+    for row in toy.rows:
+        place = row["model"], row["shots"], row["upstream"]
+        if place == ("R50x1", "full", "scratch"):
+            saved = tree.load_npz(Path(row["folder"]) / "predictions.npz")
+            p = softmax(saved["logits"], axis=1)
+            hits += list(p.argmax(1) == saved["labels"])
+            sure += list(p.max(1))
+    right, confidence = calibration_curve(hits, sure, n_bins=10)
+    count = np.histogram(sure, np.linspace(0, 1, 11))[0]
+    kept = count[count > 0] >= 10
+    np.testing.assert_allclose(trace["x"], confidence[kept], atol=1e-3)
+    np.testing.assert_allclose(trace["y"], right[kept], atol=1e-3)
+
+
+def test_intervals_with_predictions_count_the_patients(page):
+    data = data_of(page)
+    curve = next(
+        p for p in data["panels"] if p["section"] == "curves" and "figure" in p
+    )
+    source = curve["figure"]["data"][0]["meta"]["sources"][0]
+    text = data["strings"][source].replace("<br>", "")
+    assert "t over 2 draws and 40 test patients" in text and "/runs/" in text
+
+
+def test_every_section_is_there_and_every_figure_is_plotlys(page):
+    data = data_of(page)
+    drawn = {p["section"] for p in data["panels"] if "figure" in p}
+    assert drawn >= {"curves", "differences", "laws", "upstream", "size"}
+    assert drawn >= {"calibration", "classes"}
+    for panel in data["panels"]:
+        if "figure" in panel:
+            go.Figure(panel["figure"])  # raises for what plotly does not know
+    lines = [
+        t["meta"]["line"]
+        for p in data["panels"]
+        if p["section"] == "upstream" and "figure" in p
+        for t in p["figure"]["data"]
+    ]
+    assert set(lines) == {"shapes", "scratch"}  # one line over its three sizes
+
+
+def test_the_page_is_whole_and_says_what_it_is(page):
+    text = page.read_text("utf-8")
+    assert page.stat().st_size < LIMIT
+    assert "SYNTHETIC: the images" in text and "[[" not in text.partition("<script>")[0]
+    assert "failed: ValueError: no &lt;image&gt;" in text
+    own = re.sub(r"<script>/\*\*\n\* plotly.*?</script>", "", text, flags=re.DOTALL)
+    assert len(own) < len(text) - 3e6
+    assert not re.search(r"(src|href)\s*=|url\(|https?://", own)
+    assert "default-src 'none'" in own
+
+
+def test_real_studies_have_no_banner_and_leaks_are_said(toy):
+    rows = [r | {"synthetic": False, "leaked_patients": 3} for r in toy.rows[:8]]
+    text = build(Given(rows, toy.path, ""))
+    assert "SYNTHETIC" not in text.partition("<script>")[0]
+    assert "8 transfers were tested on patients or images" in text
+
+
+def test_names_cannot_break_out_of_the_page(toy):
+    rows = [r | {"upstream": "</script><b>x", "study": "<i>"} for r in toy.rows[:8]]
+    text = build(Given(rows, Path("elsewhere/table.parquet"), ""))
+    assert "</script><b>" not in text and "<i>" not in text
+    said = [p["html"] for p in data_in(text)["panels"] if "html" in p]
+    assert said and not any("<b>x" in html for html in said)
+
+
+# ---- in the browser ----------------------------------------------------------------
+
+
+@pytest.fixture
+def browser(tmp_path):
+    selenium = pytest.importorskip("selenium.webdriver")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("needs chromium and chromedriver")
+    options = selenium.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "window-size=1280,900",
+        f"user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = selenium.ChromeService(shutil.which("chromedriver"))
+    driver = selenium.Chrome(options=options, service=service)
+    place = {"behavior": "allow", "downloadPath": str(tmp_path / "saved")}
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", place)
+    yield driver
+    driver.quit()
+
+
+UNDRAWN = """return [...document.querySelectorAll('.plot')].filter(
+  (p) => !p.querySelector('.main-svg') ||
+         !p.querySelector('.scatterlayer .trace path, .heatmaplayer image, .heatmaplayer rect')
+).map((p) => p.parentNode.textContent)"""
+
+
+def panels(driver, section="main"):
+    return driver.execute_script(
+        f"return [...document.querySelectorAll('{section} .panel figcaption span')]"
+        ".map((s) => s.textContent)"
+    )
+
+
+def choose(driver, key, value):
+    driver.execute_script(
+        "const s = document.getElementById(`choose-${arguments[0]}`);"
+        "s.value = arguments[1]; s.dispatchEvent(new Event('change'))",
+        key,
+        value,
+    )
+
+
+def check_drawn(driver):
+    assert driver.execute_script("return document.body.dataset.ready") == "true"
+    assert driver.execute_script(UNDRAWN) == []
+    errors = [e for e in driver.get_log("browser") if e["level"] == "SEVERE"]
+    assert errors == []
+    names = "return performance.getEntriesByType('resource').map((r) => r.name)"
+    assert [n for n in driver.execute_script(names) if n.startswith("http")] == []
+
+
+def test_the_page_in_chromium(page, browser, tmp_path):
+    browser.get(page.as_uri())
+    check_drawn(browser)
+    assert len(panels(browser, "#curves")) == 2  # a panel for each model
+    choose(browser, "model", "R50x1")
+    assert panels(browser, "#curves") == ["covidx, R50x1"]
+    assert panels(browser, "#calibration") == ["covidx, R50x1, full data"]
+    choose(browser, "shots", "")
+    assert len(panels(browser, "#calibration")) == 4
+    choose(browser, "metric", "brier")
+    assert panels(browser, "#laws") == []  # which says why
+    none = "return document.querySelector('#laws .none').checkVisibility()"
+    assert browser.execute_script(none)
+    choose(browser, "metric", "accuracy")
+    check_drawn(browser)
+
+    count = "return document.querySelectorAll('#curves .scatterlayer .trace').length"
+    before = browser.execute_script(count)
+    browser.execute_script("document.querySelector('#curves .legend button').click()")
+    assert browser.execute_script(count) < before
+    matrix = "return document.querySelector('#differences .plot').data[0].y.length"
+    assert browser.execute_script(matrix) == 3  # of 4 lines the pairs of 3
+
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    light = browser.execute_script(colour)
+    browser.execute_script("document.getElementById('theme').click()")
+    assert browser.execute_script(colour) != light
+    ink = "return document.querySelector('.plot .xtick text').style.fill"
+    assert browser.execute_script(ink) == "rgb(230, 234, 240)"
+    check_drawn(browser)
+
+    browser.execute_script(
+        "document.querySelector('#curves figcaption button').click()"
+    )
+    saved = tmp_path / "saved" / "curves_covidx_R50x1_accuracy.svg"
+    deadline = time.monotonic() + 20
+    while not saved.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert saved.read_text().startswith("<svg") and "covidx, R50x1" in saved.read_text()
+
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True},
+    )
+    browser.get(page.as_uri())
+    check_drawn(browser)
+    wide = "return document.documentElement.scrollWidth"
+    assert browser.execute_script(wide) == 390  # nothing to scroll sideways
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs ../shared/data/published")
+def test_the_published_runs(tmp_path, browser):
+    study = [sys.executable, "-m", "bigxfer.study"]
+    out = ["--out", str(tmp_path)]
+    subprocess.run(
+        [*study, "collect", "--published", PUBLISHED, *out], cwd=ROOT, check=True
+    )
+    path = tmp_path / "report.html"
+    given = ["--table", str(tmp_path / "table.parquet"), "--out", str(path)]
+    subprocess.run([*study, "report", *given], cwd=ROOT, check=True)
+    assert path.stat().st_size < LIMIT
+    browser.get(path.as_uri())
+    for target in data_of(path)["choices"]["target"]:
+        choose(browser, "target", target)
+        choose(browser, "shots", "")
+        check_drawn(browser)
+        assert len(panels(browser, "#curves")) == 2
+        assert panels(browser, "#size")
