@@ -6,7 +6,7 @@ story is told here once.
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from bigxfer.data import dataset, fewshot, seen
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.log import Log
-from bigxfer.protocols import freeze, init, phases
+from bigxfer.protocols import freeze, init, phases, probe
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def execute(run: Run, folder: Path, stop: loop.Stop | None = None) -> dict:
     job = Job(run, digest, folder, data, plan, model, mesh, log)
     state, placement, stages = start(job)
     log.parameters(state.params)
-    step, flops = compile_step(job, state, placement, stages)
+    trains = run.freeze.head == "trained"
+    step, flops = compile_step(job, state, placement, stages) if trains else (None, 0.0)
     if primary:  # all that can be wrong was found: the folder is this run's from here
         folders.write_json(folder / "config.json", about)
     leaks = find_leaks(job) if primary else {}
@@ -98,16 +99,21 @@ def execute(run: Run, folder: Path, stop: loop.Stop | None = None) -> dict:
     predict = evaluate.make_predict(model, run, mesh)
     valid = partial(validate, job, predict)
     stop = stop or multihost_utils.reached_preemption_sync_point
-    state, clock = loop.fit(
-        run, plan, state, step, job.loader("train"), mesh, saved, log, valid, stop
-    )
+    steps, images = plan.steps, plan.steps * run.optim.batch
+    if step:
+        state, clock = loop.fit(
+            run, plan, state, step, job.loader("train"), mesh, saved, log, valid, stop
+        )
+    else:
+        steps, images = 1, train
+        state, clock, flops = fit_head(job, state)
 
     result = {
         **judge(job, loop.variables(state), predict),
         "cost": {
-            "steps": plan.steps,
-            "images": plan.steps * run.optim.batch,
-            "flops": flops * plan.steps,
+            "steps": steps,
+            "images": images,
+            "flops": flops * steps,
             "device_seconds": clock.train * mesh.size,
             "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
             "parameters": tree.count(state.params),
@@ -207,6 +213,36 @@ def compile_step(
     seconds = time.monotonic() - began
     job.log.say(f"compiled in {seconds:.1f} s; {flops:.3g} FLOP a step in {micro}s")
     return step, flops
+
+
+def fit_head(job: Job, state: loop.State) -> tuple[loop.State, loop.Clock, float]:
+    """(state with the head that config.freeze.head fits to features, clock, FLOPs).
+
+    In place of training: the features of each image are computed once.
+    """
+    began, variables = time.monotonic(), loop.variables(state)
+    net = probe.Features(job.model)
+    predict = evaluate.make_predict(net, job.run, job.mesh)
+
+    def part(split: str) -> probe.Part:
+        rows, features = predict(variables, job.loader(split))
+        return features, job.data.manifest.select(rows).labels
+
+    train = part("train")
+    valid = part("valid") if len(job.data.rows["valid"]) else None
+    classes = len(job.data.manifest.classes)
+    head = probe.fit(job.run.freeze.head, train, valid, classes)
+    params = probe.put(state.params, job.model.head, head)
+    seconds = time.monotonic() - began
+    job.log.say(
+        f"{job.run.freeze.head} head on {len(train[0])} images: {seconds:.1f} s"
+    )
+
+    image = jax.ShapeDtypeStruct((1, job.run.data.crop, job.run.data.crop, 3), "f4")
+    forward = jax.jit(lambda v, x: net.apply(v, x, False)[0])
+    cost = (forward.lower(variables, image).cost_analysis() or {}).get("flops", 0.0)
+    state = replace(state, params=params)
+    return state, loop.Clock(train=seconds), cost * len(train[0])
 
 
 def validate(
