@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +33,8 @@ class Work:
 
     def __call__(self) -> None:
         study = [n for n in grid.nodes(self.config) if n.digest in self.digests]
+        if len(study) != len(self.digests):
+            raise ValueError(f"{self.config} has changed since this job was submitted")
         command = [*self.srun, *pool.worker_command(self.config, Path(self.runs))]
         workers = pool.Pool(
             study,
@@ -44,6 +45,7 @@ class Work:
             patience=self.patience,
             grace=self.grace,
             leave=True,
+            pass_on=not self.srun,
         )
 
         def on_term(*_: object) -> None:
@@ -64,5 +66,3 @@ def requeue(job: str) -> None:
     )
     if done.returncode:
         print(f"job {job} is not requeued: {done.stderr.strip()}", file=sys.stderr)
-    else:
-        time.sleep(120)

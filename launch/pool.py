@@ -64,6 +64,7 @@ class Pool:
     patience: float = float("inf")
     grace: float = 60.0
     leave: bool = False
+    pass_on: bool = True  # SIGTERM; srun would kill its tasks, which get Slurm's own
     stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -100,7 +101,7 @@ class Pool:
         if self.deadline == float("inf"):
             self.deadline = time.monotonic() + self.grace
             for slot in self.slots:
-                if slot.process:
+                if slot.process and self.pass_on:
                     slot.process.terminate()
         elif time.monotonic() > self.deadline:
             for slot in self.busy():

@@ -84,20 +84,23 @@ class Launch:
     def watch(self) -> None:
         """Submits and waits until nothing is left to do."""
         print(f"jobs: {self.name}; their output: {self.runs / 'slurm'}", flush=True)
-        began, known = time.monotonic(), {}
+        began, known = time.monotonic(), {}  # {digest: (state, tries)}
         while True:
             states = grid.states(self.study, self.runs, self.done)
+            before, known = (
+                known,
+                {s.node.digest: (s.state, len(s.tries)) for s in states},
+            )
             for s in states:
-                line = (s.state, len(s.tries))
                 if s.state in ("done", "failed", "given up") and (
-                    known and known[s.node.digest] != line
+                    known[s.node.digest]
+                    != before.get(s.node.digest, known[s.node.digest])
                 ):
                     print(
                         f"[{len(self.done)}/{len(states)}] {time.monotonic() - began:5.0f}"
                         f" s  {s.node.digest}  {s.node}  {s.state} {s.error}".rstrip(),
                         flush=True,
                     )
-                known[s.node.digest] = line
             if all(s.state in ("done", "given up") for s in states):
                 return
             self.submit_missing(states, jobs(self.name))

@@ -122,7 +122,9 @@ def _cache(run: Run) -> Node:
     whole = {name: whole[name] for name in WHOLE_SET}
     data = dataclasses.replace(run.data, **whole)
     data.crop = data.resize
-    key = json.dumps(dataclasses.asdict(data), sort_keys=True)
+    default = dataclasses.asdict(Data())  # left out: a field that is new changes no key
+    kept = {k: v for k, v in dataclasses.asdict(data).items() if v != default[k]}
+    key = json.dumps(kept, sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return Node(config.Run(kind=run.kind, data=data), f"caches/{digest}")
 
