@@ -121,12 +121,15 @@ def digest(tree: Tree) -> str:
 def save_npz(path: Path | str, tree: Tree) -> str:
     """Writes {name: array} as npz, atomically, with a `sha256sum -c` file beside.
 
-    Returns the sha256 of the file. No pickle: arrays of objects raise.
+    Returns the sha256 of the file. No pickle: arrays of objects raise ValueError.
     """
     path = Path(path)
     arrays = {name: np.asarray(leaf) for name, leaf in flatten(tree).items()}
+    # numpy's own allow_pickle=False is new in 2.2; 2.1 saves it as one more array.
+    if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
+        raise ValueError(f"{path}: Object arrays are not saved: {', '.join(objects)}")
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)  # ty: ignore
+    np.savez(buffer, **arrays)  # ty: ignore
     data = buffer.getvalue()
     sha = hashlib.sha256(data).hexdigest()
     part = path.with_name(path.name + ".part")
