@@ -124,12 +124,12 @@ def save_npz(path: Path | str, tree: Tree) -> str:
     Returns the sha256 of the file. No pickle: arrays of objects raise ValueError.
     """
     path = Path(path)
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten(tree).items()}
+    arrays: dict[str, Any] = {n: np.asarray(x) for n, x in flatten(tree).items()}
     # numpy's own allow_pickle=False is new in 2.2; 2.1 saves it as one more array.
     if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
         raise ValueError(f"{path}: Object arrays are not saved: {', '.join(objects)}")
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # ty: ignore
+    np.savez(buffer, **arrays)
     data = buffer.getvalue()
     sha = hashlib.sha256(data).hexdigest()
     part = path.with_name(path.name + ".part")
