@@ -82,7 +82,11 @@ def test_few_scales_are_said_and_never_raise():
     assert notes == [
         "1 of 11 transfers are not on this axis: full data is no number of shots."
     ]
-    (law,), _, _ = fitted(study({"nih": lambda s: 0.5 / s}, draws=1))
+    (law,), _, _ = fitted(study({"nih": lambda s: 0.5 / s}, 1, shots=(1, 5, 10)))
+    assert law.fit is not None and law.band is None
+    assert law.reason.startswith("no interval: it takes 3 draws")
+    long = (1, 2, 5, 10, 25, 50, 100, 250)
+    (law,), _, _ = fitted(study({"nih": lambda s: 0.5 / s}, 1, shots=long))
     assert law.band is not None and law.band.method == "t over residuals"
 
 

@@ -16,6 +16,7 @@ from bigxfer.study.look import (
     Panel,
     Strings,
     Style,
+    natural,
     pretty,
     shots_name,
 )
@@ -70,7 +71,7 @@ def curves(drawing: Drawing, metric: str) -> list[Panel]:
         shots = order({k[3] for k in here})
         places = _places(shots)
         limits = _limits(list(here.values()))
-        lines = sorted({k[2] for k in here})
+        lines = sorted({k[2] for k in here}, key=natural)
         for model in (m for m in drawing.models if m in {k[1] for k in here}):
             traces = []
             for i, line in enumerate(lines):

@@ -11,7 +11,7 @@ from bigxfer import stats
 from bigxfer.study import cells, laws
 from bigxfer.study.crossover import Crossover
 from bigxfer.study.figures import Drawing
-from bigxfer.study.look import UNITS, Panel, pretty, shots_name, table_html
+from bigxfer.study.look import UNITS, Panel, natural, pretty, shots_name, table_html
 from bigxfer.study.summary import order
 
 ROW = 24  # pixels of a row of a matrix
@@ -31,7 +31,7 @@ def differences(drawing: Drawing, metric: str) -> list[Panel]:
         here = {k[1:]: runs for k, runs in groups.items() if k[0] == target}
         shots = order({k[2] for k in here})
         models = [m for m in drawing.models if m in {k[0] for k in here}]
-        lines = sorted({k[1] for k in here})
+        lines = sorted({k[1] for k in here}, key=natural)
         for model in models:
             pairs = [
                 (f"{pretty(a)} − {pretty(b)}", (model, a), (model, b))
@@ -68,11 +68,11 @@ def _matrix(drawing, here, pairs: list[Pair], shots, title, place) -> list[Panel
         return []
     p = [c[0].p if c else np.nan for *_, row in found for c in row]
     holm = stats.holm(np.array(p)).reshape(len(found), len(shots))
-    z, text, hover, sources = [], [], [], []
+    z, hover, sources = [], [], []
     for (*_, row), adjusted in zip(found, holm, strict=True):
         parts = [_cell(drawing, c, q) for c, q in zip(row, adjusted, strict=True)]
         for out, values in zip(
-            (z, text, hover, sources), zip(*parts, strict=True), strict=True
+            (z, hover, sources), zip(*parts, strict=True), strict=True
         ):
             out.append(list(values))
     trace = {
@@ -80,13 +80,16 @@ def _matrix(drawing, here, pairs: list[Pair], shots, title, place) -> list[Panel
         "z": z,
         "x": [shots_name(shots[0]), *shots[1:]],
         "y": [label for label, *_ in found],
-        "text": text,
         "hovertext": hover,
         "texttemplate": "%{text}",
         "xgap": 2,
         "ygap": 2,
         "showscale": False,
-        "meta": {"rows": [[a[1], b[1]] for _, a, b, _ in found], "sources": sources},
+        "meta": {
+            "rows": [[a[1], b[1]] for _, a, b, _ in found],
+            "sources": sources,
+            "sure": [np.flatnonzero(row < SURE).tolist() for row in holm],
+        },
     }
     top = max(PALE, np.nanquantile(np.abs(np.array(z, float)), 0.95))
     trace |= {"zmin": -top, "zmax": top}
@@ -106,21 +109,16 @@ def _matrix(drawing, here, pairs: list[Pair], shots, title, place) -> list[Panel
     ]
 
 
-def _cell(drawing: Drawing, found, adjusted: float):
-    """(points of a hundredth, text on it, text on hover, number of its source)."""
+def _cell(drawing: Drawing, found, adjusted: float) -> tuple[float, str, int]:
+    """(points of a hundredth, what else a hover says, the number of its source)."""
     if not found:
-        return None, "", "", drawing.strings.add("not run")
+        return np.nan, "", drawing.strings.add("not run")
     d, basis = found
-    points = round(100 * d.value, 1) + 0.0  # no -0.0
-    star = "*" if adjusted < SURE else ""
-    interval = (
-        f" [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" if np.isfinite(d.low) else ""
-    )
-    hover = f"{points:+.1f} points{interval}"
-    if np.isfinite(d.p):
-        hover += f"<br>p {d.p:.2g}, Holm {adjusted:.2g}"
+    hover = f"p {d.p:.2g}, Holm {adjusted:.2g}" if np.isfinite(d.p) else ""
+    if np.isfinite(d.low):
+        hover = f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}], {hover}"
     source = drawing.strings.add(f"95%: {basis}, same draws for both")
-    return points, f"{points:+.1f}{star}", hover, source
+    return round(100 * d.value, 1) + 0.0, hover, source  # no -0.0
 
 
 # ---- crossovers --------------------------------------------------------------------

@@ -8,7 +8,7 @@ from scipy.special import expit, softmax
 from bigxfer import stats
 from bigxfer.study import cells
 from bigxfer.study.figures import Drawing
-from bigxfer.study.look import Panel, pretty, shots_name
+from bigxfer.study.look import Panel, natural, pretty, shots_name
 from bigxfer.study.summary import order
 from bigxfer.study.table import Row, metric_names
 
@@ -60,7 +60,7 @@ def _cells(drawing: Drawing):
             }
             place = {"target": target, "model": model, "shots": shots}
             place["title"] = f"{pretty(target)}, {model}, {shots_name(shots)}"
-            yield place, dict(sorted(found.items()))
+            yield place, {line: found[line] for line in sorted(found, key=natural)}
 
 
 def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:

@@ -13,6 +13,7 @@ from bigxfer.study.look import (
     METRICS,
     UNITS,
     Panel,
+    natural,
     number,
     pretty,
     shots_name,
@@ -20,6 +21,7 @@ from bigxfer.study.look import (
 )
 from bigxfer.study.summary import rank
 
+ASIDE = 0.01  # share of the width of the data between neighbouring points
 AHEAD = 10  # laws are drawn to this multiple of the largest scale
 
 
@@ -31,59 +33,79 @@ def scaling(
     A panel for each target and what else the lines of `found` do not run along.
     """
     panels = []
+    for place, members in _groups(drawing, found):
+        if len({scale for law in members for scale in law.curve.x}) < 2:
+            continue
+        figure = _figure(drawing, members, x)
+        if section == "upstream":
+            figure["data"] += _baseline(drawing, place, members)
+        title = _name(place)
+        panels.append(Panel(section, title, figure=figure, height=360, **place))
+    _level(panels)
+    return panels
+
+
+def _groups(
+    drawing: Drawing, found: Sequence[laws.Law]
+) -> list[tuple[dict[str, Any], list[laws.Law]]]:
+    """(what a panel is of, its laws), small models and few shots first."""
     groups: dict[tuple, list[laws.Law]] = {}
     for law in found:
         about = law.curve.about
         key = tuple(about.get(k, "") for k in ("target", "model", "shots"))
         groups.setdefault(key, []).append(law)
-    for (target, model, shots), members in _in_order(groups, drawing):
-        if len({scale for law in members for scale in law.curve.x}) < 2:
-            continue
-        metric = members[0].curve.metric
-        traces = [t for law in members for t in _law_traces(drawing, law)]
-        if section == "upstream":
-            traces += _baseline(drawing, target, model, shots, members)
-        scales = sorted({s for law in members for s in law.curve.x})
-        names = [pretty(target), model, shots_name(shots) if shots else ""]
-        layout: dict[str, Any] = {
-            "xaxis": {"title": {"text": UNITS[x]}, "type": "log"},
-            "yaxis": {"title": {"text": f"1 − {METRICS[metric]}"}, "type": "log"},
-        }
-        if any(law.fit for law in members):
-            scales.append(scales[-1] * AHEAD)
-        ticks = _apart(scales)
-        layout["xaxis"] |= {"tickvals": ticks, "ticktext": [number(t) for t in ticks]}
-        panels.append(
-            Panel(
-                section,
-                ", ".join(filter(None, names)),
-                target,
-                metric,
-                model,
-                shots,
-                figure={"data": traces, "layout": layout},
-                height=360,
-            )
-        )
-    _level(panels)
-    return panels
-
-
-def _in_order(groups: dict[tuple, list[laws.Law]], drawing: Drawing):
-    """Small models first."""
-    return sorted(
-        groups.items(),
-        key=lambda g: (["", *drawing.models].index(g[0][1]), g[0][2] and rank(g[0][2])),
+    models = ["", *drawing.models]
+    ordered = sorted(
+        groups, key=lambda k: (k[0], models.index(k[1]), k[2] and rank(k[2]))
     )
+    return [
+        (
+            dict(zip(("target", "model", "shots"), key, strict=True))
+            | {"metric": groups[key][0].curve.metric},
+            sorted(groups[key], key=lambda law: natural(law.curve.about["line"])),
+        )
+        for key in ordered
+    ]
 
 
-def _law_traces(drawing: Drawing, law: laws.Law) -> list[dict]:
-    """The points of a line, its law within the data, and beyond it with its band."""
+def _name(place: dict[str, Any]) -> str:
+    shots = place["shots"] and shots_name(place["shots"])
+    return ", ".join(filter(None, (pretty(place["target"]), place["model"], shots)))
+
+
+def _figure(drawing: Drawing, members: list[laws.Law], x: str) -> dict[str, Any]:
+    scales = sorted({s for law in members for s in law.curve.x})
+    traces = []
+    for i, law in enumerate(members):
+        aside = (i - (len(members) - 1) / 2) * ASIDE
+        traces += _law_traces(drawing, law, x, (scales[-1] / scales[0]) ** aside)
+    if any(law.fit for law in members):
+        scales.append(scales[-1] * AHEAD)
+    ticks = _apart(scales)
+    error = f"1 − {METRICS[members[0].curve.metric]}"
+    layout = {
+        "xaxis": {
+            "title": {"text": UNITS[x]},
+            "type": "log",
+            "tickvals": ticks,
+            "ticktext": [number(t) for t in ticks],
+        },
+        "yaxis": {"title": {"text": error}, "type": "log"},
+    }
+    return {"data": traces, "layout": layout}
+
+
+def _law_traces(drawing: Drawing, law: laws.Law, x: str, aside: float) -> list[dict]:
+    """The points of a line, its law within the data, and beyond it with its band.
+
+    The points stand `aside` of their scale, a factor, so that intervals do not meet.
+    """
     curve, line = law.curve, law.curve.about["line"]
     points = []
-    for runs in curve.runs:
+    unit = UNITS[x].partition(" (")[0]
+    for scale, runs in zip(curve.x, curve.runs, strict=True):
         p = drawing.point(list(runs.values()), curve.metric)
-        text = f"1 − {p['text']}"
+        text = f"{number(scale)} {unit}: 1 − {p['text']}"
         flipped = {"value": 1 - p["value"], "low": 1 - p["high"], "high": 1 - p["low"]}
         if not flipped["low"] > 0:  # a logarithmic axis has no 0
             flipped["low"] = (
@@ -91,19 +113,19 @@ def _law_traces(drawing: Drawing, law: laws.Law) -> list[dict]:
             )
         points.append(p | flipped | {"text": text})
     mode = "markers" if law.fit else "lines+markers"
-    traces = [drawing.trace(line, curve.x, points, mode=mode)]
+    traces = [drawing.trace(line, curve.x * aside, points, mode=mode)]
     if not law.fit:
         return traces
     meta = {"line": line}
     plain = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
     plain |= {"showlegend": False, "meta": meta}
     beyond = np.geomspace(curve.x[-1], curve.x[-1] * AHEAD, 8)
-    for x, dash in (
+    for grid, dash in (
         (np.geomspace(curve.x[0], curve.x[-1], 20), "solid"),
         (beyond, "dash"),
     ):
-        y = law.fit.predict(x)
-        traces.append(plain | {"x": x, "y": y, "line": {"dash": dash}})
+        y = law.fit.predict(grid)
+        traces.append(plain | {"x": grid, "y": y, "line": {"dash": dash}})
     if law.band:
         _, low, high = law.band.predict(beyond)
         low = np.maximum(low, 0.3 * min(p["value"] for p in points))
@@ -113,17 +135,19 @@ def _law_traces(drawing: Drawing, law: laws.Law) -> list[dict]:
     return traces
 
 
-def _baseline(drawing, target, model, shots, members) -> list[dict]:
+def _baseline(
+    drawing: Drawing, place: dict[str, Any], members: list[laws.Law]
+) -> list[dict]:
     """Training from scratch, which has no upstream, as a level line."""
-    metric = members[0].curve.metric
-    groups = cells.group(drawing.rows, metric, "target", "model", "shots", "line")
+    by = ("target", "model", "shots", "line")
     ends = [s for law in members for s in law.curve.x]
     traces = []
-    for key, runs in groups.items():
-        if key[:3] == (target, model, shots) and key[3].startswith("scratch"):
-            point = drawing.point(list(runs.values()), metric)
+    for (*where, line), runs in cells.group(drawing.rows, place["metric"], *by).items():
+        if where == [place[k] for k in by[:3]] and line.startswith("scratch"):
+            point = drawing.point(list(runs.values()), place["metric"])
             level = point | {"value": 1 - point["value"], "low": np.nan, "high": np.nan}
-            trace = drawing.trace(key[3], [min(ends), max(ends)], [level, level])
+            level["text"] = f"1 − {point['text']}"
+            trace = drawing.trace(line, [min(ends), max(ends)], [level, level])
             traces.append(trace | {"mode": "lines", "line": {"dash": "dot"}})
     return traces
 
@@ -182,25 +206,14 @@ def laws_table(
 ) -> list[Panel]:
     """The laws of each target and model in numbers."""
     panels = []
-    groups: dict[tuple, list[laws.Law]] = {}
-    for law in found:
-        about = law.curve.about
-        groups.setdefault(
-            tuple(about.get(k, "") for k in ("target", "model", "shots")), []
-        ).append(law)
-    for (target, model, shots), members in _in_order(groups, drawing):
-        metric = members[0].curve.metric
-        name = ", ".join(
-            filter(None, (pretty(target), model, shots_name(shots) if shots else ""))
-        )
-        name = escape(name)
+    for place, members in _groups(drawing, found):
+        name = escape(_name(place))
         fitted = [law for law in members if law.fit]
-        place = {"target": target, "metric": metric, "model": model, "shots": shots}
         if fitted:
             off = float(np.median([_held_out(law) for law in fitted]))
             says = (
                 f"{name}: fitted to the small scales alone, the laws missed the error at"
-                f" the largest by {np.expm1(off):.0%} (median over {len(fitted)} lines)."
+                f" the largest by {np.expm1(off):.0%} (median over the {len(fitted)} fitted)."
             )
             panels.append(Panel(section, html=says, **place))
         elif section != "laws":
@@ -216,7 +229,7 @@ def laws_table(
             "law",
             "parameters",
             "held-out miss",
-            f"1 − {METRICS[metric]}",
+            f"1 − {METRICS[place['metric']]}",
         )
         html = f"<details><summary>Laws of {name} in numbers</summary>"
         panels.append(
@@ -238,6 +251,8 @@ def _law_row(law: laws.Law, unit: str) -> tuple[str, ...]:
         f"{k} {v:.3g}" + (f" [{ends[k][1]:.3g}, {ends[k][2]:.3g}]" if ends else "")
         for k, v in law.fit.parameters.items()
     ]
+    if law.reason:
+        values.append(law.reason)
     far = 10 * law.curve.x[-1]
     ahead = f"{law.fit.predict([far])[0]:.3g}"
     if law.band:
@@ -249,5 +264,5 @@ def _law_row(law: laws.Law, unit: str) -> tuple[str, ...]:
         law.fit.form.name,
         ", ".join(values),
         miss,
-        f"{ahead} at {far:,.4g} {unit}",
+        f"{ahead} at {number(far)} {unit}",
     )

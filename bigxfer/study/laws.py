@@ -159,8 +159,8 @@ def law(curve: Curve, predictions: Predictions) -> Law:
         found.fit = fits.fit(M1, x, data, **how)  # which it is without its floor
     if not several and len(x) < len(found.fit.theta) + FREEDOM:
         found.reason = (
-            f"no interval: {len(y)} of {DRAWS} draws, and scales for {FREEDOM} degrees"
-            " of freedom are not there either"
+            f"no interval: it takes {DRAWS} draws, or {FREEDOM} scales more than"
+            " parameters"
         )
         return found
     resampled = curve.resampled(predictions)[0] if several else None

@@ -1,7 +1,7 @@
 """How a report names, colours and writes things; a figure as plain JSON."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,13 @@ def pretty(name: str) -> str:
     return SETS.get(first, first) + comma + rest
 
 
+def natural(line: str) -> tuple:
+    """Sorts lines by name, with numbers as numbers, and scratch at the end."""
+    parts = re.split(r"(\d[\d,.]*)", line)
+    values = [float(p.replace(",", "").rstrip(".") or 0) for p in parts[1::2]]
+    return line.startswith("scratch"), parts[::2], values
+
+
 def shots_name(shots: str) -> str:
     if shots == "full":
         return "full data"
@@ -87,19 +94,19 @@ class Style:
     glyph: str  # the same as a character
 
 
-def styles(lines: Iterable[str]) -> dict[str, Style]:
-    """One for each line, the same on the whole page; scratch is grey."""
-    found, n = {}, 0
-    for line in sorted(set(lines)):
-        if line.partition(",")[0] == "scratch" and GREY not in {
-            s.colour for s in found.values()
-        }:
+def styles(
+    lines: Iterable[str], before: Mapping[str, Style] | None = None
+) -> dict[str, Style]:
+    """One for each line, beside those that others had `before`; scratch is grey."""
+    found = dict(before or {})
+    for line in sorted(set(lines) - found.keys(), key=natural):
+        greys = sum(s.colour == GREY for s in found.values())
+        if line.startswith("scratch") and not greys:
             found[line] = Style(GREY, "circle-open", "○")
             continue
-        colour = COLOURS[n % len(COLOURS)]
+        n = len(found) - greys
         symbol = SYMBOLS[(n + n // len(COLOURS)) % len(SYMBOLS)]
-        found[line] = Style(colour, *symbol)
-        n += 1
+        found[line] = Style(COLOURS[n % len(COLOURS)], *symbol)
     return found
 
 

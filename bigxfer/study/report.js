@@ -66,15 +66,25 @@ function drawn(trace) {
   return out;
 }
 
+const points = (z) => (z === null ? "" : (z > 0 ? "+" : "") + z.toFixed(1));
+
 function drawnMatrix(trace) {
-  const { rows, sources } = trace.meta;
+  const { rows, sources, sure } = trace.meta;
   const kept = [...rows.keys()].filter((i) => !rows[i].some(hidden));
   if (!kept.length) return null;
-  const [z, labels, text] = ["z", "y", "text"].map((name) => kept.map((i) => trace[name][i]));
-  const hovertext = kept.map((i) => trace.hovertext[i].map((words, j) =>
-    `<b>${trace.y[i]}</b><br>shots: ${parseInt(trace.x[j]) || trace.x[j]}<br>${words}<br>${DATA.strings[sources[i][j]]}`));
-  const colorscale = [[0, "#D55E00"], [0.5, css("--card")], [1, "#0072B2"]];
-  return { ...trace, z, y: labels.map(broken), text, hovertext, hoverinfo: "text", colorscale };
+  const cells = (say) => kept.map((i) => trace.z[i].map((z, j) => say(z, i, j)));
+  return {
+    ...trace,
+    z: kept.map((i) => trace.z[i]),
+    y: kept.map((i) => broken(trace.y[i])),
+    text: cells((z, i, j) => points(z) + (sure[i].includes(j) ? "*" : "")),
+    hovertext: cells((z, i, j) => [
+      `<b>${trace.y[i]}</b>`, `shots: ${parseInt(trace.x[j]) || trace.x[j]}`,
+      `${points(z)} points ${trace.hovertext[i][j]}`, DATA.strings[sources[i][j]],
+    ].join("<br>")),
+    hoverinfo: "text",
+    colorscale: [[0, "#D55E00"], [0.5, css("--card")], [1, "#0072B2"]],
+  };
 }
 
 function heightOf(panel, traces) {
@@ -109,7 +119,7 @@ function figure(panel) {
   const caption = make("figcaption", {}, make("span", {}, panel.title), ...buttons);
   const wide = WIDE.includes(panel.section) ? " wide" : "";
   const node = make("figure", { className: `panel${wide}` }, caption, plot);
-  node.draw = () => Plotly.newPlot(plot, traces, themed(panel.figure.layout), { displayModeBar: false, responsive: true });
+  node.draw = () => node.drawn = Plotly.newPlot(plot, traces, themed(panel.figure.layout), { displayModeBar: false, responsive: true });
   return node;
 }
 
@@ -120,7 +130,7 @@ function legend(section, panels) {
       for (const name of [meta?.line, meta?.other, ...(meta?.rows?.flat() ?? [])])
         if (name) lines.add(name);
     }
-  const items = [...lines].sort().map((line) => {
+  const items = Object.keys(DATA.lines).filter((line) => lines.has(line)).map((line) => {
     const { name, colour, glyph } = DATA.lines[line];
     const mark = make("b", {}, glyph);
     mark.style.color = colour;
@@ -136,7 +146,8 @@ function legend(section, panels) {
 }
 
 function render() {
-  for (const plot of document.querySelectorAll(".plot")) Plotly.purge(plot);
+  for (const node of document.querySelectorAll(".panel")) // which may still be drawing
+    node.drawn.then(() => Plotly.purge(node.querySelector(".plot")));
   for (const section of document.querySelectorAll("main section")) {
     const panels = DATA.panels.filter((p) => p.section === section.id && matches(p));
     const drawable = panels.filter((p) => p.figure);

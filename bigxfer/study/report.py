@@ -61,11 +61,7 @@ def _laws(
             crossings = laws.crossings(curves, drawing.predictions)
             panels += figures_pairs.crossovers(drawing, crossings, metric)
         fitted = [laws.law(curve, drawing.predictions) for curve in curves]
-        drawing.look |= {
-            line: style
-            for line, style in look.styles(c.about["line"] for c in curves).items()
-            if line not in drawing.look
-        }
+        drawing.look = look.styles((c.about["line"] for c in curves), drawing.look)
         drawn = figures_scaling.scaling(drawing, fitted, x, section)
         shown = {(p.target, p.model, p.shots) for p in drawn}
         unit = UNITS[x].partition(" (")[0]
