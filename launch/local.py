@@ -37,8 +37,9 @@ def main(argv: list[str]) -> None:
     if flags.FLAGS.retry:
         for node in study:
             tries.forgive(node.folder(runs))
+    todo = [n for n in study if flags.FLAGS.only in ("", n.digest)]
     workers = pool.Pool(
-        study, runs, pool.worker_command(path, runs), environs, flags.FLAGS.hang
+        todo, runs, pool.worker_command(path, runs), environs, flags.FLAGS.hang
     )
 
     def on_signal(number: int, _: object) -> None:
@@ -82,5 +83,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("workers", 1, "Worker processes; one GPU each.", 1)
     flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
     flags.DEFINE_bool("retry", False, "Try again what was given up.")
+    flags.DEFINE_string("only", "", "The digest of one run, whose needs are done.")
     cli.set_xla_flags()
     app.run(main)

@@ -25,6 +25,7 @@ from bigxfer import config
 from bigxfer.study import grid, tries
 
 RELEASED = (75, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses; 75: run saved
+KILLED = "killed by SIGKILL"
 TOUCH = 10.0  # seconds between touches of a claim; far below tries.STALE
 
 
@@ -163,7 +164,7 @@ class Pool:
         if answer is None:
             self.ended(slot, process.wait())
         elif answer["how"] == "ready":
-            slot.ready, self.unready = True, 0
+            slot.ready, slot.moved, self.unready = True, time.monotonic(), 0
         else:
             self.stopping |= self.leave and answer["how"] == "released"
             self.finish(slot, **answer)
@@ -173,9 +174,11 @@ class Pool:
     def ended(self, slot: Slot, status: int) -> None:
         """A worker has ended: what that means for its run, if it had one."""
         self.end(slot)
+        if not self.pass_on and describe(status) == KILLED:
+            time.sleep(5)  # Slurm kills srun first, if the whole job is to end
         if slot.verdict:
             self.finish(slot, "failed", "hung", slot.verdict)
-        elif status in RELEASED:
+        elif status in RELEASED or self.stopping:
             self.stopping |= self.leave
             self.finish(slot, "released")
         elif slot.ready:

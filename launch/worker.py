@@ -1,13 +1,13 @@
 """Does runs, one after another, as a pool (launch/pool.py) tells it to.
 
-  echo DIGEST | python -m launch.worker --config configs/study_demo.py --runs runs
+  python -m launch.worker --config configs/study_demo.py --runs runs
 
-Digests of the study's nodes come by stdin, one a line; what became of each goes out
+A launcher starts it. Digests of the study's nodes come by stdin, one a line; what became of each goes out
 by stdout, as a line of JSON: {"how": ready, done or failed, "kind", "message"}. The end
 of stdin is the end of the pool: the worker dies at once, whatever it is doing. SIGTERM
 asks it to save and to leave, with status 75. What the run says goes to
 runs/DIGEST/log.txt. In several processes of one run (srun, a TPU pod) each does the
-same, and the first one speaks.
+same, and the first one speaks; --only DIGEST is for those that have no pool.
 """
 
 import json
@@ -33,7 +33,11 @@ Stop = Callable[[int], bool] | None
 
 def main(argv: list[str]) -> None:
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=listen, args=(orders,), daemon=True).start()
+    if only := flags.FLAGS.only:
+        orders.put(only)
+        orders.put("")
+    else:
+        threading.Thread(target=listen, args=(orders,), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints is no answer
 
@@ -161,5 +165,6 @@ def log_to(folder: Path, process: int) -> Iterator[None]:
 if __name__ == "__main__":
     flags.DEFINE_string("config", "", "The study: a config file with a sweep().")
     flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
+    flags.DEFINE_string("only", "", "Do this one run, unasked, and leave.")
     cli.set_xla_flags()
     app.run(main)

@@ -127,7 +127,7 @@ def test_transient_faults_are_overcome(tmp_path):
         "b": ["die", "die", "save10", "die", "save20", "die"],
         "c": ["hang", "stop"],
     }
-    start(nodes, tmp_path, plan, slots=3, hang=0.6).run()
+    start(nodes, tmp_path, plan, slots=3, hang=2.0).run()
     assert {s.state for s in states(nodes, tmp_path).values()} == {"done"}
     assert ends(tmp_path, "a")[2] == ("failed", "killed by SIGKILL")
     assert [calls(tmp_path, n) for n in "abc"] == [7, 7, 3]
