@@ -12,12 +12,19 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from scipy import stats
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.calibration import calibration_curve
 from test_study_fit import run, study
 
 from bigxfer import metrics, tree
-from bigxfer.study import cells, figures, figures_pairs, look, table
+from bigxfer.study import (
+    cells,
+    figures,
+    figures_pairs,
+    figures_predictions,
+    look,
+    table,
+)
 from bigxfer.study.cells import Predictions
 from bigxfer.study.command_report import LIMIT
 from bigxfer.study.inputs import Given
@@ -132,6 +139,55 @@ def test_differences_are_paired_t_tests_with_holm():
         assert got == pytest.approx(100 * (np.mean(a) - np.mean(b)), abs=0.051)
     p = sorted(e.pvalue for e in expected)
     assert f"Holm {max(2 * p[0], p[1]):.2g}" in "".join(trace["hovertext"][0])
+
+
+def test_many_draws_keep_the_p_of_the_t_test():
+    laws = {"a": lambda s: 0.5 * s**-0.3, "b": lambda s: 0.49 * s**-0.3}
+    rows = study(laws, draws=12, shots=(1,))
+    groups = cells.group(rows, "auroc_macro", "upstream")
+    sides = groups[("a",)], groups[("b",)]
+    found = cells.difference(*sides, "auroc_macro", Predictions())
+    assert found is not None and found[0].method == "draws"
+    x, y = ([side[s]["auroc_macro"] for s in range(12)] for side in sides)
+    assert found[0].p == pytest.approx(stats.ttest_rel(x, y).pvalue)
+    assert np.isnan(cells.t_test(np.array([0.1]), None, 0))
+    rng = np.random.default_rng(0)  # one draw: the patients alone
+    samples = rng.normal(0.1, 0.05, (4000, 1))
+    p = cells.t_test(np.array([0.1]), samples, 100)
+    assert p == pytest.approx(2 * stats.t.sf(2, 99), abs=0.005)
+
+
+def test_bins_of_several_labels_leave_out_the_unknown():
+    labels = np.array([[1.0, 0.0], [np.nan, 1.0], [0.0, 0.0]])
+    logits = np.array([[3.0, -3.0], [3.0, 0.5], [-0.5, -3.0]])
+    saved = {"labels": labels, "logits": logits}
+    count, sure, right = figures_predictions._binned(saved)
+    p = expit(logits)
+    assert count.sum() == 5 and sure.sum() == pytest.approx(p.sum() - p[1, 0])
+    known = np.isfinite(labels)
+    expected = calibration_curve(labels[known], p[known], n_bins=10)[0]
+    filled = count.sum(0) > 0
+    np.testing.assert_allclose((right.sum(0) / count.sum(0).clip(1))[filled], expected)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [run()],
+        [run(auroc_macro=None)],
+        [run(shots="full", seed=s) for s in range(3)],
+        [
+            run(shots=s, seed=d, auroc_macro=1.0)
+            for s in ("1", "5", "10")
+            for d in (0, 1)
+        ],
+        [run("a", "1"), run("b", "5"), run("a", "5", 1), run("c", "full")],
+        [run(u, auroc_macro=None, ece=0.1) for u in "ab"],
+    ],
+    ids=["one run", "no metric", "full data", "no error", "no pair", "ece alone"],
+)
+def test_poor_tables_make_a_page_too(rows):
+    assert "</html>" in build(Given(rows, Path("t/table.parquet"), ""))
 
 
 def test_reliability_agrees_with_scikit_learn(page, toy):

@@ -76,7 +76,7 @@ def curves(drawing: Drawing, metric: str) -> list[Panel]:
             traces = []
             for i, line in enumerate(lines):
                 own = [s for s in shots if (target, model, line, s) in here]
-                aside = (i - (len(lines) - 1) / 2) * min(0.04, 0.3 / len(lines))
+                aside = (i - (len(lines) - 1) / 2) * min(0.04, 0.16 / len(lines))
                 for part in (
                     [s for s in own if s != "full"],
                     [s for s in own if s == "full"],

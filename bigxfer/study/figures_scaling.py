@@ -182,20 +182,28 @@ def _reach(trace: dict[str, Any]) -> np.ndarray:
     return np.concatenate([y, *(np.clip(end, y / 3, 3 * y) for end in ends)])
 
 
-def _log_ticks(traces: Sequence[dict]) -> dict:
-    """Ticks at 1, 2, 5 times powers of ten: plotly labels few of a short range."""
+def _log_ticks(traces: Sequence[dict]) -> dict[str, Any]:
+    """The range of a logarithmic axis and its ticks: plotly labels few of a short one.
+
+    1, 2, 5 times powers of ten over more than a decade, round even steps below.
+    """
     seen = np.concatenate([_reach(t) for t in traces])
     seen = seen[np.isfinite(seen) & (seen > 0)]
-    low, high = np.log10(seen.min()) - 0.05, np.log10(seen.max()) + 0.05
-    steps = (1, 2, 5) if high - low < 2.2 else (1,)
-    if high - low < 0.7:
-        steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [s * 10.0**p for p in powers for s in steps]
+    low, high = np.log10(seen.min()), np.log10(seen.max())
+    room = max(0.01, 0.05 * (high - low))
+    low, high = low - room, high + room
+    if high - low > 0.9:
+        steps = (1, 2, 5) if high - low < 2.2 else (1,)
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        ticks = [s * 10.0**p for p in powers for s in steps]
+    else:
+        width = (10**high - 10**low) / 4
+        power = 10.0 ** math.floor(math.log10(width))
+        step = min((s for s in (1, 2, 5, 10)), key=lambda s: abs(s * power - width))
+        first = math.ceil(10**low / (step * power))
+        ticks = [(first + i) * step * power for i in range(9)]
     ticks = [t for t in ticks if low <= math.log10(t) <= high]
-    if len(ticks) < 3:  # two digits, at even distances
-        ticks = [float(f"{t:.2g}") for t in np.geomspace(10**low, 10**high, 5)[1:-1]]
-    return {"tickvals": sorted(set(ticks)), "range": [low, high]}
+    return {"tickvals": ticks, "range": [low, high]}
 
 
 # ---- in numbers --------------------------------------------------------------------
@@ -217,11 +225,6 @@ def laws_table(
             )
             panels.append(Panel(section, html=says, **place))
         elif section != "laws":
-            most = max(len(law.curve.x) for law in members)
-            if most < 2:
-                continue
-            says = f"{name}: {most} scales on a line, too few for a law."
-            panels.append(Panel(section, html=says, **place))
             continue
         rows = [_law_row(law, unit) for law in members]
         head = (
@@ -235,6 +238,24 @@ def laws_table(
         panels.append(
             Panel(section, html=html + table_html(head, rows) + "</details>", **place)
         )
+    return panels + _too_few(found, section)
+
+
+def _too_few(found: Sequence[laws.Law], section: str) -> list[Panel]:
+    """For each target and model without any law, how many scales there are."""
+    most: dict[tuple, int] = {}
+    for law in found:
+        about = law.curve.about
+        key = (about["target"], law.curve.metric, about.get("model", ""))
+        scales = laws.LEAST if law.fit else len(law.curve.x)
+        most[key] = max(most.get(key, 0), scales)
+    panels = []
+    for (target, metric, model), n in most.items():
+        if 1 < n < laws.LEAST:
+            name = ", ".join(filter(None, (pretty(target), model)))
+            says = f"{escape(name)}: {n} scales on a line, too few for a law."
+            place = {"target": target, "metric": metric, "model": model}
+            panels.append(Panel(section, html=says, **place))
     return panels
 
 

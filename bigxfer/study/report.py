@@ -63,13 +63,8 @@ def _laws(
         fitted = [laws.law(curve, drawing.predictions) for curve in curves]
         drawing.look = look.styles((c.about["line"] for c in curves), drawing.look)
         drawn = figures_scaling.scaling(drawing, fitted, x, section)
-        shown = {(p.target, p.model, p.shots) for p in drawn}
         unit = UNITS[x].partition(" (")[0]
-        panels += drawn + [
-            p
-            for p in figures_scaling.laws_table(drawing, fitted, unit, section)
-            if (p.target, p.model, p.shots) in shown
-        ]
+        panels += drawn + figures_scaling.laws_table(drawing, fitted, unit, section)
     return panels
 
 
