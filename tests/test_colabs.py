@@ -5,7 +5,6 @@ here, hands the values over, so that they are compared with independent referenc
 """
 
 import json
-import os
 import re
 import runpy
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from conftest import COMPILE_FAST
 from nbclient import NotebookClient
 from scipy import stats as scipy_stats
 
@@ -273,7 +273,8 @@ def quickstart(folder, parameters):
     return runs, pairs
 
 
-def test_quickstart_at_toy_size(tmp_path):
+def test_quickstart_at_toy_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", COMPILE_FAST)  # and one device, not eight
     runs, pairs = quickstart(tmp_path, TOY.format(folder=str(tmp_path), shots=["1"]))
     assert len(runs) == 2 * 3 and len(pairs) == 1
 
@@ -281,7 +282,6 @@ def test_quickstart_at_toy_size(tmp_path):
 @pytest.mark.slow
 def test_quickstart_as_it_is(tmp_path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")  # of conftest.py: quick to compile, slow to run
-    assert os.cpu_count()
     runs, pairs = quickstart(tmp_path, f"FOLDER = {str(tmp_path)!r}")
     assert [p["shots"] for p in pairs] == ["1", "10", "full"]
     assert len(runs) == 6 * 3
