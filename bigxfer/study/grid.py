@@ -4,8 +4,8 @@ A study config holds `get_config(arg) -> Run`, the base, and `sweep(arg)`, which
 yields overrides of it as dicts of dotted fields; the key "config" takes another
 file:arg as the base. A transfer names its upstream by config, so that dependencies
 follow from digests, and a grid lists its runs without opening data. The decoded images
-that runs share are nodes of their own: each cache is built once, by one worker,
-before any run that reads it.
+that runs share are nodes of their own: each cache is built once, by one worker, before
+any run that reads it, also where a shared file system knows no flock across machines.
 """
 
 import dataclasses
