@@ -43,6 +43,7 @@ class Phantom:
     images: int = 0  # 0: real data from data.root
     pixels: int = 64  # side of the images on disk
     distance: float = 0.0  # of the domain from the default scanner, 0 to 1
+    severity: float = 1.0  # of opacities: above 1 they are easier to see
     shortcut: float = 0.0  # probability that the source mark gives the class away
     seed: int = 0
 
@@ -202,7 +203,7 @@ NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
 )
 LATER = (  # fields that came after the first runs: left out at their default
     r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share"
-    r"|folds|fold)|model/(slim_above|slim|padding|hidden|dropout)"
+    r"|folds|fold|phantom/severity)|model/(slim_above|slim|padding|hidden|dropout)"
     r"|init/(how|upto|above|batch_norm)|freeze/.*|phase/.*"
 )
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -26,6 +25,7 @@ from bigxfer import (
     metrics,
     models,
     optim,
+    programs,
     sharding,
     tree,
 )
@@ -34,7 +34,7 @@ from bigxfer.data import dataset, fewshot, seen
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.log import Log
-from bigxfer.protocols import freeze, init, phases, probe
+from bigxfer.protocols import probe
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,23 @@ class Job:
         return self.run.keep in ("all", self.run.kind)
 
 
-def execute(run: Run, folder: Path, stop: loop.Stop | None = None) -> dict:
+def execute(
+    run: Run,
+    folder: Path,
+    stop: loop.Stop | None = None,
+    shared: programs.Shared | None = None,
+) -> dict:
     """Trains, evaluates and writes the run folder; returns its result.
 
     A finished run is not done again, a half-done one resumes. `stop` ends the
     training early with loop.Preempted; by default it is jax's own agreement of all
     processes on one step after a SIGTERM to any of them, never so in a single one.
+    `shared` keeps what is compiled for later runs of the same shape.
     Raises ValueError where the folder holds another config's run or other data.
     """
     digest = config.digest(run)
     if done := folders.finished(folder, digest):
         return done
-    mesh = sharding.make(run.mesh.fsdp, run.optim.batch)
     primary = jax.process_index() == 0
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, run.log, primary)
@@ -85,24 +90,23 @@ def execute(run: Run, folder: Path, stop: loop.Stop | None = None) -> dict:
     about = provenance(run, digest, plan, data)
     folders.check_data(folder, about["manifest_hash"])
 
-    model = models.build(run.model, len(data.manifest.classes))
-    job = Job(run, digest, folder, data, plan, model, mesh, log)
-    state, placement, stages = start(job)
+    made = programs.get(run, plan, data, log, {} if shared is None else shared)
+    job = Job(run, digest, folder, data, plan, made.model, made.mesh, log)
+    state = made.start(run)
     log.parameters(state.params)
-    trains = run.freeze.head == "trained"
-    step, flops = compile_step(job, state, placement, stages) if trains else (None, 0.0)
     if primary:  # all that can be wrong was found: the folder is this run's from here
         folders.write_json(folder / "config.json", about)
     leaks = find_leaks(job) if primary else {}
 
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
-    predict = evaluate.make_predict(model, run, mesh)
+    predict, mesh = made.predict, made.mesh
     valid = partial(validate, job, predict)
     stop = stop or multihost_utils.reached_preemption_sync_point
     steps, images = plan.steps, plan.steps * run.optim.batch
-    if step:
+    if made.step:
+        train_set, flops = job.loader("train"), made.flops
         state, clock = loop.fit(
-            run, plan, state, step, job.loader("train"), mesh, saved, log, valid, stop
+            run, plan, state, made.step, train_set, mesh, saved, log, valid, stop
         )
     else:
         steps, images = 1, train
@@ -142,77 +146,6 @@ def find_leaks(job: Job) -> dict[str, Any]:
     for where, leaks in found.items():
         job.log.say(seen.line(where, leaks))
     return found
-
-
-def start(job: Job) -> tuple[loop.State, loop.State, list[phases.Stage]]:
-    """(state, its shardings, the stages of training: which layers, which optimizer).
-
-    The state is made on its shards: no device ever holds it whole. Seeds are
-    arguments of the compiled functions, so that runs of one shape share them.
-    """
-    run, model = job.run, job.model
-    shape = (1, run.data.crop, run.data.crop, 3)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))["params"]
-    stages = phases.stages(run.optim, run.freeze, run.phase, job.plan, model, shapes)
-    for stage in stages if any(stage.fixed for stage in stages) else ():
-        what = freeze.line(stage.fixed, model, shapes)
-        job.log.say(f"from step {stage.start} on, {what}")
-
-    def state(seed: jax.Array, variables: dict) -> loop.State:
-        params, stats = variables["params"], variables.get("batch_stats", {})
-        return loop.State(jnp.int32(0), seed, params, stats, stages[0].tx.init(params))
-
-    def scratch(seed: jax.Array) -> loop.State:
-        return state(seed, model.init(jax.random.key(seed), shape))
-
-    seed = jnp.int32(run.seed)
-    placement = sharding.place_state(job.mesh, jax.eval_shape(scratch, seed))
-    if run.init.kind == "random":
-        made = jax.jit(scratch, out_shardings=placement)(seed)
-    else:
-        variables = init.start(run.init, model, jax.random.key(run.seed), shape)
-        made = jax.jit(state, out_shardings=placement)(seed, variables)
-    return made, placement, stages
-
-
-def compile_step(
-    job: Job, state: loop.State, placement: loop.State, stages: list[phases.Stage]
-) -> tuple[Any, float]:
-    """(compiled step, FLOPs of a mean step), in micro-batches that fit the device."""
-    began = time.monotonic()
-    run, manifest = job.run, job.data.manifest
-    batch = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding),
-        sharding.to_global(job.mesh, job.loader("train").batch(0)),
-    )
-    out = (placement, sharding.replicated(job.mesh))
-    rate = optim.schedule(job.plan)
-
-    def lower(micro: int, stages: list[phases.Stage] = stages) -> Any:
-        about = rate, job.plan, run, len(manifest.classes), manifest.multilabel, micro
-        steps = [loop.make_step(s.model, s.tx, *about) for s in stages]
-        step = phases.switch(stages, steps)
-        return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch)
-
-    whole = lower(run.optim.batch)
-    alone = (
-        [whole] if len(stages) == 1 else [lower(run.optim.batch, [s]) for s in stages]
-    )
-    costs = [(low.cost_analysis() or {}).get("flops", 0.0) for low in alone]
-    flops = phases.mean_cost(stages, costs, job.plan.steps)
-    asked = run.optim.micro_batch
-    if not asked and jax.default_backend() == "cpu" and not state.stats:
-        asked = sharding.cache_sized(run.optim.batch, job.mesh)
-    step, micro = sharding.fit_memory(
-        lambda m: (whole if m == run.optim.batch else lower(m)).compile(),
-        run.optim.batch,
-        asked,
-        job.mesh,
-        run.mesh.memory_gb,
-    )
-    seconds = time.monotonic() - began
-    job.log.say(f"compiled in {seconds:.1f} s; {flops:.3g} FLOP a step in {micro}s")
-    return step, flops
 
 
 def fit_head(job: Job, state: loop.State) -> tuple[loop.State, loop.Clock, float]:

@@ -68,13 +68,14 @@ def main(argv: list[str]) -> None:
         answer = {"how": how, "kind": kind, "message": message}
         print(json.dumps(answer), file=answers, flush=True)
 
+    shared: dict = {}  # what is compiled, for runs of one shape
     if first:
         tell("ready")
     while digest := orders.get():
         folder = nodes[digest].folder(runs)
         try:
             with log_to(folder, jax.process_index()):
-                perform(nodes[digest], runs, stop if alone else None)
+                perform(nodes[digest], runs, stop if alone else None, shared)
         except loop.Preempted:
             if first:
                 tell("released")
@@ -86,7 +87,6 @@ def main(argv: list[str]) -> None:
             os._exit(1)  # a device may be in a bad state: the next starts afresh
         if first:
             tell("done")
-        jax.clear_caches()
     sys.exit(loop.Preempted.STATUS if stopping.is_set() else 0)
 
 
@@ -97,7 +97,7 @@ def listen(orders: queue.SimpleQueue) -> None:
     os._exit(1)
 
 
-def perform(node: grid.Node, runs: Path, stop: Stop) -> None:
+def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict) -> None:
     """Does one node of the study; whatever goes wrong in it raises.
 
     `stop(step)` says whether to save and leave; None is for several processes.
@@ -111,7 +111,7 @@ def perform(node: grid.Node, runs: Path, stop: Stop) -> None:
     for need in node.needs:
         if not need.startswith("caches/"):
             node.run.init.checkpoint = str(runs / need / "params.npz")
-    job.execute(node.run, node.folder(runs), stop)
+    job.execute(node.run, node.folder(runs), stop, shared)
 
 
 def build_cache(node: grid.Node, stop: Stop) -> dict:

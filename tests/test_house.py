@@ -13,6 +13,7 @@ FLOORS = [
     "optim sharding checkpoint folders log evaluate",
     "protocols analysis",
     "loop",
+    "programs",
     "job",
     "train transfer analyze audit predict export study cli",
 ]

@@ -47,6 +47,8 @@ def write(kind: str, folder: Path | str, phantom: Phantom) -> Path:
             f"a phantom of {phantom.images} images of {phantom.pixels} pixels: set"
             " config.data.phantom.images > 0 and pixels >= 16"
         )
+    if phantom.severity < 0:
+        raise ValueError("config.data.phantom.severity is 0 or more")
     for name in ("distance", "shortcut"):
         if not 0 <= getattr(phantom, name) <= 1:
             raise ValueError(f"config.data.phantom.{name} lies between 0 and 1")
@@ -102,7 +104,7 @@ def _draw(folder: Path, job: Job) -> list[list]:
         body = draw.person(np.random.default_rng([*job.patient, 3]), job.distance)
         style = draw.scanner(job.scanner, job.distance)
         found = list(job.findings)
-        image, boxes = radiograph(job.pixels, body, style, found, rng)
+        image, boxes = radiograph(job.pixels, body, style, found, rng, job.severity)
     path = folder / job.file
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, quality=92)

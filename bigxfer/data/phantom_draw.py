@@ -67,6 +67,7 @@ class Scene:
     bone: np.ndarray
     vessels: np.ndarray
     opacity: np.ndarray  # 0 to 1: share of the air replaced by fluid
+    severity: float = 1.0  # multiplies the strength of what fills the air
     boxes: list[tuple[str, Box]] = field(default_factory=list)
 
     @property

@@ -17,7 +17,12 @@ Rng = np.random.Generator
 
 
 def radiograph(
-    size: int, body: Body, style: Style, findings: list[str], rng: Rng
+    size: int,
+    body: Body,
+    style: Style,
+    findings: list[str],
+    rng: Rng,
+    severity: float = 1.0,
 ) -> tuple[np.ndarray, list[tuple[str, Box]]]:
     """uint8 [size, size] and (finding, box) for each finding seen in the scene."""
     body = replace(
@@ -32,6 +37,7 @@ def radiograph(
         if name in OF_THE_BODY:
             OF_THE_BODY[name](body, rng)
     scene = draw.scene(size, body, rng)
+    scene.severity = severity
     for name in findings:
         if name in OF_THE_SCENE:
             scene.found(name, OF_THE_SCENE[name](scene))
@@ -95,7 +101,8 @@ def of(s: Scene, side: int) -> np.ndarray:
 
 def fill(s: Scene, mask: np.ndarray, strength: float) -> np.ndarray:
     """Replaces a share of the air under the mask by fluid."""
-    s.opacity = 1 - (1 - s.opacity) * (1 - strength * mask)
+    share = np.clip(s.severity * strength * mask, 0, 1)
+    s.opacity = 1 - (1 - s.opacity) * (1 - share)
     return mask
 
 

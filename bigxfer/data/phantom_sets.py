@@ -72,6 +72,7 @@ class Job:
     findings: tuple[str, ...]
     scanner: int  # or -1: no radiograph but the shape findings[0]
     distance: float
+    severity: float = 1.0
 
 
 def chexpert(folder: Path, phantom: Phantom) -> list[Job]:
@@ -249,8 +250,8 @@ def make_job(
     if scanner is None:
         scanner = int(rng.choice(3, p=(0.6, 0.25, 0.15)))
     anatomy = seed[:-1]  # the same in every study of a patient
-    size, distance = phantom.pixels, phantom.distance
-    return Job(file, size, anatomy, seed, findings, scanner, distance)
+    size, distance, severity = phantom.pixels, phantom.distance, phantom.severity
+    return Job(file, size, anatomy, seed, findings, scanner, distance, severity)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: list[list]) -> None:

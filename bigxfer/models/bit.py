@@ -212,6 +212,8 @@ class Bit:
             jnp.dtype(cfg.dtype),
             cfg.remat,
         )
+        # jit, so that the forward pass is traced for its shapes but never run
+        self.zeros = jax.jit(self.net.init)
         narrow = min(widths)
         if (groups := norm_groups(narrow, cfg.groups)) != cfg.groups:
             logging.info(
@@ -220,8 +222,7 @@ class Bit:
             )
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
-        # jit, so that the forward pass is traced for its shapes but never run
-        variables = jax.jit(self.net.init)(key, jnp.zeros(image_shape))
+        variables = self.zeros(key, jnp.zeros(image_shape))
         return {"params": random_kernels(key, dict(variables["params"]))}
 
     def apply(
