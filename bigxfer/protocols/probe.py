@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from bigxfer import losses, tree
 from bigxfer.models import Model
@@ -31,6 +32,7 @@ L2 = 2.0**10  # google-research/big_vision configs/common_fewshot.py, l2_reg
 BIAS = 100.0  # the feature of the bias, large and so hardly penalised (fewshot_lsr.py)
 STD_EPS = 1e-5  # the same
 STRENGTHS = tuple(10.0**k for k in range(-4, 3))  # scikit-learn's C; else 1
+THREADED = 10**7  # numbers; fewer take a thread 2 s, busy cores' threads a minute
 NEVER = -30.0  # the logit of a class without an example
 
 Head = tuple[np.ndarray, np.ndarray]  # kernel [features, classes], bias [classes]
@@ -141,8 +143,9 @@ def binary_or_softmax(
     if len(found) < 2:
         return found, np.zeros((z.shape[1], len(found))), np.zeros(len(found))
     model: Any = LogisticRegression(C=strength, max_iter=1000)
-    with warnings.catch_warnings():  # the weakest penalties need not converge
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    threads = 1 if z.size < THREADED else None
+    with warnings.catch_warnings(), threadpool_limits(threads):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties need not
         model.fit(z, labels)
     w, b = model.coef_.T, model.intercept_
     if len(found) == 2:
