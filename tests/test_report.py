@@ -23,6 +23,7 @@ from bigxfer.study import (
     figures_pairs,
     figures_predictions,
     look,
+    overview,
     table,
 )
 from bigxfer.study.cells import Predictions
@@ -256,6 +257,14 @@ def test_real_studies_have_no_banner_and_leaks_are_said(toy):
     assert "8 transfers were tested on patients or images" in text
 
 
+def test_a_config_says_which_runs_are_missing(toy, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    missing = overview.failures(toy._replace(config="configs/study_demo.py"))
+    assert missing and all(": waiting" in m or ": ready" in m for m in missing)
+    assert any(m.startswith("covidx pretrained 1-shot draw 0 ") for m in missing)
+    assert not any("caches/" in m for m in missing)
+
+
 def test_names_cannot_break_out_of_the_page(toy):
     rows = [r | {"upstream": "</script><b>x", "study": "<i>"} for r in toy.rows[:8]]
     text = build(Given(rows, Path("elsewhere/table.parquet"), ""))
@@ -332,8 +341,8 @@ def test_the_page_in_chromium(page, browser, tmp_path):
     check_drawn(browser)
     assert len(panels(browser, "#curves")) == 2  # a panel for each model
     choose(browser, "model", "R50x1")
-    assert panels(browser, "#curves") == ["covidx, R50x1"]
-    assert panels(browser, "#calibration") == ["covidx, R50x1, full data"]
+    assert panels(browser, "#curves") == ["SYNTHETIC covidx, R50x1"]
+    assert panels(browser, "#calibration") == ["SYNTHETIC covidx, R50x1, full data"]
     choose(browser, "shots", "")
     assert len(panels(browser, "#calibration")) == 4
     choose(browser, "metric", "brier")
@@ -361,11 +370,14 @@ def test_the_page_in_chromium(page, browser, tmp_path):
     browser.execute_script(
         "document.querySelector('#curves figcaption button').click()"
     )
-    saved = tmp_path / "saved" / "curves_covidx_R50x1_accuracy.svg"
+    saved = tmp_path / "saved" / "curves_SYNTHETIC_covidx_R50x1_accuracy.svg"
     deadline = time.monotonic() + 20
     while not saved.is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert saved.read_text().startswith("<svg") and "covidx, R50x1" in saved.read_text()
+    assert (
+        saved.read_text().startswith("<svg")
+        and "SYNTHETIC covidx, R50x1" in saved.read_text()
+    )
 
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",

@@ -1,11 +1,11 @@
 """What was run, what it cost, and what a reader must know before the figures."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from bigxfer.study import grid
 from bigxfer.study.cells import Predictions
 from bigxfer.study.inputs import Given
 from bigxfer.study.look import METRICS, number, pretty, table_html
@@ -145,30 +145,27 @@ def _missing(rows: Sequence[Row]) -> list[str]:
 
 
 def failures(given: Given) -> list[str]:
-    """Runs of the same folders without a result, with the end of their error.txt."""
+    """Runs without a result, and why: those of the config, or of the same folders."""
     done = {row["digest"] for row in given.rows}
-    wanted: set[str] | None = None
-    found = []
     if given.config:
-        from bigxfer.study import grid
-
-        wanted = {node.digest for node in grid.nodes(given.config)}
+        study, runs = grid.nodes(given.config), given.path.parent.parent
+        return [
+            f"{s.node} {s.node.digest}: {s.state}"
+            + (f", step {s.step} of {s.steps or '?'}" if s.step else "")
+            + (f", {s.error}" if s.error else "")
+            for s in grid.states(study, runs, done)
+            if s.state != "done" and s.node.kind != "cache"
+        ]
     roots = {given.find(row["folder"]).parent for row in given.rows}
-    for root in sorted(roots):
-        if not (root.is_dir() and (given.config or _holds_runs(root, done))):
-            continue
-        for folder in sorted(root.iterdir()):
-            if folder.name in done or not (folder / "config.json").is_file():
-                continue
-            if (folder / "result.json").is_file() or (
-                wanted and folder.name not in wanted
-            ):
-                continue
-            found.append(f"{folder}: {_why(folder)}")
-            if wanted:
-                wanted.discard(folder.name)
-    absent = sorted((wanted or set()) - done)
-    return found + [f"{digest}: not begun" for digest in absent]
+    return [
+        f"{folder}: {_why(folder)}"
+        for root in sorted(roots)
+        if root.is_dir() and _holds_runs(root, done)
+        for folder in sorted(root.iterdir())
+        if folder.name not in done
+        and (folder / "config.json").is_file()
+        and not (folder / "result.json").is_file()
+    ]
 
 
 def _holds_runs(root: Path, done: set[str]) -> bool:
@@ -180,13 +177,8 @@ def _why(folder: Path) -> str:
     if (folder / "error.txt").is_file():
         lines = (folder / "error.txt").read_text(errors="replace").strip().splitlines()
         return f"failed: {lines[-1] if lines else 'without a message'}"
-    log = folder / "metrics.jsonl"
-    if log.is_file() and (lines := log.read_text().strip().splitlines()):
-        try:
-            return f"stands at step {json.loads(lines[-1]).get('step', '?')}"
-        except json.JSONDecodeError:
-            pass
-    return "begun"
+    step, steps = grid.progress(folder)
+    return f"stands at step {step} of {steps or '?'}"
 
 
 def _leaks(rows: Sequence[Row]) -> list[str]:

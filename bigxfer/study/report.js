@@ -94,16 +94,18 @@ function heightOf(panel, traces) {
   return panel.height - 24 * all + row * traces[0].y.length;
 }
 
+const titleOf = (panel) => (DATA.synthetic ? "SYNTHETIC " : "") + panel.title;
+
 function save(panel, format) {
   const data = panel.figure.data.map(drawn).filter(Boolean);
   const layout = themed(panel.figure.layout);
   const legend = data.filter((t) => t.name && t.showlegend !== false).length > 1;
   Object.assign(layout, {
-    title: { text: panel.title, font: { size: 16 } }, showlegend: legend,
+    title: { text: titleOf(panel), font: { size: 16 } }, showlegend: legend,
     paper_bgcolor: css("--card"), margin: { l: 70, r: 20, t: 50, b: 60 },
     legend: { orientation: "h", y: -0.2 },
   });
-  const name = `${panel.section} ${panel.title} ${panel.metric ?? ""}`.replace(/[^\w+-]+/g, "_");
+  const name = `${panel.section} ${titleOf(panel)} ${panel.metric ?? ""}`.replace(/[^\w+-]+/g, "_");
   const height = Math.max(480, heightOf(panel, data) + 60);
   return Plotly.toImage({ data, layout }, { format, width: 900, height, scale: format === "png" ? 2 : 1 })
     .then((url) => make("a", { href: url, download: `${name}.${format}` }).click());
@@ -114,9 +116,11 @@ function figure(panel) {
   if (!traces.some((t) => t.meta)) return null;
   const plot = make("div", { className: "plot" });
   plot.style.height = `${heightOf(panel, traces)}px`;
+  plot.setAttribute("role", "img");
+  plot.setAttribute("aria-label", `${panel.section}: ${titleOf(panel)}`);
   const buttons = ["svg", "png"].map((format) =>
     make("button", { type: "button", title: `save as ${format}`, onclick: () => save(panel, format) }, format));
-  const caption = make("figcaption", {}, make("span", {}, panel.title), ...buttons);
+  const caption = make("figcaption", {}, make("span", {}, titleOf(panel)), ...buttons);
   const wide = WIDE.includes(panel.section) ? " wide" : "";
   const node = make("figure", { className: `panel${wide}` }, caption, plot);
   node.draw = () => node.drawn = Plotly.newPlot(plot, traces, themed(panel.figure.layout), { displayModeBar: false, responsive: true });

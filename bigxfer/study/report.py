@@ -87,7 +87,9 @@ def page(
     rows = drawing.rows
     targets = sorted({r["target"] for r in rows}, key=look.pretty)
     here = {t: [r for r in rows if r["target"] == t] for t in targets}
+    synthetic = any(r["synthetic"] for r in rows)
     data: dict[str, Any] = {
+        "synthetic": synthetic,
         "panels": [p.as_dict() for p in panels],
         "strings": drawing.strings.texts,
         "lines": {
@@ -106,7 +108,6 @@ def page(
             "shots": order({r["shots"] for r in rows})[-1],
         },
     }
-    synthetic = any(r["synthetic"] for r in rows)
     banner = (
         '<p class="synthetic">SYNTHETIC: the images of this study are drawings of a'
         " phantom. It says nothing about patients.</p>"
