@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from bigxfer import config, loop, models, optim, tree
+from bigxfer import config, job, loop, models, optim, presets, tree
 from bigxfer.config import ConfigError, Freeze, Optim, Phase
 from bigxfer.protocols import freeze, phases
 
@@ -292,3 +292,24 @@ def test_phases_that_cannot_be_are_refused(phase, last, message):
 def test_contradictions_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         config.resolve(config.Run(**changes))
+
+
+@pytest.mark.slow
+def test_a_run_stopped_in_its_second_phase_resumes_to_the_same_bits(tmp_path):
+    """A whole run, of batch norm and three phases, against one that was stopped."""
+    run = presets.load(
+        "configs/covidx_hyperrule.py:res=32,batch=16,phantom=64,steps=12"
+    )
+    run.model = TOYS["cbr_tiny"]
+    run.init.kind, run.data.cache, run.keep = "random", str(tmp_path / "cache"), "all"
+    run.eval.resamples, run.log.every, run.optim.lr = 0, 1, 1.0
+    run.phase = Phase(until=(0.25, 0.5), bottom=(1.0, 0.5))
+    run = config.resolve(run)
+    job.execute(run, tmp_path / "whole")
+    with pytest.raises(loop.Preempted):
+        job.execute(run, tmp_path / "stopped", stop=lambda step: step == 5)
+    job.execute(run, tmp_path / "stopped")
+    found = [
+        (tmp_path / name / "params.npz").read_bytes() for name in ("whole", "stopped")
+    ]
+    assert found[0] == found[1]
