@@ -17,7 +17,8 @@ from conftest import COMPILE_FAST
 from bigxfer.study import grid, tries
 
 ROOT = Path(__file__).parents[1]
-TIMES = {"device_seconds", "changed_ns", "folder"}  # and where it lies
+# And where it lies, and the commit, which others may change while this runs.
+TIMES = {"device_seconds", "changed_ns", "folder", "commit"}
 
 
 def toy(folder, shots=("1", "5"), upstream_steps=40):
