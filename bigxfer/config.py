@@ -84,12 +84,12 @@ class Data:
 
 @dataclass
 class Init:
-    kind: str = "random"  # or pretrained: all but the head, from `checkpoint`; gabor
-    how: str = "copy"  # of pretrained, or mean_var, shuffle, resample
+    kind: str = "random"  # or pretrained (`checkpoint`), imagenet (Keras's), gabor
+    how: str = "copy"  # of what is pretrained, or mean_var, shuffle, resample
     upto: str = ""  # the last layer or block that is taken; "": all but the head
     above: str = "random"  # the layers above `upto`, or mean_var
     batch_norm: str = "identity"  # normalisation under mean_var, or copy
-    checkpoint: str = ""  # a run folder or an npz; Keras models: .h5 or "imagenet"
+    checkpoint: str = ""  # a run folder, an npz or, of a Keras model, an .h5
     upstream: str = ""  # the config (file:arg) whose finished run is taken otherwise
     digest: str = ""  # of the upstream; filled in by the main
 
@@ -186,7 +186,7 @@ CHOICES = {
     "data.augment": ("crop", "inception", "affine"),
     "data.channels": (1, 3),
     "model.padding": ("SAME", "VALID"),
-    "init.kind": ("random", "pretrained", "gabor"),
+    "init.kind": ("random", "pretrained", "imagenet", "gabor"),
     "init.how": ("copy", "mean_var", "shuffle", "resample"),
     "init.above": ("random", "mean_var"),
     "init.batch_norm": ("identity", "copy"),
@@ -287,10 +287,10 @@ def check_data(d: Data) -> None:
 def check_start(run: Run) -> None:
     """ConfigError for sections on the start and its phases that contradict themselves."""
     i, f, p = run.init, run.freeze, run.phase
-    if i.kind != "pretrained" and (i.how, i.upto) != ("copy", ""):
+    if i.kind in ("random", "gabor") and (i.how, i.upto) != ("copy", ""):
         raise ConfigError(
             f"config.init.how={i.how!r} and upto={i.upto!r} say what is taken from a"
-            f" checkpoint; they need config.init.kind=pretrained, not {i.kind!r}"
+            f" checkpoint; they need config.init.kind=pretrained, not {i.kind}"
         )
     if i.above != "random" and not i.upto:
         raise ConfigError(

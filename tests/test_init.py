@@ -249,10 +249,25 @@ def test_contradictions_are_refused(change, message):
 
 
 def test_keras_files_are_for_keras_models():
-    cfg = config.Init("pretrained", checkpoint="imagenet")
     model = models.build(CUTS["bit"][0], 4)
-    with pytest.raises(config.ConfigError, match="inception_v3.*BiT takes an npz"):
-        init.start(cfg, model, jax.random.key(0), SHAPE)
+    for cfg in (
+        config.Init("imagenet"),
+        config.Init("pretrained", checkpoint="net.weights.h5"),
+    ):
+        with pytest.raises(config.ConfigError, match="inception_v3.*BiT takes an npz"):
+            init.start(cfg, model, jax.random.key(0), SHAPE)
+
+
+@needs_keras
+def test_imagenet_weights_are_treated_as_any_others(monkeypatch):
+    model = models.build(config.Model("mobilenet"), 4)
+    source = upstream(model)
+    monkeypatch.setattr(model, "load", {"imagenet": source}.__getitem__)
+    cfg = config.Init("imagenet", how="shuffle", upto="conv_pw_1")
+    got = leaves(init.start(cfg, model, jax.random.key(7), SHAPE))
+    fresh = leaves(model.init(jax.random.key(7), SHAPE))
+    kernels = {f"params/{n}/kernel" for n in ("conv1", "conv_dw_1", "conv_pw_1")}
+    assert changed(got, fresh) == kernels
 
 
 @needs_keras

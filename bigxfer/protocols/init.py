@@ -1,8 +1,9 @@
 """Where the parameters of a run start.
 
-`kind` says from where: random; pretrained, from config.init.checkpoint; gabor, random
-with a synthetic first layer. Of a checkpoint, the layers up to `upto` are taken
-(weight transfusion, 1902.07208 section 5), and `how` says as what:
+`kind` says from where: random; pretrained, from config.init.checkpoint; imagenet, the
+weights that Keras publishes with its models; gabor, random with a synthetic first
+layer. Of what is pretrained the layers up to `upto` are taken (weight transfusion,
+1902.07208 section 5), and `how` says as what:
 
 - copy: as they are, running averages of batch norm too.
 - mean_var: each tensor drawn anew from the normal with its mean and variance (the
@@ -48,7 +49,7 @@ def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tr
     ways = dict.fromkeys(below, cfg.how)
     if cfg.above != "random":
         ways |= dict.fromkeys(above, cfg.above)
-    found = read(cfg.checkpoint, model, fresh, list(ways))
+    found = read(cfg, model, fresh, list(ways))
     seed = [int(n) for n in np.asarray(jax.random.key_data(key)).ravel()]
     made = {}
     for part, leaves in fresh.items():
@@ -86,20 +87,21 @@ def split_at(model: Model, upto: str) -> tuple[list[str], list[str]]:
     return layers[: hits[-1] + 1], layers[hits[-1] + 1 :]
 
 
-def read(checkpoint: str, model: Model, fresh: Tree, layers: list[str]) -> Tree:
-    """{"params", "batch_stats"} of a checkpoint, of which `layers` must fit exactly.
+def read(cfg: Init, model: Model, fresh: Tree, layers: list[str]) -> Tree:
+    """{"params", "batch_stats"} of the checkpoint, of which `layers` must fit exactly.
 
     Where they are all but the head, the checkpoint must hold nothing else; otherwise
     what it has above them may be another net's. ValueError with the whole difference.
     """
-    if checkpoint == "imagenet" or checkpoint.endswith(keras_zoo.FILES):
+    weights_of_keras = "imagenet" if cfg.kind == "imagenet" else cfg.checkpoint
+    if cfg.kind == "imagenet" or cfg.checkpoint.endswith(keras_zoo.FILES):
         if not isinstance(model, keras_zoo.KerasNet):
             raise ConfigError(
-                f"config.init.checkpoint={checkpoint} is for the models of Keras"
+                f"the weights {weights_of_keras} are for the models of Keras"
                 f" ({', '.join(keras_zoo.NETS)}); BiT takes an npz, all a run folder"
             )
-        return model.load(checkpoint)
-    path = Path(checkpoint)
+        return model.load(weights_of_keras)
+    path = Path(cfg.checkpoint)
     path = path / "params.npz" if path.is_dir() else path
     source = tree.flatten(weights.rename(weights.read(path)))
     stats = fresh.get("batch_stats", {})
