@@ -29,6 +29,10 @@ KILLED = "killed by SIGKILL"
 TOUCH = 10.0  # seconds between touches of a claim; far below tries.STALE
 
 
+def show(line: str) -> None:
+    print(line, flush=True)
+
+
 @dataclass
 class Slot:
     """A place for one worker: its process, what it does, and since when."""
@@ -38,8 +42,7 @@ class Slot:
     node: grid.Node | None = None
     claim: Path = Path()
     ready: bool = False  # it has imported all that it needs, and found its device
-    began: float = 0.0  # time.monotonic(), as the others
-    touched: float = 0.0
+    touched: float = 0.0  # time.monotonic(), as `moved`
     moved: float = 0.0  # when the run folder last changed
     newest: float = 0.0  # the mtime by which that is known
     verdict: str = ""  # why the pool itself has killed it
@@ -61,7 +64,7 @@ class Pool:
     command: Sequence[str]
     environs: Sequence[Mapping[str, str]]
     hang: float
-    say: Callable[[str], None] = print
+    say: Callable[[str], None] = show
     patience: float = float("inf")
     grace: float = 60.0
     leave: bool = False
@@ -137,7 +140,7 @@ class Pool:
             slot.process, slot.ready = self.start(slot.environ), False
         tries.add_worker(claim, slot.process.pid)
         slot.node, slot.claim, slot.verdict = node, claim, ""
-        slot.began = slot.moved = slot.touched = time.monotonic()
+        slot.moved = slot.touched = time.monotonic()
         slot.newest = 0.0
         with suppress(BrokenPipeError):  # its end is on its way to the inbox
             assert slot.process.stdin
@@ -182,7 +185,8 @@ class Pool:
             self.stopping |= self.leave
             self.finish(slot, "released")
         elif slot.ready:
-            self.finish(slot, "failed", describe(status))
+            why = "out of memory?" if describe(status) == KILLED else ""
+            self.finish(slot, "failed", describe(status), why)
         else:  # not the run's fault
             self.finish(slot, "released")
             self.unready += 1
@@ -197,7 +201,8 @@ class Pool:
         node, slot.node = slot.node, None
         if node is None:
             return
-        tries.finish(slot.claim, how, kind, message)
+        with suppress(FileNotFoundError):  # somebody has removed the folder
+            tries.finish(slot.claim, how, kind, message)
         self.next_look = 0
         if how == "done":
             self.done.add(node.digest)
@@ -215,7 +220,7 @@ class Pool:
             return
         slot.touched = now
         if not tries.touch(slot.claim):  # we slept, and it was taken over
-            self.say(f"{slot.node.digest}: another launcher has taken this run over")
+            self.say(f"{slot.node.digest}: another launcher has it now, or it is gone")
             slot.node = None
             self.end(slot)
             return

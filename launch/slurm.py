@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from launch.profile import Profile, load
 # what JAX's processes agree on a step by. Read when submitit is imported.
 os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "TERM"
 FRUITLESS = 3  # rounds of jobs that ended without having taken any run
+DEAF = 10  # polls in a row at which Slurm did not answer: it may be restarting
 
 
 def main(argv: list[str]) -> None:
@@ -51,10 +53,7 @@ def main(argv: list[str]) -> None:
     if f.dry_run:
         launch.dry_run()
         return
-    try:
-        launch.watch()
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        sys.exit(f"error: {getattr(error, 'stderr', '') or error}")
+    launch.watch()
     sys.exit(local.report(study, f.config, Path(f.runs)))
 
 
@@ -76,7 +75,7 @@ class Launch:
         self.small = [n for n in study if self.tasks(n) == 1]
         self.large = [n for n in study if self.tasks(n) > 1]
         self.done: set[str] = set()
-        self.fruitless, self.seen = 0, -1
+        self.fruitless, self.deaf, self.seen = 0, 0, -1
 
     def tasks(self, n: grid.Node) -> int:
         return 1 if n.kind == "cache" else self.profile.tasks(n.run)
@@ -84,26 +83,25 @@ class Launch:
     def watch(self) -> None:
         """Submits and waits until nothing is left to do."""
         print(f"jobs: {self.name}; their output: {self.runs / 'slurm'}", flush=True)
-        began, known = time.monotonic(), {}  # {digest: (state, tries)}
+        began, before = time.monotonic(), []
         while True:
             states = grid.states(self.study, self.runs, self.done)
-            before, known = (
-                known,
-                {s.node.digest: (s.state, len(s.tries)) for s in states},
-            )
-            for s in states:
-                if s.state in ("done", "failed", "given up") and (
-                    known[s.node.digest]
-                    != before.get(s.node.digest, known[s.node.digest])
-                ):
-                    print(
-                        f"[{len(self.done)}/{len(states)}] {time.monotonic() - began:5.0f}"
-                        f" s  {s.node.digest}  {s.node}  {s.state} {s.error}".rstrip(),
-                        flush=True,
-                    )
+            for line in news(before, states):
+                elapsed = time.monotonic() - began
+                print(f"[{len(self.done)}/{len(states)}] {elapsed:5.0f} s  {line}")
+            sys.stdout.flush()
+            before = states
             if all(s.state in ("done", "given up") for s in states):
                 return
-            self.submit_missing(states, jobs(self.name))
+            try:
+                self.submit_missing(states, jobs(self.name))
+                self.deaf = 0
+            except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+                self.deaf += 1
+                said = str(getattr(error, "stderr", "") or error).strip()
+                print(f"Slurm: {said}", file=sys.stderr, flush=True)
+                if self.deaf == DEAF:
+                    sys.exit(f"error: Slurm refused {DEAF} times in a row, see above")
             time.sleep(self.profile.poll)
 
     def submit_missing(self, states: list[grid.State], queued: list[str]) -> None:
@@ -128,9 +126,9 @@ class Launch:
             self.fruitless = self.fruitless + 1 if tried == self.seen else 0
             self.seen = tried
             if self.fruitless == FRUITLESS:
-                raise RuntimeError(
-                    f"{FRUITLESS} times in a row jobs ended before they took a run; what"
-                    f" they said is in {self.runs / 'slurm'}"
+                sys.exit(
+                    f"error: {FRUITLESS} times in a row jobs ended before they took a"
+                    f" run; what they said is in {self.runs / 'slurm'}"
                 )
 
     def submit(self, job: tuple[node.Work, dict[str, Any]], count: int) -> None:
@@ -206,6 +204,14 @@ class Launch:
         if p.gpus:
             out["gres"] = f"gpu:{p.gpus}"
         return out
+
+
+def news(before: list[grid.State], now: list[grid.State]) -> Iterator[str]:
+    """A line for each run that has come to an end, good or bad, between two looks."""
+    for old, new in zip(before, now):
+        changed = (old.state, len(old.tries)) != (new.state, len(new.tries))
+        if changed and new.state in ("done", "failed", "given up"):
+            yield f"{new.node.digest}  {new.node}  {new.state} {new.error}".rstrip()
 
 
 def jobs(name: str) -> list[str]:

@@ -141,8 +141,11 @@ def add_worker(path: Path, pid: int) -> None:
 
 
 def touch(path: Path) -> bool:
-    """Says that the run gets on; False where another process has taken it over."""
-    os.utime(path)
+    """Says that the run gets on; False where it was taken over, or its folder is gone."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
     return not path.with_name(f"{int(path.stem) + 1}.json").exists()
 
 
