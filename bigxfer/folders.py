@@ -7,10 +7,12 @@ when result.json exists.
 import hashlib
 import json
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+OPTIONAL = ("keras",)
 
 
 def finished(folder: Path, digest: str) -> dict | None:
@@ -29,7 +31,11 @@ def finished(folder: Path, digest: str) -> dict | None:
 
 
 def versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in PACKAGES}
+    found = {name: metadata.version(name) for name in PACKAGES}
+    for name in OPTIONAL:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def commit() -> str:

@@ -22,6 +22,11 @@ from bigxfer.config import (
 )
 
 
+def model(name: str) -> Model:
+    """The Model of the arg model=: a BiT such as R50x1, or a key of models.MODELS."""
+    return bit(name) if re.match(r"R\d", name) else Model(name=name)
+
+
 def bit(name: str, **kw: Any) -> Model:
     """The Model of "R50x1", "R26x0.5" or, by its stages, "R2-2-2-2x0.25"."""
     match = re.fullmatch(r"R(\d+(?:-\d+)*)x(\d+(?:\.\d+)?)", name)
@@ -70,7 +75,7 @@ COMMON: dict[str, Any] = {  # the args that every config takes
 
 def apply(run: Run, a: dict[str, Any]) -> Run:
     """The run with the args of COMMON; to be called last in a config."""
-    run.model = bit(a["model"])
+    run.model = model(a["model"])
     if a["res"]:
         set_res(run.data, a["res"])
     set_length(run.optim, a["batch"], a["steps"])
@@ -153,7 +158,8 @@ def standin(run: Run, given: set[str]) -> Run:
     images = 3000 if run.kind == "upstream" else 1000
     if "data.phantom.images" not in given:
         run.data.phantom.images = images
-    if not {"model", "model.blocks", "model.width", "init.checkpoint"} & given:
+    own = {"model", "model.name", "model.blocks", "model.width", "init.checkpoint"}
+    if not own & given:
         run.model = small
     if not {"res", "data.resize", "data.crop"} & given:
         set_res(run.data, 64)

@@ -119,6 +119,16 @@ def test_padchest_labels_synonyms_and_dropped_rows(tmp_path):
     assert read("padchest", tmp_path).path[0] == "a.png"
 
 
+def test_padchest_single_keeps_rows_with_one_finding(tmp_path):
+    pad(tmp_path)
+    m = read("padchest", tmp_path, version="single")
+    assert list(m.id) == ["a.png"] and m.labels.dtype == np.int32
+    assert m.classes[m.labels[0]] == "Atelectasis"
+    assert m.notes["rows_dropped"]["none or several of the 27"] == 2
+    with pytest.raises(DataError, match="'single' or ''"):
+        read("padchest", tmp_path, version="other")
+
+
 @real
 def test_padchest_real_rows(tmp_path):
     text = (SAMPLES / "padchest_10rows.csv").read_text()

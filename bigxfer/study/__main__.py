@@ -1,5 +1,7 @@
-"""The results of a study.
+"""A study, before, while and after its runs.
 
+  python -m bigxfer.study list --config configs/study_demo.py
+  python -m bigxfer.study status --config configs/study_demo.py
   python -m bigxfer.study collect --runs runs --out DIR
   python -m bigxfer.study collect --published PUBLISHED --out DIR
   python -m bigxfer.study fit --table DIR/table.parquet --out DIR
@@ -14,10 +16,22 @@ changed. --long FILE adds the predecessor's long CSV.
 import argparse
 import sys
 
-from bigxfer.study import command_collect, command_fit, command_report
+from bigxfer.study import (
+    command_collect,
+    command_fit,
+    command_list,
+    command_report,
+    command_status,
+)
 
 # Each adds its parser, whose `call` takes the arguments.
-COMMANDS = (command_collect, command_fit, command_report)
+COMMANDS = (
+    command_list,
+    command_status,
+    command_collect,
+    command_fit,
+    command_report,
+)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from bigxfer.config import Data
 from bigxfer.data.labels import PADCHEST27
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.readers.tables import Table, build, find, read_csv
+from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 SYNONYMS = {  # SLAMPAI/large-scale-pretraining-transfer, datasets/padchest.py @ fe6232b
@@ -35,12 +35,17 @@ SILENT = {"unchanged", "suboptimal study"}  # say nothing of what is to be seen
 def read(root: str | Path, data: Data) -> Manifest:
     """Labels float32 [n, 27] of 0 and 1, by substring of each label or a synonym.
 
+    data.version "single" keeps the rows with exactly one of the 27, as int32 [n]: the
+    predecessor's PadChest-Cl, finetune.py --multilabel-force-classification.
+
     Rows without labels, with the label "exclude", or with none but "unchanged" and
     "suboptimal study" are dropped and counted (the predecessor dropped only the
     first kind). Images lie in ImageDir/ImageID, or flat in root. No official split.
     Raises DataError with file, line and field.
     """
     root = Path(root)
+    if data.version not in ("", "single"):
+        raise DataError(f"config.data.version is {data.version!r}; 'single' or ''")
     columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
     table = read_csv(find(root, f"{TABLE}.gz", TABLE), columns)
     table.check_unique("ImageID")
@@ -63,6 +68,12 @@ def read(root: str | Path, data: Data) -> Manifest:
     for i, row in enumerate(kept):
         for label in found[row]:
             values[i, columns_of[label]] = 1
+    labels = values
+    if data.version == "single":
+        one = values.sum(axis=1) == 1
+        dropped["none or several of the 27"] = int((~one).sum())
+        kept = [row for row, single in zip(kept, one, strict=True) if single]
+        labels = values[one].argmax(axis=1).astype(np.int32)
     flat = not any((root / name).is_dir() for name in set(table["ImageDir"]))
     folder = ["" if flat else f"{name}/" for name in table["ImageDir"]]
     views = [
@@ -72,7 +83,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         name="padchest",
         root=root,
         classes=PADCHEST27,
-        labels=values,
+        labels=labels,
         id=[table["ImageID"][row] for row in kept],
         path=[folder[row] + table["ImageID"][row] for row in kept],
         patient=[f"padchest-{table['PatientID'][row]}" for row in kept],

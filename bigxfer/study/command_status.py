@@ -1,0 +1,30 @@
+"""`status`: how the runs of a study stand, from their folders alone."""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+ORDER = ("done", "running", "ready", "failed", "waiting", "given up")
+
+
+def add(commands) -> None:
+    p = commands.add_parser("status", help="which runs are done, running, failed")
+    p.add_argument("--config", required=True, help="configs/study_NAME.py[:args]")
+    p.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    p.add_argument("--all", action="store_true", help="a line for each run")
+    p.set_defaults(call=show)
+
+
+def show(args: argparse.Namespace) -> None:
+    from bigxfer.study import grid
+
+    states = grid.states(grid.nodes(args.config), args.runs)
+    for s in states:
+        if args.all or s.state in ("running", "failed", "given up"):
+            steps = f"{s.step}/{s.steps}" if s.steps else ""
+            age = "" if s.age is None else f"{s.age:.0f} s ago"
+            tries = f"{len(s.tries)} tries" if len(s.tries) > 1 else ""
+            about = "  ".join(filter(None, (steps, age, tries, s.where, s.error)))
+            print(f"{s.state:9} {s.node.digest:24} {s.node}  {about}")
+    count = Counter(s.state for s in states)
+    print(", ".join(f"{count[k]} {k}" for k in ORDER if count[k]), f"of {len(states)}")

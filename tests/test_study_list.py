@@ -1,0 +1,86 @@
+"""`list` and `status`: what a study will cost, and how it stands."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bigxfer import config, presets
+from bigxfer.config import Data, Run
+from bigxfer.study import estimate, grid
+
+ROOT = Path(__file__).parents[1]
+
+
+def study(*args):
+    command = [sys.executable, "-m", "bigxfer.study", *args]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_flops_and_parameters_of_r50x1_are_the_published_ones():
+    """4.1 GMAC (1603.05027's net, as timm counts resnetv2_50x1_bit) and 23.5 M."""
+    run = Run(model=presets.bit("R50x1"))
+    flops, parameters = estimate.shape(run, {})
+    assert flops == pytest.approx(2 * 4.1e9, rel=0.06)
+    assert parameters == 23_500_352 + 2048 * 10 + 10
+
+
+def test_a_transfer_costs_its_rules_steps_and_an_upstream_its_epochs():
+    hyper = presets.load("configs/covidx_hyperrule.py:model=R26x0.25,res=32")
+    hyper.data.shots, hyper.data.reader = "5", "covidx"
+    few = grid.Node(config.resolve(hyper), "a")
+    chexpert = presets.load("configs/upstream_chexpert.py:model=R26x0.25,res=32")
+    whole = grid.Node(config.resolve(chexpert), "b")
+    per_image = 3 * estimate.shape(few.run, {})[0]
+    a, b = estimate.costs([few, whole])
+    assert a.flops == pytest.approx(per_image * 500 * 512)  # of under 20,000 images
+    assert b.flops == pytest.approx(per_image * 191_000 * 90, rel=1e-3)
+    assert b.disk > a.disk  # keeps its parameters
+
+
+@pytest.mark.parametrize(
+    "data, expected",
+    [
+        (Data(reader="chexpert+mimic"), (191_000 + 237_000, 13, "")),
+        (Data(reader="tfds", version="cifar10/3.0.2"), (50_000, 10, "")),
+        (Data(reader="csv"), (10_000, 10, "csv")),
+    ],
+)
+def test_sizes_are_those_of_the_sets_or_said_to_be_guesses(data, expected):
+    assert estimate.size(data) == expected
+
+
+def test_list_and_status_of_the_demo(tmp_path):
+    runs = ("--config", "configs/study_demo.py", "--runs", str(tmp_path))
+    found = study("list", *runs)
+    assert found.returncode == 0, found.stderr
+    last = next(line for line in found.stdout.splitlines() if line.startswith("all"))
+    assert last.split()[1:3] == ["79", "0"]
+    states = grid.states(grid.nodes("configs/study_demo.py"), tmp_path)
+    count = Counter(s.state for s in states)
+    words = study("status", *runs).stdout.split()
+    assert words[:2] == [str(count["ready"]), "ready,"] and sum(count.values()) == 79
+
+
+def test_the_grid_of_cherti_and_jitsev_is_the_published_one():
+    """1,440 published runs and the five seeds that are missing from them."""
+    nodes = grid.nodes("configs/study_cherti_jitsev.py")
+    kinds = Counter(node.kind for node in nodes)
+    assert kinds["transfer"] == 1445 and kinds["upstream"] == 15
+
+
+@pytest.mark.parametrize("arg, transfers", [("", 6 * 2 * 7 * 20), (":small=1", 252)])
+def test_the_grid_of_sizes(arg, transfers):
+    nodes = grid.nodes(f"configs/study_sizes.py{arg}")
+    assert Counter(node.kind for node in nodes)["transfer"] == transfers
+
+
+@pytest.mark.parametrize("command", ["list", "status"])
+def test_a_config_that_is_not_there_is_one_line(command):
+    found = study(command, "--config", "configs/nothing.py")
+    assert found.returncode == 1 and found.stderr.startswith("error: no config file")
+    assert found.stderr.count("\n") == 1
