@@ -28,7 +28,7 @@ from bigxfer import presets
 SHAPE = "model=R1-1-1-1x0.25,res=32,batch=16,phantom=64"
 
 def get_config(arg=""):
-    name, _, steps = (arg or "covidx_small.py,60").partition(",")
+    name, _, steps = (arg or "covidx_small.py,300").partition(",")
     recipe = "" if name == "covidx_small.py" else "recipe=small,"
     run = presets.load(f"configs/{{name}}:{{SHAPE}},{{recipe}}steps={{steps}}")
     run.data.cache = "{cache}"
@@ -38,7 +38,7 @@ def get_config(arg=""):
 def sweep(arg=""):
     for shots in ("1", "5", "10"):
         yield {{"data.shots": shots, "init.kind": "random"}}
-        for upstream in ("chexpert.py,300", "nih.py,40"):
+        for upstream in ("chexpert.py,1000", "nih.py,40"):
             name = f"{{__file__}}:upstream_{{upstream}}"
             yield {{"data.shots": shots, "init.upstream": name}}
     yield {{"init.kind": "random"}}
@@ -189,6 +189,20 @@ class Cluster:
         return sum(ends.count(how) for ends in map(self.ends, self.study))
 
 
+def of_one_job(running):
+    """Two of them that share a job, if there are any."""
+    for _, owner in running:
+        same = [pair for pair in running if pair[1]["job"] == owner["job"]]
+        if len(same) == 2:
+            return same
+    return []
+
+
+def variable(pid, name):
+    lines = read(Path(f"/proc/{pid}/environ")).decode().split("\0")
+    return dict(line.partition("=")[::2] for line in lines).get(name)
+
+
 def pids_of_rank(job, rank):
     """The processes of this rank of a Slurm job that are workers."""
     wanted = {b"SLURM_JOB_ID=%d" % job, b"SLURM_PROCID=%d" % rank}
@@ -201,12 +215,19 @@ def pids_of_rank(job, rank):
 
 
 def disturb(c, tmp_path):
-    """All that a cluster does to a study, to its jobs, workers and launcher."""
-    (large,) = (
-        n for n in c.study if n.kind == "upstream" and "chex" in n.run.data.reader
-    )
+    """All that a cluster does to a study: to its jobs, workers and launcher."""
+    runs = [n for n in c.study if n.kind != "cache"]
+    (large,) = (n for n in runs if n.kind == "upstream" and "chex" in n.run.data.reader)
     folder = large.folder(c.runs)
     c.launch()
+
+    # Two workers of one node have a GPU each; one of them is killed.
+    both = c.until(lambda: of_one_job(c.running()))
+    gpus = {variable(owner["worker"], "CUDA_VISIBLE_DEVICES") for _, owner in both}
+    assert len(gpus) == 2 and gpus <= set("0123"), "the nodes have four each"
+    node, owner = both[0]
+    os.kill(owner["worker"], signal.SIGKILL)
+    c.until(lambda: "failed" in c.ends(node))
 
     # The run of two tasks is told to save, and puts itself back into the queue.
     c.until(lambda: grid.progress(folder)[0] > 10)
@@ -214,13 +235,17 @@ def disturb(c, tmp_path):
     c.call("scancel", "--signal=TERM", job)
     c.until(lambda: c.ends(large)[:1] == ["released"])
     saved = tries.saved(folder)
-    assert 10 < saved < 75, "before the first of its four regular checkpoints"
+    assert 10 < saved < 250, "before the first of its four regular checkpoints"
 
-    # One of its ranks is killed.
+    # A node is requeued.
+    node, owner = c.until(c.running)[0]
+    c.call("scontrol", "requeue", owner["job"])
+    c.until(lambda: c.ends(node)[-1])
+
+    # A rank of the two is killed.
     c.until(lambda: grid.progress(folder)[0] > saved + 10)
-    pids = pids_of_rank(int(job), 1)
-    os.kill(pids[0], signal.SIGKILL)
-    c.until(lambda: c.ends(large)[1:2] == ["failed"])
+    os.kill(pids_of_rank(int(job), 1)[0], signal.SIGKILL)
+    c.until(lambda: "failed" in c.ends(large))
     assert f"resumed from step {saved}" in (folder / "log.txt").read_text()
 
     # So is the launcher.
@@ -228,15 +253,7 @@ def disturb(c, tmp_path):
     c.launcher.wait()
     c.launch()
 
-    # A worker on a node is killed.
-    node, owner = c.until(c.running)[0]
-    os.kill(owner["worker"], signal.SIGKILL)
-    c.until(lambda: "failed" in c.ends(node))
-
-    # A node is requeued, one reaches its time limit, and both are taken away.
-    node, owner = c.until(c.running)[0]
-    c.call("scontrol", "requeue", owner["job"])
-    c.until(lambda: c.ends(node)[-1])
+    # A node reaches its time limit, and both are taken away.
     node, owner = c.until(c.running)[0]
     c.call("scontrol", "update", f"JobId={owner['job']}", "TimeLimit=1")
     c.until(lambda: c.ends(node)[-1])
