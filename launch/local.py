@@ -8,9 +8,9 @@ command once more. A worker that dies or hangs is started anew; a run that fails
 times in the same way is given up and reported at the end, with those that needed it;
 the others go on. Ctrl-C saves first. Several launchers may share the folder of runs.
 
-Prints a line a run, then the table; exit status 1 if any run was given up. It costs a
-second over the runs themselves; compiled programs are kept in cache/xla beside the
-runs.
+Prints a line a run, then the table and the path of the report; exit status 1 if any
+run was given up. It costs a second over the runs themselves; compiled programs are kept
+in cache/xla beside the runs.
 """
 
 import os
@@ -57,8 +57,9 @@ def main(argv: list[str]) -> None:
 
 
 def report(study: list[grid.Node], path: str, runs: Path) -> int:
-    """Writes the table, prints what it says and what failed; the exit status."""
-    from bigxfer.study import summary, table  # pyarrow: the workers come first
+    """Writes table and report, prints what they say and what failed; the exit status."""
+    # Here, since the workers come first: these import pyarrow and plotly.
+    from bigxfer.study import command_report, inputs, summary, table
 
     states = grid.states(study, runs)
     for state in states:
@@ -71,6 +72,9 @@ def report(study: list[grid.Node], path: str, runs: Path) -> int:
     table.save(rows, runs / name)
     print(summary.text(rows))
     print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
+    if any(row["kind"] == "transfer" for row in rows):
+        given = inputs.Given(rows, runs / name / "table.parquet", path)
+        command_report.write(given, runs / name / "report.html")
     unfinished = [state for state in states if state.state != "done"]
     if unfinished:
         print(f"{len(unfinished)} of {len(states)} are not done; --retry tries again")

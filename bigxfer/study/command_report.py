@@ -17,11 +17,15 @@ def add(commands) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
+    given = inputs.given(args)
+    write(given, args.out or given.path.with_name("report.html"))
+
+
+def write(given: inputs.Given, out: Path) -> None:
+    """Builds the page and says where it lies."""
     from bigxfer.study.report import build
 
     began = time.monotonic()
-    given = inputs.given(args)
-    out = args.out or given.path.with_name("report.html")
     if out.suffix != ".html":
         raise ValueError(f"--out {out} must end in .html")
     page = build(given)

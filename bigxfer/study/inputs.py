@@ -70,7 +70,9 @@ def read_csv(path: Path) -> list[Row]:
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: {error}") from error
     if missing := [name for name in COLUMNS if name not in found.column_names]:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}: collect it anew")
+        raise ValueError(
+            f"{path} lacks the columns {', '.join(missing)}: collect it anew"
+        )
     for i, field in enumerate(found.schema):  # a metric that no run has
         if pa.types.is_null(field.type):
             empty = pa.nulls(len(found), pa.float64())

@@ -10,6 +10,8 @@ from bigxfer.study.fits import Fit, draw_mean
 from bigxfer.study.forms import Array
 from bigxfer.study.solver import minimise
 
+FAR = 50.0  # in ln y: a t of one degree of freedom goes further than floats do
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -70,7 +72,8 @@ def bootstrap(
         mean = draw_mean(law.y)
         curves = mean if resampled is None else np.maximum(resampled, 1e-3 * mean)
         size = replicates if resampled is None else len(resampled)
-        theta = refit(law, curves * np.exp(t_deviations(law.y, size, rng) / mean))
+        moved = np.clip(t_deviations(law.y, size, rng) / mean, -FAR, FAR)
+        theta = refit(law, curves * np.exp(moved))
         method = "t over draws" + ("" if resampled is None else ", patients resampled")
     else:
         label = np.arange(len(law.y)) if groups is None else np.asarray(groups)
@@ -146,4 +149,4 @@ def _t_residuals(law: Fit, replicates: int, rng: np.random.Generator) -> Array:
     sd = np.sqrt(np.sum(residual**2) / freedom)
     t = rng.standard_normal((replicates, n))
     t /= np.sqrt(rng.chisquare(freedom, (replicates, 1)) / freedom)
-    return refit(law, law.predict(x) * np.exp(sd * t / scale))
+    return refit(law, law.predict(x) * np.exp(np.clip(sd * t / scale, -FAR, FAR)))
