@@ -1,0 +1,189 @@
+"""A finished run read back: its data, its net, and what the net's layers say.
+
+One forward pass serves all layers, by the same code that predicts (evaluate.py).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bigxfer import config, evaluate, folders, models, sharding, tree
+from bigxfer.config import Run
+from bigxfer.data import augment, dataset
+from bigxfer.data.dataset import Dataset
+from bigxfer.data.loader import Loader
+from bigxfer.models import Model
+from bigxfer.tree import Tree
+
+Reduce = Callable[[jax.Array], jax.Array]  # an endpoint [n, ...] -> [n, ...]
+Extract = Callable[[Tree, np.ndarray], dict[str, np.ndarray]]
+NOT_LAYERS = ("logits", "batch_stats")  # of the endpoints
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run whose result.json is there."""
+
+    folder: Path
+    run: Run
+    result: dict  # result.json
+    data: Dataset
+    model: Model
+    variables: Tree  # as training left them: {"params", "batch_stats"}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int, int]:
+        crop = self.run.data.crop
+        return 1, crop, crop, 3
+
+
+def about(folder: Path) -> tuple[Run, dict, dict]:
+    """(run, config.json, result.json) of a finished run, without its data.
+
+    ValueError where it is none.
+    """
+    for name in ("config.json", "result.json"):
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"{folder} holds no finished run (no {name}); give the folder that"
+                " bigxfer.train or bigxfer.transfer wrote to its end"
+            )
+    found, result = (
+        json.loads((folder / n).read_text()) for n in ("config.json", "result.json")
+    )
+    return config.from_dict(found["config"]), found, result
+
+
+def read(folder: Path, root: str, say: Callable[[str], None]) -> Finished:
+    """The run of a folder with its data and parameters.
+
+    root: where the data lie now; "" is where they lay. Raises ValueError where the
+    run is not finished, kept no parameters, or the data are others than it had, and
+    whatever the readers raise.
+    """
+    run, _, result = about(folder)
+    file, _ = folders.find_parameters(folder)
+    run.data.root = root or run.data.root
+    run = config.resolve(run)
+    data = dataset.open(run.data, run.seed, say)
+    folders.check_data(folder, data.manifest.hash())
+    model = models.build(run.model, len(data.manifest.classes))
+    params = tree.load_npz(file)
+    stats = params.pop("batch_stats", {})
+    variables = {"params": params, "batch_stats": stats}
+    shape = (1, run.data.crop, run.data.crop, 3)
+    fresh = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
+    tree.merge(fresh["params"], params)
+    return Finished(folder, run, result, data, model, variables)
+
+
+def sample(run: Finished, split: str, most: int) -> np.ndarray:
+    """int [n]: at most `most` rows of a split, the same ones every time, sorted."""
+    rows = run.data.rows[split]
+    if not len(rows):
+        raise ValueError(f"{run.folder}: the split {split!r} has no images")
+    if len(rows) > most:
+        rows = np.random.default_rng(0).choice(rows, most, replace=False)
+    return np.sort(rows)
+
+
+def view(run: Finished, rows: np.ndarray) -> np.ndarray:
+    """float32 [n, crop, crop, 3] in [-1, 1]: the images as the net sees them."""
+    pixels = jnp.asarray(np.asarray(run.data.images[rows]))
+    return np.asarray(augment.eval_view(pixels, run.run.data.crop))
+
+
+def names(model: Model, variables: Tree, image_shape: Sequence[int]) -> list[str]:
+    """The endpoints in order of depth, but the logits."""
+    found: list[str] = []
+
+    def look(variables: Tree, images: jax.Array) -> None:
+        found.extend(model.apply(variables, images, train=False)[1])
+
+    jax.eval_shape(look, variables, jax.ShapeDtypeStruct(tuple(image_shape), "f4"))
+    return [name for name in found if name not in NOT_LAYERS]
+
+
+def pooled(endpoint: jax.Array) -> jax.Array:
+    """[n, c]: maps [n, h, w, c] averaged over height and width; others as they are."""
+    return endpoint.mean((1, 2)) if endpoint.ndim == 4 else endpoint
+
+
+def thinned(side: int) -> Reduce:
+    """Every so many-th row and column of maps, so that at most `side` of each stay."""
+
+    def reduce(endpoint: jax.Array) -> jax.Array:
+        if endpoint.ndim != 4:
+            return endpoint
+        step = max(-(-length // side) for length in endpoint.shape[1:3])
+        return endpoint[:, ::step, ::step]
+
+    return reduce
+
+
+class Endpoints:
+    """A model whose logits are the endpoints, side by side, for evaluate.make_predict."""
+
+    def __init__(self, model: Model, names: Sequence[str], reduce: Reduce) -> None:
+        self.model, self.names, self.reduce = model, names, reduce
+        self.head = model.head
+
+    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
+        return self.model.init(key, image_shape)
+
+    def layers(self) -> list[str]:
+        return self.model.layers()
+
+    def parts(self, variables: Tree, images: jax.Array) -> list[jax.Array]:
+        _, out = self.model.apply(variables, images, train=False)
+        return [self.reduce(out[name]).astype(jnp.float32) for name in self.names]
+
+    def apply(
+        self,
+        variables: Tree,
+        images: jax.Array,
+        train: bool,
+        rngs: Any = None,
+        hold: Sequence[str] = (),
+    ) -> tuple[jax.Array, Tree]:
+        del train, rngs, hold
+        parts = self.parts(variables, images)
+        flat = [part.reshape(len(part), -1) for part in parts]
+        return jnp.concatenate(flat, axis=1), {}
+
+
+def extractor(
+    run: Finished, reduce: Reduce = pooled, only: Sequence[str] = ()
+) -> Extract:
+    """extract(variables, rows) -> {endpoint: float32 [n, ...]}, rows in their order.
+
+    All endpoints in order of depth, or those of `only` (ValueError for an unknown
+    one). Compiled once: other variables, such as those at the start, cost no more.
+    """
+    every = names(run.model, run.variables, run.image_shape)
+    if unknown := [name for name in only if name not in every]:
+        raise ValueError(f"no endpoint {unknown[0]!r}; the model has {every}")
+    net = Endpoints(run.model, list(only) or every, reduce)
+    mesh = sharding.make(1, run.run.eval.batch)
+    predict = evaluate.make_predict(net, run.run, mesh)
+    image = jax.ShapeDtypeStruct(run.image_shape, "f4")
+    shapes = [s.shape[1:] for s in jax.eval_shape(net.parts, run.variables, image)]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+
+    def extract(variables: Tree, rows: np.ndarray) -> dict[str, np.ndarray]:
+        data, batch = run.data, run.run.eval.batch
+        loader = Loader(data.images, data.manifest.labels, rows, batch, 0)
+        _, values = predict(variables, loader)
+        parts = np.split(values, ends, axis=1)
+        return {
+            name: part.reshape(-1, *shape)
+            for name, part, shape in zip(net.names, parts, shapes, strict=True)
+        }
+
+    return extract

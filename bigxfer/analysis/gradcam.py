@@ -1,0 +1,189 @@
+"""Where a net looks: Grad-CAM and SmoothGrad, checked against truth and against chance.
+
+Grad-CAM (Selvaraju et al. 2017, 1610.02391) weights the channels of a layer by the mean
+gradient of the class's logit and keeps what is positive. A heatmap that looks sensible
+proves nothing (Adebayo et al. 2018, 1810.03292), hence two tests: it has to change when
+the weights are shuffled (`sanity`), and to point at what is there more often than the
+place where such things usually are (pointing.py).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from scipy.stats import spearmanr
+
+from bigxfer import tree
+from bigxfer.models import Model
+from bigxfer.tree import Tree
+
+BATCH = 32  # images at once
+
+
+def from_endpoint(
+    model: Model, variables: Tree, images: jax.Array, endpoint: str
+) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
+    """(the function from an endpoint's value to the logits, the value it has here).
+
+    The net is traced, and the trace replayed with the endpoint replaced: no model
+    needs to know of it. ValueError for an unknown endpoint.
+    """
+
+    def forward(variables: Tree, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, out = model.apply(variables, images, train=False)
+        if endpoint not in out:
+            raise ValueError(f"no endpoint {endpoint!r}; the model has {list(out)}")
+        return logits, out[endpoint]
+
+    traced = jax.make_jaxpr(forward)(variables, images)
+    jaxpr, inputs = traced.jaxpr, jax.tree.leaves((variables, images))
+    logits, cut = jaxpr.outvars
+    made = [i for i, eqn in enumerate(jaxpr.eqns) if cut in eqn.outvars]
+    below, above = jaxpr.eqns[: made[0] + 1], jaxpr.eqns[made[0] + 1 :]
+    born = {v for eqn in above for v in eqn.outvars}
+    used = {v for eqn in above for v in eqn.invars if not isinstance(v, core.Literal)}
+    kept = [v for v in used | {logits} if v not in born and v is not cut]
+
+    first = jaxpr.replace(eqns=below, outvars=[cut, *kept])
+    value, *rest = core.jaxpr_as_fun(core.ClosedJaxpr(first, traced.consts))(*inputs)
+    then = jaxpr.replace(
+        constvars=[], invars=[cut, *kept], eqns=above, outvars=[logits]
+    )
+    after = core.jaxpr_as_fun(core.ClosedJaxpr(then, []))
+    return lambda value: after(value, *rest)[0], value
+
+
+def gradcam(
+    model: Model,
+    variables: Tree,
+    images: np.ndarray,
+    classes: np.ndarray,
+    endpoint: str,
+) -> np.ndarray:
+    """Grad-CAM heatmaps float32 [n, h, w] in [0, 1], at the size of the images.
+
+    images: float [n, h, w, 3] in [-1, 1], as augment.eval_view makes them. classes: int
+    [n], the logit that each map explains (before softmax or sigmoid). endpoint: a
+    layer with maps, such as "block4". Each map is divided by its largest value; one
+    without positive evidence is 0 everywhere. Raises ValueError for an endpoint that
+    has no maps or that the logits do not depend on.
+    """
+    images, classes = np.asarray(images, np.float32), np.asarray(classes, np.int32)
+    if images.ndim != 4 or classes.shape != images.shape[:1]:
+        raise ValueError(
+            f"images {images.shape} and classes {classes.shape}: [n, h, w, 3] and [n]"
+        )
+
+    @jax.jit
+    def maps(variables: Tree, images: jax.Array, classes: jax.Array) -> jax.Array:
+        onward, value = from_endpoint(model, variables, images, endpoint)
+        if value.ndim != 4:
+            raise ValueError(
+                f"the endpoint {endpoint!r} has no maps: its shape is {value.shape}"
+            )
+
+        def score(value: jax.Array) -> jax.Array:
+            return jnp.take_along_axis(onward(value), classes[:, None], 1).sum()
+
+        slope = jax.grad(score)(value).astype(jnp.float32)
+        weight = slope.mean((1, 2), keepdims=True)
+        cam = jax.nn.relu((weight * value).sum(-1))
+        size = (len(images), *images.shape[1:3])
+        cam = jax.image.resize(cam, size, "linear")
+        top = cam.max((1, 2), keepdims=True)
+        return cam / jnp.where(top > 0, top, 1)
+
+    out = []
+    for part in chunks(len(images)):
+        short = BATCH - (part.stop - part.start) if len(images) > BATCH else 0
+        pad = [(0, short)]  # one shape, one compilation
+        some = jnp.pad(images[part], [*pad, *[(0, 0)] * 3])
+        found = maps(variables, some, jnp.pad(classes[part], pad))
+        out.append(np.asarray(found)[: part.stop - part.start])
+    return np.concatenate(out)
+
+
+def chunks(n: int) -> Iterator[slice]:
+    for start in range(0, n, BATCH):
+        yield slice(start, min(start + BATCH, n))
+
+
+def smoothgrad(
+    model: Model,
+    variables: Tree,
+    images: np.ndarray,
+    classes: np.ndarray,
+    samples: int = 25,
+) -> np.ndarray:
+    """SmoothGrad heatmaps float32 [n, h, w] in [0, 1] (Smilkov et al. 2017, 1706.03825).
+
+    By PAIR's `saliency`, with its defaults: the mean of squared gradients of the logit
+    on `samples` copies with noise of 15% of the image's range. Arguments as `gradcam`.
+    ImportError that says what to install.
+    """
+    try:
+        from saliency import core as pair
+    except ImportError:
+        raise ImportError("SmoothGrad needs `pip install saliency`") from None
+
+    @jax.jit
+    def slopes(variables: Tree, images: jax.Array, chosen: jax.Array) -> jax.Array:
+        def score(images: jax.Array) -> jax.Array:
+            return model.apply(variables, images, train=False)[0][:, chosen].sum()
+
+        return jax.grad(score)(images)
+
+    def call(images: Any, call_model_args: Any, expected_keys: Any) -> dict:
+        (key,) = expected_keys
+        found = slopes(variables, jnp.asarray(images, jnp.float32), call_model_args)
+        return {key: np.asarray(found)}
+
+    out, masker = [], pair.GradientSaliency()
+    for image, chosen in zip(images, classes, strict=True):
+        mask = masker.GetSmoothedMask(image, call, int(chosen), nsamples=samples)
+        # the library clips the brightest percent, as its authors show it
+        out.append(pair.VisualizeImageGrayscale(mask))
+    return np.asarray(out, np.float32)
+
+
+def shuffled(variables: Tree, layers: Sequence[str], seed: int = 0) -> Tree:
+    """The variables with each leaf of these layers permuted within itself.
+
+    A net that has learnt nothing, with weights as large as the trained one's.
+    """
+    flat = tree.flatten(variables["params"])
+    for i, name in enumerate(sorted(flat)):
+        if any(name.startswith(f"{layer}/") for layer in layers):
+            values = np.asarray(flat[name])
+            rng = np.random.default_rng([seed, i])
+            flat[name] = rng.permutation(values.ravel()).reshape(values.shape)
+    return {**variables, "params": tree.unflatten(flat)}
+
+
+def sanity(
+    model: Model,
+    variables: Tree,
+    images: np.ndarray,
+    classes: np.ndarray,
+    endpoint: str,
+    seed: int = 0,
+) -> dict[str, float]:
+    """{layer: mean rank correlation with the trained net's maps}, from the head down.
+
+    Weights are shuffled in cascade: at each layer its own and those of all above it
+    (Adebayo et al. 2018, section 3). Maps that explain the net fall towards 0; maps
+    that stay near 1 show the image, not the net. Images whose map is flat in either
+    net are left out; NaN where all are.
+    """
+    args = images, classes, endpoint
+    want, out = gradcam(model, variables, *args), {}
+    layers = model.layers()[::-1]
+    for depth, layer in enumerate(layers, 1):
+        found = gradcam(model, shuffled(variables, layers[:depth], seed), *args)
+        alive = [(a, b) for a, b in zip(want, found) if np.ptp(a) and np.ptp(b)]
+        scores = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in alive]
+        out[layer] = float(np.mean(scores)) if scores else float("nan")
+    return out

@@ -1,0 +1,158 @@
+"""The pointing game: whether heatmaps point at boxes, against chance and the prior.
+
+Boxes come from where the truth is known: the phantom's truth.csv, or the boxes that
+NIH's radiologists drew (BBox_List_2017.csv).
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bigxfer import stats
+from bigxfer.data import decode
+from bigxfer.data.manifest import Manifest
+from bigxfer.data.phantom_sets import CHEXPERT, COVIDX, NIH
+
+NIH_SIDE = 1024  # BBox_List_2017.csv counts pixels of images of this side
+
+
+@dataclass(frozen=True)
+class Box:
+    """A finding on an image of a manifest; edges are fractions of width and height."""
+
+    row: int
+    label: int  # class
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def mask(self, side: int) -> np.ndarray:
+        """bool [side, side]: pixels whose centre is inside; at least the nearest."""
+        place = (np.arange(side) + 0.5) / side
+
+        def within(low: float, high: float) -> np.ndarray:
+            inside = (place >= low) & (place <= high)
+            if not inside.any():
+                inside[np.argmin(abs(place - (low + high) / 2))] = True
+            return inside
+
+        return np.outer(within(self.y0, self.y1), within(self.x0, self.x1))
+
+
+def boxes(manifest: Manifest) -> list[Box]:
+    """What lies beside the images: the phantom's truth.csv or NIH's BBox_List_2017.csv.
+
+    Of the classes and the images that the manifest has; [] where there is neither
+    file. ValueError for a line of another form.
+    """
+    root = Path(manifest.root)
+    truth, nih = root / "truth.csv", root / "BBox_List_2017.csv"
+    file = truth if truth.is_file() else nih
+    if not file.is_file():
+        return []
+    rows = {
+        p if file == truth else Path(p).name: i for i, p in enumerate(manifest.path)
+    }
+    labels = {name: i for i, name in enumerate(manifest.classes)}
+    parse = phantom_box if file == truth else nih_box
+    out, sides = [], {}
+    with open(file, newline="", encoding="utf-8-sig") as table:
+        lines = csv.reader(table)
+        next(lines, None)
+        for number, line in enumerate(lines, 2):
+            try:
+                name, found, pixels = parse(line, manifest.name)
+            except (ValueError, IndexError) as error:
+                raise ValueError(f"{file}, line {number}: {error}") from None
+            if name not in rows:
+                continue
+            row = rows[name]
+            if file == truth and row not in sides:
+                sides[row] = decode.side_lengths(manifest.root, manifest.path[row])
+            wide, high = sides.get(row, (NIH_SIDE, NIH_SIDE))
+            place = (pixels[0] / wide, pixels[1] / high, pixels[2] / wide)
+            out += [
+                Box(row, labels[label], *place, pixels[3] / high)
+                for label in found
+                if label in labels
+            ]
+    return out
+
+
+def phantom_box(line: list[str], kind: str) -> tuple[str, list[str], list[float]]:
+    """(file, classes, x0 y0 x1 y1) of a line of truth.csv, whose ends are inclusive."""
+    made = {
+        "chexpert": {name: of for name, (of, _, _) in CHEXPERT.items()},
+        "nih": {name: (finding,) for finding, name in NIH.items()},
+        "covidx": {name: (finding,) for name, (finding, _) in COVIDX.items()},
+    }.get(kind, {})
+    x0, y0, x1, y1 = map(float, line[2:6])
+    found = [name for name, of in made.items() if line[1] in of]
+    return line[0], found, [x0, y0, x1 + 1, y1 + 1]
+
+
+def nih_box(line: list[str], kind: str) -> tuple[str, list[str], list[float]]:
+    """The same of BBox_List_2017.csv: image, finding, x, y, width, height."""
+    del kind
+    x, y, w, h = map(float, line[2:6])
+    name = {"Infiltrate": "Infiltration"}.get(line[1], line[1])
+    return line[0], [name], [x, y, x + w, y + h]
+
+
+def cases(found: Sequence[Box]) -> dict[tuple[int, int], list[Box]]:
+    """{(row, class): its boxes}, sorted: what one heatmap is judged by."""
+    out: dict[tuple[int, int], list[Box]] = {}
+    for box in sorted(found, key=lambda b: (b.row, b.label)):
+        out.setdefault((box.row, box.label), []).append(box)
+    return out
+
+
+def truth_masks(of: dict[tuple[int, int], list[Box]], side: int) -> np.ndarray:
+    """bool [cases, side, side]: inside any box of the case."""
+    return np.stack([np.any([b.mask(side) for b in case], 0) for case in of.values()])
+
+
+def hits(heatmaps: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """float [n]: whether the brightest pixel of each map lies in the truth [n, h, w].
+
+    The pointing game (Zhang et al. 2016, 1608.00507), without its tolerance of 15
+    pixels. Ties share: a flat map scores the area of the truth, as a blind guess does.
+    """
+    top = heatmaps == heatmaps.max(axis=(1, 2), keepdims=True)
+    return (top & truth).sum(axis=(1, 2)) / top.sum(axis=(1, 2))
+
+
+def box_prior(
+    truth: np.ndarray, labels: np.ndarray, patients: np.ndarray
+) -> np.ndarray:
+    """float [n, h, w]: where the boxes of that class lie in all other patients.
+
+    The guess of who knows the finding but not the image; flat where nobody else has it.
+    """
+    out = np.zeros(truth.shape)
+    for i in range(len(truth)):
+        others = (labels == labels[i]) & (patients != patients[i])
+        out[i] = truth[others].sum(axis=0)
+    return out
+
+
+def pointing(
+    scores: dict[str, np.ndarray], patients: np.ndarray, resamples: int = 1000
+) -> dict[str, dict[str, float]]:
+    """{name: {"value", "low", "high"}} of hits [n] by name, 95% over patients.
+
+    For every name but the first also "above/NAME": the first less this one, paired.
+    """
+    first, out = next(iter(scores)), {}
+    table = {**scores}
+    for name in list(scores)[1:]:
+        table[f"above/{name}"] = scores[first] - scores[name]
+    samples = stats.means(np.stack(list(table.values())), patients, resamples)
+    for k, (name, values) in enumerate(table.items()):
+        low, high = stats.percentile(samples[:, k])
+        out[name] = {"value": float(values.mean()), "low": low, "high": high}
+    return out

@@ -1,0 +1,203 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_split import manifest
+
+from bigxfer import config, models, tree
+from bigxfer.analysis import gradcam, pointing
+from bigxfer.config import Phantom
+from bigxfer.data import phantom, readers
+from bigxfer.models import parts
+
+NETS = {
+    "bit": config.Model(blocks=(1, 1), width=0.25, groups=4),
+    "cbr_tiny": config.Model(name="cbr_tiny", width=0.25),
+    "smallcnn": config.Model(name="smallcnn", width=0.25, hidden=16),
+}
+
+
+def made(name, classes=3, side=32):
+    """(model, variables with a head that is not zero, images)."""
+    model = models.build(NETS[name], classes)
+    key = jax.random.key(0)
+    variables = model.init(key, (1, side, side, 3))
+    flat = tree.flatten(variables["params"])
+    rng = np.random.default_rng(0)
+    for leaf in flat:
+        if leaf.startswith("head/") and leaf.endswith("kernel"):
+            flat[leaf] = jnp.asarray(rng.normal(size=flat[leaf].shape), "float32")
+    images = rng.uniform(-1, 1, (4, side, side, 3)).astype("float32")
+    return model, {**variables, "params": tree.unflatten(flat)}, images
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_net_from_an_endpoint_on_is_the_net(name):
+    model, variables, images = made(name)
+    logits, out = model.apply(variables, images, train=False)
+    onward, value = gradcam.from_endpoint(model, variables, images, "block2")
+    np.testing.assert_allclose(value, out["block2"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(onward(value), logits, rtol=1e-5, atol=1e-5)
+    assert abs(onward(value**2) - logits).max() > 1e-3
+
+
+def test_gradients_equal_those_of_the_net_written_out():
+    """BiT after its last block: norm, ReLU, mean, head."""
+    model, variables, images = made("bit")
+    onward, value = gradcam.from_endpoint(model, variables, images, "block2")
+    p = variables["params"]
+
+    def tail(x):
+        norm = p["group_norm"]
+        x = parts.group_norm_relu(x, norm["gamma"], norm["beta"], 4).mean((1, 2))
+        return x @ p["head"]["conv2d"]["kernel"][0, 0] + p["head"]["conv2d"]["bias"]
+
+    want = jax.grad(lambda x: tail(x)[:, 1].sum())(value)
+    found = jax.grad(lambda x: onward(x)[:, 1].sum())(value)
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
+
+
+def test_gradcam_is_the_papers_formula():
+    """By a head on pooled maps the channel weights are known: the head's own."""
+    kernel = np.array([[1.0, -1], [0.5, 2], [-3, 0]], "float32")
+
+    class Toy:
+        head = "head/.*"
+
+        def apply(self, variables, images, train, rngs=None, hold=()):
+            maps = jax.image.resize(images, (len(images), 4, 4, 3), "linear") ** 2
+            pooled = maps.mean((1, 2))
+            logits = pooled @ variables["params"]["head"]["kernel"]
+            return logits, {"maps": maps, "pre_logits": pooled}
+
+    images = np.random.default_rng(0).uniform(-1, 1, (40, 8, 8, 3)).astype("float32")
+    classes = np.arange(40) % 2
+    variables = {"params": {"head": {"kernel": kernel}}}
+    found = gradcam.gradcam(Toy(), variables, images, classes, "maps")
+    assert found.shape == (40, 8, 8) and found.dtype == np.float32
+    maps = np.asarray(Toy().apply(variables, images, False)[1]["maps"])
+    cam = np.maximum(np.einsum("nhwc,cn->nhw", maps, kernel[:, classes]), 0)
+    cam = np.asarray(jax.image.resize(cam, (40, 8, 8), "linear"))
+    want = cam / np.maximum(cam.max((1, 2), keepdims=True), 1e-20)
+    np.testing.assert_allclose(found, want, atol=1e-5)
+    assert found.min() >= 0 and found.max() == 1
+
+
+def test_gradcam_errors():
+    model, variables, images = made("smallcnn")
+    classes = np.zeros(4, int)
+    with pytest.raises(ValueError, match="no endpoint 'block9'; the model has"):
+        gradcam.gradcam(model, variables, images, classes, "block9")
+    with pytest.raises(ValueError, match="'pre_logits' has no maps"):
+        gradcam.gradcam(model, variables, images, classes, "pre_logits")
+    with pytest.raises(ValueError, match=r"\(3,\)"):
+        gradcam.gradcam(model, variables, images, classes[:3], "block4")
+
+
+def test_a_net_that_says_nothing_has_flat_maps():
+    model, variables, images = made("bit")
+    flat = tree.flatten(variables["params"])
+    flat["head/conv2d/kernel"] = jnp.zeros_like(flat["head/conv2d/kernel"])
+    silent = {"params": tree.unflatten(flat)}
+    found = gradcam.gradcam(model, silent, images, np.zeros(4, int), "block2")
+    assert (found == 0).all()
+
+
+def test_shuffling_permutes_the_named_layers_alone():
+    _, variables, _ = made("cbr_tiny")
+    found = tree.flatten(gradcam.shuffled(variables, ["block4", "head"])["params"])
+    for name, before in tree.flatten(variables["params"]).items():
+        after, before = np.asarray(found[name]), np.asarray(before)
+        np.testing.assert_allclose(np.sort(after.ravel()), np.sort(before.ravel()))
+        same = np.array_equal(after, before)
+        assert same == (not name.startswith(("block4/conv", "head/"))) or (
+            np.ptp(before) == 0  # all one value: nothing to permute
+        )
+
+
+def test_sanity_falls_from_the_head_down():
+    model, variables, images = made("cbr_tiny")
+    found = gradcam.sanity(model, variables, images, np.zeros(4, int), "block4")
+    assert list(found) == ["head", "block4", "block3", "block2", "block1"]
+    assert all(np.isnan(v) or -1 <= v < 0.95 for v in found.values())
+
+
+def test_smoothgrad_finds_the_pixels_that_count():
+    pytest.importorskip("saliency")
+
+    class Toy:
+        def apply(self, variables, images, train, rngs=None, hold=()):
+            score = (images[:, 2:4, 5:7] * variables["w"]).sum((1, 2, 3))
+            return jnp.stack([score, -score], 1), {}
+
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype("float32")
+    found = gradcam.smoothgrad(Toy(), {"w": 2.0}, images, np.array([0, 1]), 3)
+    want = np.zeros((8, 8))
+    want[2:4, 5:7] = 1
+    np.testing.assert_allclose(found, np.stack([want, want]), atol=1e-5)
+
+
+def test_hits_share_ties():
+    truth = np.zeros((3, 4, 4), bool)
+    truth[:, :2, :2] = True
+    maps = np.zeros((3, 4, 4))
+    maps[1, 1, 1], maps[2, 3, 3] = 1, 1
+    np.testing.assert_allclose(pointing.hits(maps, truth), [0.25, 1, 0])
+
+
+def test_the_box_prior_leaves_the_patient_out():
+    truth = np.zeros((4, 2, 2), bool)
+    truth[0, 0, 0] = truth[1, 0, 1] = truth[2, 1, 1] = truth[3, 1, 0] = True
+    labels, patients = np.array([0, 0, 0, 1]), np.array(["a", "a", "b", "c"])
+    prior = pointing.box_prior(truth, labels, patients)
+    np.testing.assert_array_equal(prior[0], truth[2])
+    np.testing.assert_array_equal(prior[2], truth[0].astype(int) + truth[1])
+    np.testing.assert_array_equal(prior[3], 0)
+    assert pointing.hits(prior, truth)[3] == 0.25  # flat: chance
+
+
+def test_a_box_covers_its_pixels():
+    box = pointing.Box(0, 0, 0.25, 0.5, 0.75, 1.0)
+    want = np.zeros((4, 4), bool)
+    want[2:, 1:3] = True
+    np.testing.assert_array_equal(box.mask(4), want)
+    assert pointing.Box(0, 0, 0.5, 0.5, 0.501, 0.501).mask(4).sum() == 1
+
+
+def test_boxes_of_the_phantom_are_of_its_labels(tmp_path):
+    """Every box is of a class that its image is labelled with, and inside it."""
+    root = phantom.write("nih", tmp_path / "p", Phantom(images=20, pixels=24))
+    part = readers.read(config.Data(reader="nih", root=str(root), views=()))
+    found = pointing.boxes(part)
+    assert len(found) > 60
+    names = np.array(part.classes)
+    for box in found:
+        assert part.labels[box.row, box.label] == 1, names[box.label]
+        assert 0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1
+    assert len({box.label for box in found}) > 8
+
+
+def test_boxes_of_nih(tmp_path):
+    part = manifest([1, 2], [[1, 0], [0, 1]])
+    object.__setattr__(part, "root", str(tmp_path))
+    object.__setattr__(part, "classes", ("Mass", "Infiltration"))
+    object.__setattr__(part, "path", np.array(["images/a.png", "images/b.png"], "O"))
+    assert pointing.boxes(part) == []
+    file = tmp_path / "BBox_List_2017.csv"
+    head = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+    file.write_text(head + "b.png,Infiltrate,256,512,128,256,,,\nc.png,Mass,1,1,1,1\n")
+    (box,) = pointing.boxes(part)
+    assert box == pointing.Box(1, 1, 0.25, 0.5, 0.375, 0.75)
+    file.write_text(head + "b.png,Mass,256,x,128,256\n")
+    with pytest.raises(ValueError, match="BBox_List_2017.csv, line 2: could not"):
+        pointing.boxes(part)
+
+
+def test_pointing_pairs_the_comparison():
+    rng = np.random.default_rng(0)
+    good, bad = (rng.random(200) < 0.7) * 1.0, np.full(200, 0.3)
+    patients = np.arange(200).astype(str)
+    found = pointing.pointing({"net": good, "chance": bad}, patients)
+    assert found["net"]["low"] < good.mean() < found["net"]["high"]
+    assert found["above/chance"]["low"] > 0.2
+    assert found["chance"]["low"] == pytest.approx(0.3)
