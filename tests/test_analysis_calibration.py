@@ -1,0 +1,177 @@
+import jax
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+from test_analysis_gradcam import made
+
+from bigxfer import metrics
+from bigxfer.analysis import calibration
+
+
+@pytest.fixture(scope="module")
+def golden():
+    """The recipe of facts/protocols.md: labels, logits and probabilities of 300."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 300)
+    a = y + rng.normal(size=300)
+    return y, np.stack([0 * a, a], 1)
+
+
+def draw(n, sharpness, classes=4, seed=0):
+    """Labels drawn from softmax(logits), and the logits times `sharpness`."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(n, classes))
+    p = calibration.probabilities(np.zeros(n), logits)
+    labels = (p.cumsum(1) < rng.random((n, 1))).sum(1)
+    return labels, logits * sharpness
+
+
+def test_ece_equals_the_golden_and_that_of_metrics(golden):
+    y, logits = golden
+    p = calibration.probabilities(y, logits)
+    assert calibration.ece(y, p) == pytest.approx(0.0497538911, abs=1e-9)
+    names, rows = ["a", "b"], np.arange(300)
+    want = metrics.compute(y, logits, names, rows, 0)["metrics"]["ece"]["value"]
+    assert calibration.ece(y, p) == pytest.approx(want)
+    many = np.stack([y, 1 - y], 1).astype(float)
+    many[:50, 0] = np.nan
+    want = metrics.compute(many, logits, names, rows, 0)["metrics"]
+    p = calibration.probabilities(many, logits)
+    assert calibration.ece(many, p) == pytest.approx(want["ece"]["value"])
+    assert calibration.loss(many, logits) == pytest.approx(want["loss"]["value"])
+
+
+def test_the_reliability_table_is_scikit_learns(golden):
+    y, logits = golden
+    p = calibration.probabilities(y, logits)[:, 1]
+    table = calibration.binned(p, y.astype(float), 10)
+    frequency, confidence = calibration_curve(y, p, n_bins=10)
+    np.testing.assert_allclose([r["frequency"] for r in table], frequency)
+    np.testing.assert_allclose([r["confidence"] for r in table], confidence)
+    assert sum(r["count"] for r in table) == 300
+
+
+def test_adaptive_bins_hold_equal_counts_and_keep_ties_together():
+    c = np.random.default_rng(0).random(150)
+    table = calibration.equal_counts(c, np.ones(150))
+    assert {r["count"] for r in table} == {10}
+    assert calibration.error(table) == pytest.approx(1 - c.mean())
+    tied = calibration.equal_counts(np.repeat([0.2, 0.8], 50), np.zeros(100))
+    assert [r["count"] for r in tied] == [50, 50]
+
+
+def test_adaptive_ece_is_smaller_for_calibrated_predictions():
+    labels, logits = draw(5000, 1.0)
+    sharp = calibration.probabilities(labels, 3 * logits)
+    honest = calibration.adaptive_ece(labels, calibration.probabilities(labels, logits))
+    assert honest < 0.03
+    assert calibration.adaptive_ece(labels, sharp) > 0.1
+
+
+def test_the_temperature_is_that_of_scikit_learn_and_of_the_truth():
+    labels, logits = draw(4000, 3.0)
+    found = calibration.temperature(labels, logits)
+    assert found == pytest.approx(3.0, rel=0.06)
+    from scipy.optimize import minimize
+    from sklearn.metrics import log_loss
+
+    def nll(t):
+        return log_loss(labels, calibration.probabilities(labels, logits / t[0]))
+
+    want = minimize(nll, [1.0], method="Nelder-Mead").x[0]
+    assert found == pytest.approx(want, rel=1e-3)
+
+
+def test_a_temperature_for_many_labels_ignores_unknown_ones():
+    rng = np.random.default_rng(1)
+    logits = 2 * rng.normal(size=(3000, 3))
+    labels = (rng.random((3000, 3)) < calibration.probabilities(logits, logits)) * 1.0
+    want = calibration.temperature(labels[:2000], logits[:2000] * 2)
+    hidden = labels.copy()
+    hidden[2000:] = np.nan
+    assert calibration.temperature(hidden, logits * 2) == pytest.approx(want)
+    assert want == pytest.approx(2, rel=0.1)
+
+
+def test_no_temperature_is_made_up():
+    y, perfect = np.array([0, 1, 0, 1]), np.eye(2)[[0, 1, 0, 1]] * 5
+    with pytest.raises(ValueError, match="all right"):
+        calibration.temperature(y, perfect)
+    with pytest.raises(ValueError, match="no known label"):
+        calibration.temperature(np.full((3, 2), np.nan), np.zeros((3, 2)))
+
+
+def test_an_ensemble_is_the_mean_of_probabilities():
+    labels, logits = draw(200, 1.0)
+    other = logits[:, ::-1]
+    found = calibration.ensemble(labels, [logits, other])
+    want = (
+        calibration.probabilities(labels, logits)
+        + calibration.probabilities(labels, other)
+    ) / 2
+    np.testing.assert_allclose(calibration.probabilities(labels, found), want)
+    many = np.zeros((200, 4))
+    found = calibration.ensemble(many, [logits, other])
+    want = (
+        calibration.probabilities(many, logits) + calibration.probabilities(many, other)
+    ) / 2
+    np.testing.assert_allclose(calibration.probabilities(many, found), want)
+
+
+def test_ensembles_align_by_id_and_refuse_others():
+    labels, logits = draw(20, 1.0)
+    ids = np.arange(20).astype(str)
+    rest = ids, ids, ids
+    a = calibration.Predictions(ids, *rest, labels, logits, tuple("abcd"))
+    turned = np.arange(20)[::-1]
+    b = calibration.Predictions(
+        ids[turned], *rest, labels[turned], logits[turned], tuple("abcd")
+    )
+    for found in calibration.aligned([a, b]):
+        np.testing.assert_array_equal(found, logits)
+    c = calibration.Predictions(ids, *rest, labels, logits, tuple("abce"))
+    with pytest.raises(ValueError, match="run 2 was judged on other images or classes"):
+        calibration.aligned([a, c])
+    d = calibration.Predictions(ids, *rest, 3 - labels, logits, tuple("abcd"))
+    with pytest.raises(ValueError, match="run 2 has other labels"):
+        calibration.aligned([a, d])
+
+
+def test_mc_dropout_varies_and_leaves_batch_norm_alone():
+    model, variables, _ = made("smallcnn")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
+    passes = calibration.mc_dropout(model, variables, pixels, 32, passes=3)
+    assert len(passes) == 3 and passes[0].shape == (3, 3)
+    assert not np.array_equal(passes[0], passes[1])
+    alone = calibration.mc_dropout(model, variables, pixels[:1], 32, passes=1)
+    assert np.isfinite(alone[0]).all()
+    again = calibration.mc_dropout(model, variables, pixels, 32, passes=1)
+    more = calibration.mc_dropout(model, variables, pixels, 32, passes=1, seed=1)
+    assert not np.array_equal(again[0], more[0])
+    bit, variables, _ = made("cbr_tiny")
+    with pytest.raises(ValueError, match="no dropout"):
+        calibration.mc_dropout(bit, variables, pixels, 32, passes=2)
+    assert jax.tree.all(jax.tree.map(lambda x: bool(np.isfinite(x).all()), variables))
+
+
+def test_referral_rises_where_uncertainty_knows():
+    labels, logits = draw(1000, 1.0)
+    p = calibration.probabilities(labels, logits)
+    unsure = calibration.uncertainty(labels, p)
+    patients = np.arange(1000).astype(str)
+    curve = calibration.referral(labels, p, patients, unsure)
+    assert curve[-1]["coverage"] == 1 and curve[-1]["images"] == 1000
+    assert curve[-1]["accuracy"] == pytest.approx(curve[0]["chance"])
+    assert curve[0]["accuracy"] > curve[-1]["accuracy"] + 0.1
+    assert curve[0]["low"] <= curve[0]["accuracy"] <= curve[0]["high"]
+    blind = calibration.referral(labels, p, patients, np.arange(1000.0))
+    assert abs(blind[9]["accuracy"] - blind[9]["chance"]) < 0.05
+
+
+def test_entropy():
+    assert calibration.uncertainty(np.zeros(1, int), np.full((1, 4), 0.25)) == (
+        pytest.approx(np.log(4))
+    )
+    assert calibration.uncertainty(np.zeros((1, 2)), np.array([[0.5, 1.0]])) == (
+        pytest.approx(np.log(2) / 2)
+    )
