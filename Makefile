@@ -13,7 +13,7 @@ demo: install
 	$(BIN)/python -m launch.local --config configs/study_demo.py
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m ""

@@ -189,8 +189,11 @@ def model_name(blocks: tuple[int, ...], width: float) -> str:
 def data_name(data: dict, synthetic: bool) -> str:
     """What a data set is called: its reader, or the folder of own images."""
     if synthetic:
-        knobs = {k: data["phantom"].get(k, 0) for k in ("distance", "shortcut")}
-        marks = [f"{k}={v:g}" for k, v in knobs.items() if v]
+        if data["reader"] == "folder":
+            return "phantom-natural"  # shapes, which none of the knobs change
+        plain = {"distance": 0, "severity": 1, "shortcut": 0}
+        knobs = {k: data["phantom"].get(k, v) for k, v in plain.items()}
+        marks = [f"{k}={v:g}" for k, v in knobs.items() if v != plain[k]]
         return " ".join([f"phantom-{data['reader']}", *marks])
     if data["reader"] in ("csv", "folder"):
         return Path(data["root"]).name
