@@ -1,10 +1,10 @@
 """Images a second of the input path, and what building the cache costs.
 
     python benchmarks/input_pipeline.py [FOLDER_OF_JPEGS]
-        [--torch-python PYTHON] [--tf-python PYTHON]
+        [--torch-python PYTHON] [--tf-python PYTHON] [--grain-python PYTHON]
 
 Without a folder, 2,000 synthetic 512 px grayscale JPEGs are written and decoded. The
-two Pythons have PyTorch and TensorFlow: their loaders read the same files, and the same
+Pythons have PyTorch, TensorFlow and Grain: their loaders read the same files, and the same
 memmap, in turns with ours (input_rivals.py).
 Asked of it: 50,000 images/s or more from `batch(step)` (64 gray images of 256 px)
 and a cache built within 1.3 times the bare cost of decoding on all cores.
@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", help="of JPEGs; synthetic ones otherwise")
     parser.add_argument("--torch-python", default="", help="a Python with PyTorch")
     parser.add_argument("--tf-python", default="", help="a Python with TensorFlow")
+    parser.add_argument("--grain-python", default="", help="a Python with Grain")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -196,6 +197,7 @@ def main() -> None:
         building(source, scratch / "cache")
         reading(scratch)
         pythons = {"torch": args.torch_python, "tf": args.tf_python}
+        pythons["grain"] = args.grain_python
         comparing(source, scratch / "cache", pythons)
 
 

@@ -1,6 +1,6 @@
-"""tf.data or PyTorch's DataLoader on the files of input_pipeline.py.
+"""tf.data, PyTorch's DataLoader or Grain on the files of input_pipeline.py.
 
-    PYTHON benchmarks/input_rivals.py tf|torch FOLDER PIXELS SIZE BATCH SECONDS
+    PYTHON benchmarks/input_rivals.py tf|torch|grain FOLDER PIXELS SIZE BATCH SECONDS
 
 Run by input_pipeline.py in a Python that has the library. FOLDER holds the images,
 PIXELS is the memmap of the cache. It prints {way: kind} at first; then each line of
@@ -112,12 +112,48 @@ def torch_ways(
     }
 
 
+def grain_ways(
+    files: list[str], pixels: np.ndarray, size: int, batch: int
+) -> dict[str, Callable[[], Batches]]:
+    """Pillow in threads of this process, and in a worker process for each core."""
+    import grain
+    from PIL import Image
+
+    workers = len(os.sched_getaffinity(0))
+
+    def load(path):
+        image = Image.open(path)
+        image.draft("L", image.size)
+        small = image.convert("L").resize((size, size), Image.Resampling.BILINEAR)
+        return np.array(small)[..., None]
+
+    def decode(processes, threads):
+        data = grain.MapDataset.source(files).shuffle(seed=0).repeat().map(load)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * batch)
+        data = data.to_iter_dataset(options).batch(batch, drop_remainder=True)
+        if processes:
+            data = data.mp_prefetch(grain.MultiprocessingOptions(processes))
+        return iter(data)
+
+    def cached():
+        data = grain.MapDataset.range(len(files)).shuffle(seed=0).repeat()
+        data = data.batch(batch, drop_remainder=True).map(lambda k: pixels[k])
+        return iter(data.to_iter_dataset())
+
+    return {
+        f"decode {workers} threads": lambda: decode(0, workers),
+        f"decode {workers} workers": lambda: decode(workers, 1),
+        "cached, a batch at a time": cached,
+        "check": lambda: iter([load(files[0])]),
+    }
+
+
 def main() -> None:
     side, folder, file, size, batch, seconds = sys.argv[1:]
     files = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix == ".jpg")
     shape = (len(files), int(size), int(size), 1)
     pixels = np.memmap(file, np.uint8, "r", shape=shape)
-    make = {"tf": tf_ways, "torch": torch_ways}[side]
+    make = {"tf": tf_ways, "torch": torch_ways, "grain": grain_ways}[side]
     ways = make(files, pixels, int(size), int(batch))
     print(json.dumps(list(ways)), flush=True)
     for line in sys.stdin:

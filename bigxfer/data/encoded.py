@@ -12,8 +12,9 @@ its shard is made: what training will read is known to decode.
 
 Decoding runs in threads of this process: Pillow lets go of the interpreter's lock while
 it decodes and resizes, 94% of the time for ImageNet-sized JPEGs (0.11 of 1.89 ms held).
-Grain's workers would do it behind the same batch(step), but
-`import grain` (0.2.18) imports jax, and each worker process would do so again.
+Grain's workers are no faster at it (benchmarks/README.md: within the noise of its own
+threads and of ours), each is another process that imports jax, and a resumed run would
+need their state; these threads need none, since batch(step) is a function of the step.
 """
 
 import hashlib
