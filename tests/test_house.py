@@ -11,7 +11,7 @@ FLOORS = [
     "tree config presets stats",
     "models data losses metrics",
     "optim sharding checkpoint folders log evaluate",
-    "protocols analysis",
+    "protocols analysis finished card",
     "loop",
     "programs",
     "job",
