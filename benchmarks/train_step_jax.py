@@ -1,0 +1,147 @@
+"""Our side of train_step.py: one process, one case; prints a line of json.
+
+python benchmarks/train_step_jax.py '{"model": "R26x0.25", "res": 64, "batch": 64,
+    "dtype": "float32", "seconds": 4, "cache": FOLDER, "way": "bigxfer"}'
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from machine import blocks
+
+from bigxfer import config, models, optim, presets, programs, sharding, tree
+from bigxfer.data import augment
+from bigxfer.log import Log
+
+CLASSES = 1000
+Steps = Callable[[int], Any]
+
+
+def settings(case: dict) -> config.Run:
+    """BiT's fine-tuning at a constant rate."""
+    run = config.Run(kind="transfer")
+    run.model = presets.bit(case["model"], dtype=case["dtype"])
+    presets.set_res(run.data, case["res"])
+    rate = {"schedule": "constant", "lr": 1e-3, "steps": 1000}
+    fits = -1 if jax.default_backend() == "gpu" else 0
+    run.optim = config.Optim(batch=case["batch"], micro_batch=fits, **rate)
+    return config.resolve(run)
+
+
+def example(batch: int, side: int) -> dict[str, np.ndarray]:
+    """What the loader would give: uint8 noise."""
+    rng = np.random.default_rng(0)
+    return {
+        "images": rng.integers(0, 256, (batch, side, side, 3), np.uint8),
+        "labels": rng.integers(0, CLASSES, batch).astype(np.int32),
+        "mask": np.ones(batch, np.float32),
+        "index": np.arange(batch, dtype=np.int32),
+        "position": np.arange(batch, dtype=np.int32),
+    }
+
+
+def forward(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[Steps, dict]:
+    """The compiled prediction, and what is known of the net."""
+    model, crop, batch = (
+        models.build(run.model, CLASSES),
+        run.data.crop,
+        run.optim.batch,
+    )
+    place = sharding.replicated(mesh)
+
+    def predict(variables: Any, images: jax.Array) -> jax.Array:
+        return model.apply(variables, augment.eval_view(images, crop), train=False)[0]
+
+    begin = jax.jit(
+        lambda: model.init(jax.random.key(0), (1, crop, crop, 3)), out_shardings=place
+    )
+    variables = begin()
+    images = sharding.to_global(mesh, example(batch, crop))["images"]
+    one = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.uint8)
+    cost = jax.jit(predict).lower(jax.eval_shape(begin), one).cost_analysis()
+    began = time.perf_counter()
+    compiled = jax.jit(predict, out_shardings=place).lower(variables, images).compile()
+
+    def steps(n: int) -> None:
+        for _ in range(n):
+            out = compiled(variables, images)
+        out.block_until_ready()
+
+    return steps, {
+        "compile_seconds": time.perf_counter() - began,
+        "flops": cost["flops"],
+        "parameters": tree.count(variables["params"]),
+    }
+
+
+def train(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[Steps, dict]:
+    """The step of `fit`, as transfer.py compiles it."""
+    batch = sharding.to_global(mesh, example(run.optim.batch, run.data.resize))
+    plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
+    began = time.perf_counter()
+    made = programs.build(run, plan, CLASSES, False, mesh, batch, log)
+    compiling = time.perf_counter() - began
+    state = made.scratch(jnp.int32(0))
+
+    def steps(n: int) -> None:
+        nonlocal state
+        for _ in range(n):
+            state, metrics = made.step(state, batch)
+        metrics["loss"].block_until_ready()
+
+    return steps, {"compile_seconds": compiling}
+
+
+def matmul(dtype: str, mesh: jax.sharding.Mesh, seconds: float) -> float:
+    """FLOP/s of a large square product, its rows spread over the devices."""
+    n = 8192 if jax.default_backend() == "gpu" else 2048
+    keys = jax.random.split(jax.random.key(0))
+    a, b = (jax.random.normal(key, (n, n), jnp.dtype(dtype)) for key in keys)
+    a = jax.device_put(a, sharding.batch(mesh))
+    b = jax.device_put(b, sharding.replicated(mesh))
+    product = jax.jit(jnp.dot)
+
+    def products(k: int) -> None:
+        for _ in range(k):
+            out = product(a, b)
+        out.block_until_ready()
+
+    return 2 * n**3 / blocks(products, min(seconds, 2.0))[0]
+
+
+def peak_bytes() -> int:
+    """Of the device's allocator, or on a CPU of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return stats.get("peak_bytes_in_use", own)
+
+
+def main() -> None:
+    case = json.loads(sys.argv[1])
+    jax.config.update("jax_compilation_cache_dir", f"{case['cache']}/xla")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    run = settings(case)
+    mesh = sharding.make(1, run.optim.batch)
+    found: dict[str, Any] = {"batch": run.optim.batch}
+    for mode, make in (("forward", forward), ("train", train)):
+        steps, about = make(run, mesh)
+        wall, cpu = blocks(steps, case["seconds"])
+        each = {"seconds": wall, "cpu_seconds": cpu}
+        each = {name: value / run.optim.batch for name, value in each.items()}
+        found[mode] = {**each, **about, "peak_bytes": peak_bytes()}
+        del steps
+    found |= {name: found["forward"].pop(name) for name in ("flops", "parameters")}
+    found["matmul"] = matmul(case["dtype"], mesh, case["seconds"])
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
