@@ -12,7 +12,7 @@ FLOORS = [
     "models data losses metrics",
     "optim sharding checkpoint folders log evaluate",
     "protocols analysis finished card",
-    "loop",
+    "loop trained card",
     "programs",
     "job",
     "train transfer analyze audit predict export study cli",
@@ -24,6 +24,11 @@ SAME_FLOOR = {  # the few who may look sideways
     ("train", "cli"),
     ("transfer", "cli"),
     ("audit", "cli"),
+    ("analyze", "cli"),
+    ("export", "cli"),
+    ("predict", "cli"),
+    ("predict", "cli"),
+    ("export", "cli"),
     ("optim", "protocols"),  # the HyperRule is a schedule
     ("evaluate", "sharding"),
 }

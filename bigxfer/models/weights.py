@@ -106,3 +106,24 @@ def timm_to_ours(name: str) -> str:
                 ours = f"block{numbers[0] + 1}/unit{numbers[1] + 1:02d}/{ours}"
             return ours
     raise ValueError(f"{name} is no parameter of a timm resnetv2_*_bit")
+
+
+def to_timm(params: Tree) -> Tree:
+    """Our parameters -> the flat state dict of timm, kernels OIHW: from_timm undone."""
+    flat = {ours_to_timm(n): np.asarray(x) for n, x in tree.flatten(params).items()}
+    return {n: x.transpose(3, 2, 0, 1) if x.ndim == 4 else x for n, x in flat.items()}
+
+
+def ours_to_timm(name: str) -> str:
+    """One of our names in timm's spelling; ValueError for one that BiT does not have."""
+    unit = re.fullmatch(r"block(\d+)/unit(\d+)/(?:([abc])/(?!proj))?(.*)", name)
+    numbers, part = [], name
+    if unit:
+        numbers, part = [int(unit[1]) - 1, int(unit[2]) - 1], unit[4]
+        if unit[3]:
+            numbers.append("abc".index(unit[3]) + 1)
+    for pattern, ours in TIMM.items():
+        holes = re.split(r"\(\\d\+?\)", pattern.replace(r"\.", "."))
+        if ours == part and len(holes) == len(numbers) + 1:
+            return "".join(f"{a}{b}" for a, b in zip(holes, [*numbers, ""]))
+    raise ValueError(f"{name} is no parameter of a BiT")

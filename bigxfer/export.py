@@ -1,0 +1,220 @@
+"""A finished run in a form that others open.
+
+  python -m bigxfer.export --run DIR --to timm --out net.safetensors
+  python -m bigxfer.export --run DIR --to bit_npz --out net.npz
+  python -m bigxfer.export --run DIR --to stablehlo --out net.jaxexport
+
+timm: a BiT run for PyTorch, in the names of timm's resnetv2_*_bit. bit_npz: in the
+names of BiT's published files, which BiT's own code and big_vision read. stablehlo:
+any run as a jax.export artefact, a function from images to logits with the parameters
+inside, which needs jax and nothing of bigxfer. FILE.json beside it holds the classes,
+what the images have to be, a line of Python that opens it, and the run it comes from.
+Research software, no diagnostic device.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bigxfer.trained import Trained
+
+GROUPS = 32  # of every norm in timm, BiT's code and big_vision
+TIMM = ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")  # as resnetv2_*_bit
+MOST = 2**31  # bytes of a jax.export file, whose flatbuffer counts in int32
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+RESIZED = "resized to {0} x {0}, bilinear with antialiasing, aspect not kept"
+
+
+def main(args: argparse.Namespace) -> None:
+    """Opens the run, writes the file and the JSON beside it."""
+    from bigxfer import folders, trained  # import jax: --help should not wait for it
+
+    write, ending = FORMATS[args.to]
+    if ending and args.out.suffix != ending:
+        raise ValueError(f"--out {args.out} must end in {ending}: others go by that")
+    if args.input != "float32" and args.to != "stablehlo":
+        raise ValueError(f"--input {args.input} is for --to stablehlo")
+    run = trained.open(args.run)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    call, images = write(run, args)
+    temperature, calibration = run.calibration()
+    activation = "a sigmoid each" if run.multilabel else "one softmax"
+    about = {
+        "notice": run.notice,
+        "synthetic": run.synthetic,
+        "format": args.to,
+        "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
+        "open": call,
+        "images": images,
+        "output": f"logits float32 [n, {len(run.classes)}]; divided by the temperature,"
+        f" {activation} gives probabilities",
+        "classes": run.classes,
+        "temperature": temperature,
+        "calibration": calibration,
+        "run": run.digest,
+        "commit": run.commit,
+    }
+    folders.write_json(args.out.with_name(f"{args.out.name}.json"), about)
+    print(
+        f"{run.notice}\nwrote {args.out} and {args.out.name}.json; to open it:\n{call}"
+    )
+
+
+def to_timm(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
+    """Safetensors with the state dict of timm's net (timm/models/resnetv2.py).
+
+    Returns what opens it and what its images are. timm's own nets standardise kernels
+    with an epsilon of 1e-8 on the variance, BiT and we with 1e-10: their logits differ
+    by 5e-5 of the largest (R50x1 at random), by rounding where theirs is set to ours.
+    """
+    import numpy as np
+    from safetensors.numpy import save
+
+    from bigxfer.config import DEPTHS
+    from bigxfer.models import weights
+
+    check_bit(run)
+    flat = weights.to_timm(run.variables["params"])
+    state = {name: np.ascontiguousarray(array) for name, array in flat.items()}
+    part = args.out.with_name(f"{args.out.name}.part")
+    part.write_bytes(save(state, {"notice": run.notice, "run": run.digest}))
+    part.replace(args.out)
+    net, file, classes = run.run.model, args.out.name, len(run.classes)
+    depth = next((d for d, blocks in DEPTHS.items() if blocks == net.blocks), 0)
+    if (name := f"{depth}x{net.width:g}") in TIMM:
+        call = (
+            f"net = timm.create_model('resnetv2_{name}_bit', num_classes={classes},"
+            f" checkpoint_path='{file}')"
+        )
+    else:
+        call = (
+            f"net = timm.models.resnetv2.ResNetV2({list(net.blocks)},"
+            f" num_classes={classes}, width_factor={net.width:g}, stem_type='fixed',"
+            " conv_layer=functools.partial(timm.layers.StdConv2d, eps=1e-10));"
+            f" net.load_state_dict(safetensors.torch.load_file('{file}'))"
+        )
+    return call, floats(run, "[n, 3, {0}, {0}]")
+
+
+def to_bit(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
+    """The npz of github.com/google-research/big_transfer: its names and layouts.
+
+    BiT's own code computes the same from it. big_vision's bit_paper.py reads it too,
+    but pads the stem's pool with -inf in the place of zeros.
+    """
+    from bigxfer.models import weights
+
+    check_bit(run)
+    weights.save_bit(args.out, run.variables["params"])
+    call = f"numpy.load('{args.out.name}')  # BiT: load_from; big_vision: model_init"
+    return call, floats(run, "[n, {0}, {0}, 3]")
+
+
+def to_stablehlo(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
+    """jax.export's file, for every platform and any number of images.
+
+    The layers are in the form that is fast on this machine's platform (models/parts.py)
+    and right on all.
+    """
+    import jax
+    import jax.numpy as jnp
+    from jax import export
+
+    from bigxfer import tree
+    from bigxfer.data import augment
+
+    if (size := 4 * tree.count(run.variables["params"])) >= MOST:
+        raise ValueError(
+            f"{size / 1e9:.1f} GB of parameters; a jax.export file holds 2 GB. Take"
+            " --to timm or bit_npz"
+        )
+    data, variables = run.run.data, jax.tree.map(jnp.asarray, run.variables)
+    pixels = args.input == "uint8"
+    side, channels = (data.resize, data.channels) if pixels else (data.crop, 3)
+
+    def logits(images: jax.Array) -> jax.Array:
+        view = augment.eval_view(images, data.crop) if pixels else images
+        return run.model.apply(variables, view, train=False)[0]
+
+    shape = export.symbolic_shape(f"n, {side}, {side}, {channels}")
+    image = jax.ShapeDtypeStruct(shape, args.input)
+    made = export.export(jax.jit(logits), platforms=PLATFORMS)(image)
+    part = args.out.with_name(f"{args.out.name}.part")
+    part.write_bytes(made.serialize())
+    part.replace(args.out)
+    call = (
+        f"net = jax.export.deserialize(pathlib.Path('{args.out.name}').read_bytes());"
+        " logits = net.call(images)"
+    )
+    if pixels:
+        return call, f"uint8 [n, {side}, {side}, {channels}]: {RESIZED.format(side)}"
+    return call, floats(run, "[n, {0}, {0}, 3]")
+
+
+def check_bit(run: "Trained") -> None:
+    """ValueError for a net that timm's, BiT's and big_vision's code does not compute."""
+    from bigxfer.models.bit import Bit, norm_groups
+
+    net, model = run.run.model, run.model
+    if not isinstance(model, Bit):
+        why = f"{net.name} is no BiT"
+    elif len(net.blocks) != 4 or net.slim_above:
+        why = "they have four stages, each twice as wide as the one before"
+    elif any(norm_groups(w, net.groups) != GROUPS for w in model.net.widths):
+        why = f"they normalise in {GROUPS} groups, this net of width {net.width:g} not"
+    else:
+        return
+    raise ValueError(f"timm and BiT do not know this net: {why}; take --to stablehlo")
+
+
+def floats(run: "Trained", shape: str) -> str:
+    """What the images have to be where the file holds the net alone."""
+    data = run.run.data
+    first = RESIZED.format(data.resize)
+    again = f", then {data.crop} x {data.crop} likewise" * (data.resize != data.crop)
+    range_ = (
+        "pixel / 127.5 - 1; gray thrice" if data.channels == 1 else "pixel / 127.5 - 1"
+    )
+    return f"float32 {shape.format(data.crop)} in [-1, 1]: {first}{again}, {range_}"
+
+
+FORMATS: dict[str, tuple[Callable, str]] = {
+    "timm": (to_timm, ".safetensors"),
+    "bit_npz": (to_bit, ".npz"),
+    "stablehlo": (to_stablehlo, ""),
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bigxfer.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="a finished run's folder")
+    add("--to", choices=FORMATS, required=True)
+    add("--out", type=Path, required=True, help="the file to write")
+    add(
+        "--input",
+        choices=("float32", "uint8"),
+        default="float32",
+        help="what a stablehlo takes: images in [-1, 1] as the net sees them, or the"
+        " pixels of files, resized as the run does before it crops",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = arguments()
+    try:
+        from bigxfer import cli
+
+        cli.set_xla_flags()
+        main(given)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,77 @@
+"""A finished run's folder without its training, for the tests of what uses one."""
+
+import json
+
+import jax
+import numpy as np
+
+from bigxfer import config, models, presets, tree
+
+CLASSES = ("covid19", "normal", "pneumonia")
+
+
+def make_run(folder, model="R1-1-1-1x0.25", multilabel=False, synthetic=True, **fields):
+    """Random parameters with a head that is not zero, 120 + 60 predictions."""
+    run = config.Run(kind="transfer")
+    run.model = presets.bit(model) if model[0] == "R" else config.Model(name=model)
+    run.data.reader = "csv"
+    presets.set_res(run.data, 32)
+    for name, value in fields.items():
+        section, field = name.split("__")
+        setattr(getattr(run, section), field, value)
+    run = config.from_dict(config.to_dict(run))
+    net = models.build(run.model, len(CLASSES))
+    shape = (1, run.data.crop, run.data.crop, 3)
+    variables = jax.tree.map(np.asarray, net.init(jax.random.key(0), shape))
+    rng = np.random.default_rng(0)
+    flat = tree.flatten(variables["params"])
+    for name, leaf in flat.items():
+        if name.startswith("head/"):
+            flat[name] = rng.normal(size=leaf.shape).astype(np.float32)
+    stats = variables.get("batch_stats", {})
+    folder.mkdir(parents=True)
+    params = {**tree.unflatten(flat), "batch_stats": stats}
+    tree.save_npz(folder / "params.npz", params)
+    digest = config.digest(run)
+    about = {
+        "digest": digest,
+        "config": config.to_dict(run),
+        "commit": "0" * 40,
+        "manifest_hash": "f" * 64,
+        "classes": CLASSES,
+        "synthetic": synthetic,
+        "plan": {"steps": 10, "lr": 0.1, "schedule": "cosine"},
+        "data": {
+            "counts": {"train": 100, "valid": 60, "test": 120},
+            "labels": "made up",
+        },
+        "versions": {"jax": jax.__version__},
+        "device": "cpu",
+        "devices": 1,
+    }
+    (folder / "config.json").write_text(json.dumps(about))
+    (folder / "result.json").write_text(json.dumps({"digest": digest}))
+    for file, n in (("predictions.npz", 120), ("predictions_valid.npz", 60)):
+        tree.save_npz(folder / file, predictions(rng, n, multilabel))
+    return folder
+
+
+def predictions(rng, n, multilabel):
+    """Overconfident logits of two sources, the second of which has no normal image."""
+    k = len(CLASSES)
+    source = np.array(["a", "b"])[np.arange(n) % 2]
+    label = np.where(
+        source == "b", 2 * rng.integers(2, size=n), rng.integers(k, size=n)
+    )
+    one_hot = np.eye(k)[label]
+    logits = 6 * (one_hot + rng.normal(size=(n, k)))
+    labels = np.where(rng.random((n, k)) < 0.1, np.nan, one_hot).astype(np.float32)
+    return {
+        "ids": np.array([f"image{i}" for i in range(n)]),
+        "patients": np.array([f"p{i // 2}" for i in range(n)]),
+        "sources": source,
+        "views": np.array(["PA"] * n),
+        "labels": labels if multilabel else label.astype(np.int32),
+        "logits": logits.astype(np.float32),
+        "classes": np.array(CLASSES),
+    }

@@ -1,0 +1,192 @@
+"""Exports open elsewhere and compute the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from make_run import CLASSES, make_run
+from make_timm_golden import names_of
+
+from bigxfer import export, trained, tree
+from bigxfer.models import weights
+
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden" / "timm_r50x1.npz"
+TIMM_PYTHON = os.environ.get("TIMM_PYTHON", "")
+
+
+def run_export(folder, to, out, *flags, monkeypatch):
+    call = ["export", f"--run={folder}", f"--to={to}", f"--out={out}", *flags]
+    monkeypatch.setattr(sys, "argv", call)
+    export.main(export.arguments())
+    return json.loads(out.with_name(f"{out.name}.json").read_text())
+
+
+def logits_of(folder, images):
+    run = trained.open(folder)
+    return jax.jit(lambda x: run.model.apply(run.variables, x, False)[0])(images)
+
+
+def floats(n, side=32):
+    return np.random.default_rng(0).uniform(-1, 1, (n, side, side, 3)).astype("f4")
+
+
+def python(code, cwd, *args, executable=sys.executable):
+    call = [executable, "-W", "ignore", "-c", code, *args]
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        call, cwd=cwd, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_names_are_those_of_timm():
+    names = np.load(GOLDEN)["timm_names"].tolist()
+    ours = [weights.timm_to_ours(name) for name in names]
+    assert [weights.ours_to_timm(name) for name in ours] == names
+    for wrong in ("block1/unit01/d/group_norm/gamma", "block1/unit01/bias", "stem"):
+        with pytest.raises(ValueError, match="no parameter of a BiT"):
+            weights.ours_to_timm(wrong)
+
+
+@pytest.mark.parametrize(
+    ("to", "ending"), [("timm", "safetensors"), ("bit_npz", "npz")]
+)
+def test_there_and_back(tmp_path, monkeypatch, to, ending):
+    """What is written is what our own loader reads, bit by bit."""
+    folder = make_run(tmp_path / "run", "R1-2-1-1x1")
+    out = tmp_path / f"net.{ending}"
+    about = run_export(folder, to, out, monkeypatch=monkeypatch)
+    params = trained.open(folder).variables["params"]
+    back = weights.load(out, params, keep_head=True)
+    assert tree.digest(back) == tree.digest(params)
+    assert about["classes"] == list(CLASSES) and about["synthetic"] is True
+    assert "SYNTHETIC" in about["notice"] and "no diagnostic" in about["notice"]
+    assert 1 < about["temperature"] < 20  # the predictions are overconfident
+    assert "[-1, 1]" in about["images"] and "40 x 40" in about["images"]
+
+
+def test_bit_names(tmp_path, monkeypatch):
+    """The names of BiT's files, from a list that was not made by weights.py."""
+
+    stages = [SimpleNamespace(blocks=range(n)) for n in (1, 2, 1, 1)]
+    named = names_of(SimpleNamespace(stages=stages))
+    want = {f"resnet/{name}" for name in named.values()}
+    folder, out = make_run(tmp_path / "run", "R1-2-1-1x1"), tmp_path / "net.npz"
+    run_export(folder, "bit_npz", out, monkeypatch=monkeypatch)
+    with np.load(out) as arrays:
+        assert set(arrays.files) == want
+        assert arrays["resnet/root_block/standardized_conv2d/kernel"].shape[-1] == 64
+        assert arrays["resnet/head/conv2d/kernel"].shape == (1, 1, 2048, 3)
+
+
+ALONE = """
+import pathlib, sys
+sys.modules["bigxfer"] = None
+import jax, numpy as np
+x = np.load("images.npy")
+net = jax.export.deserialize(pathlib.Path(sys.argv[1]).read_bytes())
+np.save("logits.npy", np.concatenate([net.call(x[:1]), net.call(x[1:])]))
+assert not [m for m in sys.modules if m.startswith("bigxfer.")]
+"""
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+def test_stablehlo_runs_with_jax_alone(tmp_path, monkeypatch, kind):
+    """In another process, without bigxfer, one and four images at a time."""
+    pytest.importorskip("flatbuffers")
+    folder, out = make_run(tmp_path / "run"), tmp_path / "net.jaxexport"
+    flags = f"--input={kind}"
+    about = run_export(folder, "stablehlo", out, flags, monkeypatch=monkeypatch)
+    if kind == "float32":
+        images = seen = floats(5)
+        assert "[n, 32, 32, 3]" in about["images"]
+    else:
+        from bigxfer.data import augment
+
+        images = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 1), np.uint8)
+        seen = augment.eval_view(images, 32)
+        assert "uint8 [n, 40, 40, 1]" in about["images"]
+    np.save(tmp_path / "images.npy", images)
+    python(ALONE, tmp_path, out.name)
+    found, want = np.load(tmp_path / "logits.npy"), np.asarray(logits_of(folder, seen))
+    assert np.ptp(want) > 0.1
+    np.testing.assert_allclose(found, want, atol=1e-5 * np.abs(want).max())
+
+
+IN_TIMM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import make_timm_golden
+make_timm_golden.stub_torchvision()
+import functools, json, numpy as np, safetensors.torch, timm, torch
+names = dict(globals())
+exec(json.load(open("net.safetensors.json"))["open"], names)
+net = names["net"].eval()
+x = torch.tensor(np.load("images.npy").transpose(0, 3, 1, 2))
+with torch.no_grad():
+    np.save("logits.npy", net(x).numpy())
+    for part in net.modules():
+        if isinstance(part, timm.layers.StdConv2d):
+            part.eps = 1e-10
+    np.save("same_epsilon.npy", net(x).numpy())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TIMM_PYTHON, reason="TIMM_PYTHON names no Python with timm")
+@pytest.mark.parametrize("model", ["R1-2-1-1x1", "R1-1-1-1x1.5", "R50x1"])
+def test_timm_gives_the_same_logits(tmp_path, monkeypatch, model):
+    """Real timm, by the line that the export itself says opens the file."""
+    folder, out = make_run(tmp_path / "run", model), tmp_path / "net.safetensors"
+    about = run_export(folder, "timm", out, monkeypatch=monkeypatch)
+    assert ("resnetv2_50x1_bit" in about["open"]) == (model == "R50x1")
+    images = floats(2, 64)
+    np.save(tmp_path / "images.npy", images)
+    python(IN_TIMM, tmp_path, str(TESTS), executable=TIMM_PYTHON)
+    want = np.asarray(logits_of(folder, images))
+    for file, most in (("logits.npy", 1e-4), ("same_epsilon.npy", 1e-5)):
+        apart = np.abs(np.load(tmp_path / file) - want).max() / np.abs(want).max()
+        print(f"{file}: {apart:.1e} of the largest logit")
+        assert apart < most
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "to", "out", "why"),
+    [
+        ("cbr_tiny", {}, "timm", "n.safetensors", "cbr_tiny is no BiT"),
+        ("cbr_tiny", {}, "bit_npz", "n.npz", "take --to stablehlo"),
+        ("R1-1-1-1x0.5", {}, "timm", "n.safetensors", "32 groups, this net of width"),
+        (
+            "R1-1-1-1x2",
+            {"model__slim_above": "block1"},
+            "timm",
+            "n.safetensors",
+            "four stages",
+        ),
+        ("R1-1x1", {}, "timm", "n.safetensors", "four stages"),
+        ("R1-1-1-1x1", {}, "timm", "n.pth", "must end in .safetensors"),
+    ],
+)
+def test_refusals(tmp_path, monkeypatch, model, fields, to, out, why):
+    folder = make_run(tmp_path / "run", model, **fields)
+    with pytest.raises(ValueError, match=why) as error:
+        run_export(folder, to, tmp_path / out, monkeypatch=monkeypatch)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("n.*"))
+
+
+def test_a_run_without_parameters_says_what_to_do(tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "run")
+    (folder / "params.npz").unlink()
+    with pytest.raises(ValueError, match="--config.keep=all"):
+        run_export(folder, "bit_npz", tmp_path / "n.npz", monkeypatch=monkeypatch)
+    (folder / "result.json").unlink()
+    with pytest.raises(ValueError, match="no finished run"):
+        run_export(folder, "bit_npz", tmp_path / "n.npz", monkeypatch=monkeypatch)
