@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from bigxfer import (
+    card,
     checkpoint,
     config,
     evaluate,
@@ -213,13 +214,14 @@ def judge(job: Job, variables: dict, predict: evaluate.Predict) -> dict:
 
 
 def finish(job: Job, state: loop.State, result: dict) -> None:
-    """Writes params.npz, where it is to be kept, and then result.json."""
+    """Writes params.npz, where it is to be kept, card.md and then result.json."""
     kept = {"params": state.params, "batch_stats": state.stats}
     host = sharding.to_host(kept)
     if jax.process_index() == 0:
         if job.keeps:
             flat = {**host["params"], "batch_stats": host["batch_stats"]}
             tree.save_npz(job.folder / "params.npz", flat)
+        card.write(job.folder, result)
         folders.write_json(job.folder / "result.json", result)
     sharding.barrier()
 

@@ -2,6 +2,7 @@
 
   python -m bigxfer.predict --run runs/DIGEST --images FOLDER --out FILE.csv
   python -m bigxfer.predict --run DIR --images LIST.csv > FILE.csv
+  python -m bigxfer.predict --run DIR --images FOLDER --out FILE.csv --heatmaps FOLDER2
 
 PNG, JPEG, DICOM and whatever else the run could be trained on, resized as the run did
 it. A folder is searched with all beneath it; a CSV has a column `file` or `path`,
@@ -21,43 +22,50 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bigxfer.trained import Trained
+
+AT_ONCE = 256  # images whose heatmaps are made together, by one compiled program
 
 
 def main(args: argparse.Namespace) -> int:
-    """Lists the images, opens the run, writes a row for each image."""
+    """Lists the images, opens the run, writes a row for each image; 1 if one is bad."""
     from bigxfer import trained  # imports jax: --help should not wait for it
 
     root, paths = listed(args.images)
     run = trained.open(args.run)
-    say(run.notice)
+    data = run.run.data
+    files = Files(root, paths, data.resize, data.channels)
     temperature, calibration = run.calibration()
-    say(f"{len(paths)} images; calibration: {calibration}")
+    say(f"{run.notice}\n{len(paths)} images; calibration: {calibration}")
     columns = [f"probability/{name}" for name in run.classes]
-    bad = 0
+    about, called = [calibration, run.digest, run.notice], {}
     with output(args.out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", *columns, "error", "calibration", "run", "notice"])
-        about = [calibration, run.digest, run.notice]
-        for path, logits, reason in predictions(run, root, paths, args.batch):
-            if reason:
-                bad += 1
-                say(f"not read: {path}: {reason}")
-                writer.writerow([path, *[""] * len(columns), reason, *about])
+        for row, logits in predictions(run, files, args.batch):
+            if reason := files.bad.get(row):
+                say(f"not read: {paths[row]}: {reason}")
+                cells = [*[""] * len(columns), reason]
             else:
                 p = run.probabilities(logits[None], temperature)[0]
-                writer.writerow([path, *(f"{x:.6g}" for x in p), "", *about])
+                called[row] = int(p.argmax()), float(p.max())
+                cells = [*(f"{x:.6g}" for x in p), ""]
+            writer.writerow([paths[row], *cells, *about])
             file.flush()
-    say(f"{len(paths) - bad} images predicted, {bad} not read")
-    return int(bad > 0)
+    say(f"{len(called)} images predicted, {len(files.bad)} not read")
+    if args.heatmaps:
+        heatmaps(run, files, called, args.heatmaps)
+    return int(bool(files.bad))
 
 
 def predictions(
-    run: "Trained", root: Path, paths: list[str], batch: int
-) -> Iterator[tuple]:
-    """(path, logits float32 [classes], "" or why it could not be read) of each path.
+    run: "Trained", files: "Files", batch: int
+) -> Iterator[tuple[int, "np.ndarray"]]:
+    """(row, logits float32 [classes]) of each file, a batch at a time.
 
-    By the evaluation of the training runs, a batch at a time.
+    By the evaluation of the training runs. `files.bad` knows the rows that mean nothing.
     """
     from dataclasses import replace
 
@@ -66,16 +74,61 @@ def predictions(
     from bigxfer import evaluate, sharding
     from bigxfer.data.loader import Loader
 
-    batch = min(batch or run.run.eval.batch, len(paths))
+    many = len(files)
+    batch = min(batch or run.run.eval.batch, many)
     how = replace(run.run, eval=replace(run.run.eval, batch=batch))
     predict = evaluate.make_predict(run.model, how, sharding.make(1, batch))
-    files = Files(root, paths, how.data.resize, how.data.channels)
-    labels = np.zeros(len(paths), np.int32)  # that a Loader wants; not looked at
-    for start in range(0, len(paths), batch):
-        rows = np.arange(start, min(start + batch, len(paths)))
-        loader = Loader(files, labels, rows, batch, seed=0)
-        for row, logits in zip(*predict(run.variables, loader), strict=True):
-            yield paths[row], logits, files.bad.get(int(row), "")
+    labels = np.zeros(many, np.int32)  # that a Loader wants; not looked at
+    for start in range(0, many, batch):
+        rows = np.arange(start, min(start + batch, many))
+        found = predict(run.variables, Loader(files, labels, rows, batch, seed=0))
+        yield from zip(found[0].tolist(), found[1], strict=True)
+
+
+def heatmaps(
+    run: "Trained", files: "Files", called: dict[int, tuple[int, float]], out: Path
+) -> None:
+    """out/ROW_NAME.png for each image: itself, and Grad-CAM of its likeliest class."""
+    import numpy as np
+
+    from bigxfer.analysis import gradcam, plots
+    from bigxfer.data import augment
+
+    out.mkdir(parents=True, exist_ok=True)
+    endpoint = last_maps(run)
+    rows = list(called)
+    for start in range(0, len(rows), AT_ONCE):
+        some = np.array(rows[start : start + AT_ONCE])
+        images = np.asarray(augment.eval_view(files[some], run.run.data.crop))
+        classes = np.array([called[row][0] for row in some.tolist()])
+        maps = gradcam.gradcam(run.model, run.variables, images, classes, endpoint)
+        for row, image, hot in zip(some.tolist(), images, maps, strict=True):
+            label, p = called[row]
+            made, axes = plots.figure(6, 3.6, 1, 2)
+            plots.heatmap(axes[0, 0], image.mean(-1), None, files.paths[row])
+            what = f"{run.classes[label]} {p:.3f}; Grad-CAM of {endpoint}"
+            plots.heatmap(axes[0, 1], image.mean(-1), hot, what)
+            made.supxlabel(run.notice, fontsize=7, color="#b00000")
+            made.savefig(out / f"{row:05d}_{Path(files.paths[row]).name}.png", dpi=100)
+    say(f"{len(rows)} heatmaps in {out}")
+
+
+def last_maps(run: "Trained") -> str:
+    """The deepest endpoint with maps of 4 x 4 or more; smaller ones point nowhere."""
+    import jax
+
+    shapes = {}
+
+    def look(variables, images):
+        out = run.model.apply(variables, images, train=False)[1]
+        shapes.update({name: getattr(x, "shape", ()) for name, x in out.items()})
+
+    side = run.run.data.crop
+    jax.eval_shape(look, run.variables, jax.ShapeDtypeStruct((1, side, side, 3), "f4"))
+    maps = [n for n, shape in shapes.items() if len(shape) == 4 and shape[1] >= 4]
+    if not maps:
+        raise ValueError(f"no endpoint has maps of 4 x 4 or more at {side} pixels")
+    return maps[-1]
 
 
 class Files:
@@ -92,7 +145,7 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: "np.ndarray") -> "np.ndarray":
         """uint8 [b, S, S, C]; the padding of a batch repeats a row, read once."""
         import numpy as np
 
@@ -100,16 +153,20 @@ class Files:
         with ThreadPoolExecutor() as pool:
             return np.stack(list(pool.map(self.read, rows.tolist())))[places]
 
-    def read(self, row: int):
+    def read(self, row: int) -> "np.ndarray":
         import numpy as np
 
         from bigxfer.data import decode
 
+        _, size, _, channels = self.shape
         try:
-            return decode.load(self.root, self.paths[row], self.shape[1], self.shape[3])
+            image = decode.load(self.root, self.paths[row], size, channels)
+            if (image == image[0, 0]).all():  # a probability of nothing would mislead
+                raise decode.DecodeError("all its pixels have one value")
         except decode.DecodeError as error:
             self.bad[row] = str(error)
             return np.zeros(self.shape[1:], np.uint8)
+        return image
 
 
 def listed(images: Path) -> tuple[Path, list[str]]:
@@ -178,6 +235,7 @@ def arguments() -> argparse.Namespace:
     add("--run", type=Path, required=True, help="a finished run's folder")
     add("--images", type=Path, required=True, help="a folder, a CSV or one image")
     add("--out", type=Path, help="the CSV to write; default: standard output")
+    add("--heatmaps", type=Path, help="a folder for Grad-CAM of each image's top class")
     add("--batch", type=int, default=0, help="images at once; default: as in the run")
     return parser.parse_args()
 

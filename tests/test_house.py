@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     "tree config presets stats",
     "models data losses metrics",
-    "optim sharding checkpoint folders log evaluate",
+    "optim sharding checkpoint folders log evaluate sources",
     "protocols analysis finished card",
     "loop trained card",
     "programs",
