@@ -64,7 +64,9 @@ def to_logits(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
     return np.log(p) - np.log1p(-p)
 
 
-def events(labels: np.ndarray, p: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+def events(
+    labels: np.ndarray, p: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(confidence, hit) pairs: of the top label, or of each class's known labels."""
     if labels.ndim == 1:
         yield p.max(axis=1), (p.argmax(axis=1) == labels).astype(float)

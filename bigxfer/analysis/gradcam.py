@@ -7,7 +7,7 @@ the weights are shuffled (`sanity`), and to point at what is there more often th
 place where such things usually are (pointing.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,8 @@ from bigxfer.models import Model
 from bigxfer.tree import Tree
 
 BATCH = 32  # images at once
+
+Explain = Callable[[Tree, np.ndarray, np.ndarray], np.ndarray]
 
 
 def from_endpoint(
@@ -69,13 +71,13 @@ def gradcam(
     [n], the logit that each map explains (before softmax or sigmoid). endpoint: a
     layer with maps, such as "block4". Each map is divided by its largest value; one
     without positive evidence is 0 everywhere. Raises ValueError for an endpoint that
-    has no maps or that the logits do not depend on.
+    has no maps or that there is none of.
     """
-    images, classes = np.asarray(images, np.float32), np.asarray(classes, np.int32)
-    if images.ndim != 4 or classes.shape != images.shape[:1]:
-        raise ValueError(
-            f"images {images.shape} and classes {classes.shape}: [n, h, w, 3] and [n]"
-        )
+    return explainer(model, endpoint)(variables, images, classes)
+
+
+def explainer(model: Model, endpoint: str) -> Explain:
+    """`gradcam` of a model and endpoint, to be called often: compiled once a shape."""
 
     @jax.jit
     def maps(variables: Tree, images: jax.Array, classes: jax.Array) -> jax.Array:
@@ -96,19 +98,23 @@ def gradcam(
         top = cam.max((1, 2), keepdims=True)
         return cam / jnp.where(top > 0, top, 1)
 
-    out = []
-    for part in chunks(len(images)):
-        short = BATCH - (part.stop - part.start) if len(images) > BATCH else 0
-        pad = [(0, short)]  # one shape, one compilation
-        some = jnp.pad(images[part], [*pad, *[(0, 0)] * 3])
-        found = maps(variables, some, jnp.pad(classes[part], pad))
-        out.append(np.asarray(found)[: part.stop - part.start])
-    return np.concatenate(out)
+    def explain(variables: Tree, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        images, classes = np.asarray(images, "float32"), np.asarray(classes, "int32")
+        if images.ndim != 4 or classes.shape != images.shape[:1]:
+            raise ValueError(
+                f"images {images.shape} and classes {classes.shape}: [n, h, w, 3], [n]"
+            )
+        out = []
+        for start in range(0, len(images), BATCH):
+            some, those = images[start:][:BATCH], classes[start:][:BATCH]
+            pad = [(0, BATCH - len(some))]  # one shape, one compilation
+            found = maps(
+                variables, np.pad(some, [*pad, *[(0, 0)] * 3]), np.pad(those, pad)
+            )
+            out.append(np.asarray(found)[: len(some)])
+        return np.concatenate(out)
 
-
-def chunks(n: int) -> Iterator[slice]:
-    for start in range(0, n, BATCH):
-        yield slice(start, min(start + BATCH, n))
+    return explain
 
 
 def smoothgrad(
@@ -178,11 +184,12 @@ def sanity(
     that stay near 1 show the image, not the net. Images whose map is flat in either
     net are left out; NaN where all are.
     """
-    args = images, classes, endpoint
-    want, out = gradcam(model, variables, *args), {}
+    explain = explainer(model, endpoint)
+    want, out = explain(variables, images, classes), {}
     layers = model.layers()[::-1]
     for depth, layer in enumerate(layers, 1):
-        found = gradcam(model, shuffled(variables, layers[:depth], seed), *args)
+        mixed = shuffled(variables, layers[:depth], seed)
+        found = explain(mixed, images, classes)
         alive = [(a, b) for a, b in zip(want, found) if np.ptp(a) and np.ptp(b)]
         scores = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in alive]
         out[layer] = float(np.mean(scores)) if scores else float("nan")

@@ -1,0 +1,182 @@
+"""What `analyze --what gradcam` writes: overlays, sanity check, pointing game."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bigxfer import tree
+from bigxfer.analysis import features, gradcam, plots, pointing
+from bigxfer.analysis.features import Finished
+from bigxfer.tree import Tree
+
+SHOWN = 3  # images of each class on the page of overlays
+SANITY_IMAGES = 32
+LEAST_SIDE = 4  # maps smaller than this point nowhere
+
+
+def report(
+    run: Finished, begun: Tree, split: str, endpoint: str, most: int, out: Path
+) -> dict[str, Any]:
+    """Writes gradcam_*.png, .svg, .csv; returns the summary.
+
+    begun: the variables at the start. endpoint: "" takes the deepest with maps of
+    LEAST_SIDE or more. Where boxes are known the cases are the images with one, each for
+    the box's class; else the first images, each for the class that the net calls.
+    """
+    endpoint = endpoint or deepest(run)
+    rows = np.sort(run.data.rows[split])
+    place = {row: i for i, row in enumerate(rows.tolist())}
+    known = [b for b in pointing.boxes(run.data.manifest) if b.row in place]
+    of = dict(list(pointing.cases(known).items())[:most])
+    if of:
+        chosen, classes = (np.array(column) for column in zip(*of))
+        images = features.view(run, chosen)
+    else:
+        chosen = features.sample(run, split, SHOWN * len(run.data.manifest.classes))
+        images = features.view(run, chosen)
+        classes = called(run, images)
+    explain = gradcam.explainer(run.model, endpoint)
+    seen = {
+        "trained": explain(run.variables, images, classes),
+        "untrained": explain(untrained(run, begun), images, classes),
+    }
+    few = images[:SANITY_IMAGES], classes[:SANITY_IMAGES]
+    found: dict[str, Any] = {"endpoint": endpoint, "images": len(set(chosen.tolist()))}
+    checked = gradcam.sanity(run.model, run.variables, *few, endpoint)
+    found["sanity"] = checked
+    save_sanity(run, endpoint, checked, out)
+    show(run, images, chosen, classes, seen, known, out)
+    if of:
+        found["pointing"] = play(run, of, seen, out)
+    else:
+        print(f"  no boxes beside {run.data.manifest.root}: no pointing game")
+    return found
+
+
+def deepest(run: Finished) -> str:
+    """The last endpoint whose maps are LEAST_SIDE or more high."""
+    names = features.names(run.model, run.variables, run.image_shape)
+    image = jax.ShapeDtypeStruct(run.image_shape, "f4")
+    net = features.Endpoints(run.model, names, lambda x: x)
+    parts = jax.eval_shape(net.parts, run.variables, image)
+    maps = [
+        name
+        for name, part in zip(names, parts, strict=True)
+        if part.ndim == 4 and part.shape[1] >= LEAST_SIDE
+    ]
+    if not maps:
+        raise ValueError(
+            "no endpoint has maps of 4 x 4 or more; name one by --endpoint"
+        )
+    return maps[-1]
+
+
+def called(run: Finished, images: np.ndarray) -> np.ndarray:
+    """int [n]: the class of the largest logit."""
+    logits, _ = run.model.apply(run.variables, jnp.asarray(images), train=False)
+    return np.asarray(logits).argmax(axis=1)
+
+
+def untrained(run: Finished, begun: Tree) -> Tree:
+    """The start, with the trained head shuffled in place of its zeros, which see
+    nothing."""
+    shuffled = gradcam.shuffled(run.variables, run.model.layers()[-1:])
+    head = tree.take(shuffled["params"], run.model.head)
+    flat = {**tree.flatten(begun["params"]), **tree.flatten(head)}
+    return {**begun, "params": tree.unflatten(flat)}
+
+
+def save_sanity(run: Finished, endpoint: str, found: dict, out: Path) -> None:
+    made, axes = plots.figure(7, 4)
+    ax = axes[0, 0]
+    plots.lines(ax, list(found), {"rank correlation": list(found.values())})
+    ax.axhline(0, color="#999999", linestyle=":")
+    ax.set(ylim=(-1, 1.05), xlabel="shuffled from the head down to")
+    ax.set_ylabel("with the trained net's maps")
+    made.suptitle(f"Grad-CAM sanity check: {run.folder.name}, {endpoint}")
+    rows = [{"layer": k, "rank_correlation": v} for k, v in found.items()]
+    plots.save(made, out, "gradcam_sanity", rows, run.data.manifest.synthetic)
+
+
+def show(
+    run: Finished,
+    images: np.ndarray,
+    chosen: np.ndarray,
+    classes: np.ndarray,
+    seen: dict[str, np.ndarray],
+    known: Sequence[pointing.Box],
+    out: Path,
+) -> None:
+    """A row for each class: SHOWN images with their boxes, each beside its maps."""
+    names = run.data.manifest.classes
+    present = np.unique(classes)
+    width = 1 + len(seen)
+    made, axes = plots.figure(
+        1.5 * width * SHOWN, 1.75 * len(present), len(present), width * SHOWN
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    rows = []
+    for i, label in enumerate(present):
+        for j, case in enumerate(np.flatnonzero(classes == label)[:SHOWN]):
+            own = [b for b in known if (b.row, b.label) == (chosen[case], label)]
+            name = run.data.manifest.id[chosen[case]]
+            views = {names[label]: None, **{k: m[case] for k, m in seen.items()}}
+            for k, (title, hot) in enumerate(views.items()):
+                ax = axes[i, j * width + k]
+                plots.heatmap(ax, images[case].mean(-1), hot, title)
+                for box in own:
+                    plots.frame(ax, box, images.shape[1])
+                if hot is not None:
+                    y, x = np.unravel_index(hot.argmax(), hot.shape)
+                    place = {"peak_x": int(x), "peak_y": int(y), "mean": hot.mean()}
+                    rows.append(
+                        {"id": name, "class": names[label], "net": title, **place}
+                    )
+    made.suptitle(f"Grad-CAM, {run.folder.name}; frames: where the finding is")
+    plots.save(made, out, "gradcam_overlays", rows, run.data.manifest.synthetic)
+
+
+def play(
+    run: Finished, of: dict, seen: dict[str, np.ndarray], out: Path
+) -> dict[str, Any]:
+    """The pointing game over all cases and for each class; saves its plot."""
+    chosen, labels = (np.array(column) for column in zip(*of))
+    truth = pointing.truth_masks(of, seen["trained"].shape[1])
+    patients = run.data.manifest.patient[chosen].astype(str)
+    prior = pointing.box_prior(truth, labels, patients)
+    scores = {name: pointing.hits(maps, truth) for name, maps in seen.items()}
+    scores["box prior"] = pointing.hits(prior, truth)
+    scores["chance"] = truth.mean(axis=(1, 2))
+    found, rows = {"all": pointing.pointing(scores, patients)}, []
+    for label in np.unique(labels):
+        here = labels == label
+        part = {name: hit[here] for name, hit in scores.items()}
+        name = run.data.manifest.classes[label]
+        found[name] = pointing.pointing(part, patients[here])
+    for name, values in found.items():
+        n = (
+            len(labels)
+            if name == "all"
+            else int((labels == run.data.manifest.classes.index(name)).sum())
+        )
+        rows += [{"class": name, "cases": n, "by": k, **v} for k, v in values.items()]
+    save_play(run, rows, list(scores), out)
+    return found
+
+
+def save_play(run: Finished, rows: list[dict], names: list[str], out: Path) -> None:
+    groups = list(dict.fromkeys(row["class"] for row in rows))
+    made, axes = plots.figure(7, 1.2 + 1.3 * len(groups), len(groups), 1)
+    for ax, group in zip(axes.flat, groups, strict=True):
+        part = [r for r in rows if r["class"] == group and r["by"] in names]
+        plots.intervals(ax, part, "by")
+        ax.set(xlim=(0, 1))
+        ax.set_title(f"{group} ({part[0]['cases']} cases)", fontsize=9)
+    axes[-1, 0].set_xlabel("share of cases whose brightest pixel is in a box, 95%")
+    made.suptitle(f"Pointing game: {run.folder.name}")
+    plots.save(made, out, "gradcam_pointing", rows, run.data.manifest.synthetic)

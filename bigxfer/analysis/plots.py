@@ -1,0 +1,130 @@
+"""Plots as files: NAME.png, NAME.svg and, with every number in them, NAME.csv.
+
+The only file that imports matplotlib, which is optional: `pip install matplotlib`.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#666666")
+MARKS = "os^Dv<>"
+Rows = Sequence[dict[str, Any]]
+
+
+def figure(columns: float, rows: float, *grid: int) -> tuple[Any, np.ndarray]:
+    """(figure of that size in inches, its axes [rows, columns] by `grid`).
+
+    ImportError that says what to install.
+    """
+    try:
+        from matplotlib.figure import Figure  # without pyplot: no global state
+    except ImportError:
+        raise ImportError("plots need `pip install matplotlib`") from None
+    made = Figure(figsize=(columns, rows), layout="constrained")
+    axes = made.subplots(*(grid or (1, 1)), squeeze=False)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return made, axes
+
+
+def save(made: Any, out: Path, name: str, rows: Rows, synthetic: bool) -> None:
+    """Writes the figure as out/NAME.png and .svg beside its rows as .csv.
+
+    `synthetic` says so on the figure and in the table.
+    """
+    if synthetic:
+        note = "SYNTHETIC DATA (drawings): says nothing of real images"
+        made.supxlabel(note, fontsize=8, color="#b00000")
+    for kind in ("png", "svg"):
+        made.savefig(out / f"{name}.{kind}", dpi=150)
+    table(out / f"{name}.csv", rows, synthetic)
+
+
+def table(path: Path, rows: Rows, synthetic: bool) -> None:
+    """The rows as CSV, their union of columns, and a column `synthetic`."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path, "w", newline="") as file:
+        out = csv.DictWriter(file, [*columns, "synthetic"], lineterminator="\n")
+        out.writeheader()
+        out.writerows({**row, "synthetic": synthetic} for row in rows)
+
+
+def matrix(
+    ax: Any, values: np.ndarray, down: Sequence[str], across: Sequence[str]
+) -> None:
+    """A heatmap of values in [0, 1] with its numbers, first layer at the bottom."""
+    ax.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
+    ax.set_xticks(range(len(across)), across, rotation=45, ha="right")
+    ax.set_yticks(range(len(down)), down)
+    if values.size <= 150:
+        for i, j in np.ndindex(values.shape):
+            dark = values[i, j] < 0.6
+            text = f"{values[i, j]:.2f}"
+            colour = "white" if dark else "black"
+            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+
+
+def lines(ax: Any, names: Sequence[str], curves: dict[str, Sequence[float]]) -> None:
+    """One curve for each entry over named places; NaN leaves a gap."""
+    for k, (name, values) in enumerate(curves.items()):
+        style = {"color": COLOURS[k % 7], "marker": MARKS[k % 7]}
+        style["linestyle"] = "--" if "noise" in name else "-"
+        ax.plot(range(len(names)), values, label=name, **style)
+    crowded = len(names) > 6
+    ax.set_xticks(
+        range(len(names)),
+        names,
+        rotation=45 if crowded else 0,
+        ha="right" if crowded else "center",
+        fontsize=8,
+    )
+
+
+def intervals(ax: Any, rows: Rows, name: str) -> None:
+    """Horizontal points with their 95% intervals; rows of `name`, value, low, high."""
+    for k, row in enumerate(rows[::-1]):
+        ax.plot([row["low"], row["high"]], [k, k], color=COLOURS[0], linewidth=2)
+        ax.plot(row["value"], k, "o", color=COLOURS[0])
+    ax.set_yticks(range(len(rows)), [row[name] for row in rows[::-1]])
+    ax.set_ylim(-0.5, len(rows) - 0.5)
+
+
+def reliability(ax: Any, table: Rows, title: str) -> None:
+    """Frequency over confidence; areas of the points are the counts."""
+    total = sum(row["count"] for row in table)
+    x, y = ([row[k] for row in table] for k in ("confidence", "frequency"))
+    ax.plot([0, 1], [0, 1], color="#999999", linestyle=":")
+    ax.plot(x, y, color=COLOURS[0])
+    ax.scatter(x, y, [20 + 400 * row["count"] / total for row in table], COLOURS[0])
+    ax.set(title=title, xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+
+
+def heatmap(ax: Any, image: np.ndarray, hot: np.ndarray | None, title: str) -> None:
+    """image [h, w] in [-1, 1], gray, under a heatmap [h, w] in [0, 1] if there is one."""
+    ax.imshow(image, cmap="gray", vmin=-1, vmax=1)
+    if hot is not None:
+        ax.imshow(hot, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+    ax.set_title(title, fontsize=8)
+    ax.set_axis_off()
+
+
+def frame(ax: Any, box: Any, side: int) -> None:
+    """The outline of a pointing.Box on an image of that side."""
+    from matplotlib.patches import Rectangle
+
+    wide, high = (box.x1 - box.x0) * side, (box.y1 - box.y0) * side
+    corner = (box.x0 * side - 0.5, box.y0 * side - 0.5)
+    ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor="#00e5ff"))
+
+
+def scatter(ax: Any, x: np.ndarray, y: np.ndarray, groups: Sequence[str]) -> None:
+    """Points of a colour and mark for each group, with a legend."""
+    for k, group in enumerate(sorted(set(groups))):
+        here = np.asarray(groups) == group
+        style = {"color": COLOURS[k % 7], "marker": MARKS[k % 7]}
+        ax.scatter(x[here], y[here], 12, label=group or "(unknown)", alpha=0.7, **style)
+    ax.legend(fontsize=8)
