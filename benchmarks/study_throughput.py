@@ -1,7 +1,7 @@
 """Runs per hour of a few-shot grid: one worker for all, or one process a run.
 
     python benchmarks/study_throughput.py [--model R1-1-1-1x0.25] [--res 48] [--steps 60]
-        [--draws 2] [--alone 6] [--out FILE.json]
+        [--targets covidx ...] [--draws 2] [--alone 6] [--out FILE.json]
 
 Synthetic: four targets (the phantom as CheXpert, NIH, COVIDx and natural images), 1, 5
 and 10 shots, all from one upstream, at the size of configs/study_demo.py. Three ways:
@@ -87,8 +87,8 @@ def clocked(do: Callable[..., object], *args: Any) -> dict[str, float]:
 def alone(args: argparse.Namespace, fields: dict[str, Any], folder: Path) -> None:
     """As a user starts it."""
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    call = [sys.executable, "-W", "ignore", "-m", "bigxfer.transfer", *flags]
-    call += [f"--config={name_of(args)}", f"--workdir={folder}"]
+    call = [sys.executable, "-W", "ignore", "-m", "bigxfer.transfer"]
+    call += [f"--config={name_of(args)}", *flags, f"--workdir={folder}"]
     done = subprocess.run(
         call, capture_output=True, text=True, check=False, cwd=HERE.parent
     )
@@ -160,14 +160,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from bigxfer.data import dataset
 
     scratch = Path(args.scratch)
-    for reader in TARGETS:  # drawing and decoding are no part of a run
+    for reader in args.targets:  # drawing and decoding are no part of a run
         dataset.open(load(args, settings(args, reader, "full", 0)).data, 0, print)
     source = load(args, settings(args, "folder", "full", 0) | {"init.kind": "random"})
     source.keep = "all"
     job.execute(source, scratch / "upstream")
     file, digest = folders.find_parameters(scratch / "upstream")
     where, shared = watch_all(), {}
-    grid = [(t, s, d) for d in range(args.draws) for s in SHOTS for t in TARGETS]
+    grid = [(t, s, d) for d in range(args.draws) for s in SHOTS for t in args.targets]
     every = max(1, len(grid) // args.alone)
     records: list[dict[str, Any]] = []
     for number, (reader, shots, seed) in enumerate(grid):
@@ -188,7 +188,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             result = json.loads((folder / "result.json").read_text())
             about = {"way": way, "target": reader, "shots": shots, "seed": seed}
             record = {**about, **times, "metrics": result["metrics"]}
-            record["first"] = number < len(TARGETS)
+            record["first"] = number < len(args.targets)
             record["where"] = where.take() if way != "alone" else {}
             records.append(record)
             print(way, reader, shots, seed, times, flush=True)
@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--res", type=int, default=48)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--images", type=int, default=600, help="of each target")
+    parser.add_argument("--targets", nargs="*", default=TARGETS)
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--alone", type=int, default=6, help="runs in own processes")
     parser.add_argument("--out", type=Path, default=HERE / "results/study.json")

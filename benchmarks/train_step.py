@@ -10,8 +10,11 @@ of uint8 images included, PyTorch's forward, backward and SGD with momentum on f
 that lie ready. The table has medians over the rounds. FLOP are 3 times (forward: once)
 those of XLA's count of a forward pass, the same number for all ways; the peak is the
 best matrix product that any way measured in that dtype. Memory is the process's peak
-(the allocator's on a GPU); compile time is the first round's, nothing cached. Without a
-GPU the cases that need one are left out.
+(the allocator's on a GPU); compile time is the first round's, nothing cached.
+
+Take an idle machine: PyTorch's threads spin while they wait for each other, so that
+load costs it far more than us. Without a GPU the cases that need one are left out; the
+script is ready for one (an H200 takes all of them) but was not run on one.
 """
 
 import argparse

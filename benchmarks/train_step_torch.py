@@ -107,7 +107,7 @@ def measure(case: dict, batch: int, device: str) -> dict:
         found[mode] = {
             "seconds": wall / batch,
             "cpu_seconds": cpu / batch,
-            "compile_seconds": first - wall,
+            "compile_seconds": max(0.0, first - wall),
             "peak_bytes": peak(),
         }
     n = 8192 if device == "cuda" else 2048

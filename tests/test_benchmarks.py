@@ -1,0 +1,171 @@
+"""The benchmarks: they parse, count rightly, and agree with the nets they speak of."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from bigxfer import models, presets, sharding, tree
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def as_scripts(monkeypatch):
+    """They import each other as scripts do, by the folder they lie in."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize("name", ["train_step", "study_throughput", "scaling"])
+def test_help(name):
+    call = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
+    env = {"PYTHONPATH": str(BENCHMARKS.parent)}
+    done = subprocess.run(call, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0 and "--out" in done.stdout, done.stderr
+
+
+def test_collectives_are_counted_by_their_bytes():
+    import scaling
+
+    mesh = sharding.make(8)
+    split, whole = (NamedSharding(mesh, PartitionSpec(s)) for s in ("fsdp", None))
+    x = jax.ShapeDtypeStruct((8, 100), jnp.float32, sharding=split)
+
+    def found(f, out):
+        text = jax.jit(f, out_shardings=out).lower(x).compile().as_text()
+        return scaling.communicated(text)
+
+    assert found(lambda x: x * 2, split) == {}
+    assert found(lambda x: x.sum(0), whole) == {"all-reduce": {"ops": 1, "bytes": 400}}
+    assert found(lambda x: x * 2, whole) == {"all-gather": {"ops": 1, "bytes": 3200}}
+
+
+def test_collectives_in_pairs_and_tuples():
+    import scaling
+
+    text = """
+  %s = (f32[4]{0}, f32[8]{0}) all-gather-start(%p), dimensions={0}
+  %d = f32[8]{0} all-gather-done(%s)
+  %t = (f32[3]{0}, bf16[2,5]{1,0}) all-reduce(%a, %b), to_apply=%add
+  %u = f32[9]{0} add(%all-reduce, %d)
+"""
+    assert scaling.communicated(text) == {
+        "all-gather": {"ops": 1, "bytes": 32},
+        "all-reduce": {"ops": 1, "bytes": 32},
+    }
+
+
+@pytest.mark.parametrize("name", ["R50x1", "R26x0.25"])
+def test_the_paper_model_has_the_nets_own_parameters(name):
+    import scaling_model
+
+    net = models.build(presets.bit(name), 10)
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), (1, 32, 32, 3)))
+    flat = tree.flatten(shapes["params"])
+    convs = sum(
+        v.size for n, v in flat.items() if n.endswith("standardized_conv2d/kernel")
+    )
+    found = scaling_model.net(name, 224)
+    assert found.parameters == convs
+    assert convs > 0.99 * sum(v.size for v in flat.values())
+
+
+def test_the_paper_model_counts_flops_as_published():
+    """shared facts: 24.5, 417 and 1,098 GFLOP an image in training, by XLA's count."""
+    import scaling_model
+
+    for name, gflop in (("R50x1", 24.5), ("R101x3", 417), ("R152x4", 1098)):
+        found = scaling_model.net(name, 224).train_flops
+        assert found == pytest.approx(gflop * 1e9, rel=0.005)
+
+
+def test_efficiencies_are_shares_and_fall_with_the_nodes():
+    import scaling_model
+
+    rows = scaling_model.rows()
+    assert len(rows) == 2 * 6 * 2 * 2
+    for row in rows:
+        for kind in ("weak", "strong"):
+            ends = [row[kind][n] for n in scaling_model.NODES if row[kind]]
+            assert all(0 < low <= high <= 1 for low, high in ends)
+            assert ends == sorted(ends, reverse=True)
+    json.dumps(rows, allow_nan=False)
+    assert scaling_model.table(rows).count("\n") == len(rows) + 1
+
+
+def record(way, seconds, first=False, value=0.5):
+    metrics = {"auroc_macro": {"value": value, "low": None, "high": 0.75}}
+    about = {"target": "covidx", "shots": "5", "seed": int(first), "metrics": metrics}
+    times = {"seconds": seconds, "cpu_seconds": seconds, "first": first}
+    return {"way": way, **about, **times, "where": {"training steps": seconds}}
+
+
+def test_a_study_s_table_and_differences():
+    import study_throughput as study
+
+    records = [record("alone", 20.0), record("shared", 10.0, True)]
+    records += [record("shared", 2.0, value=0.5 + 1e-5), record("ridge", 1.0)]
+    runs, worst = study.difference(records)
+    assert runs == 1 and worst == pytest.approx(1e-5)
+    text = study.report({"records": records})
+    shared = next(line for line in text.splitlines() if line.startswith("| shared"))
+    assert [cell.strip() for cell in shared.split("|")[2:6]] == [
+        "2",
+        "6.00",
+        "6.00",
+        "10.00",
+    ]
+    records[2]["metrics"]["auroc_macro"]["value"] = None
+    with pytest.raises(AssertionError):
+        study.difference(records)
+
+
+def test_a_flag_and_a_loaded_run_of_the_study_are_the_same():
+    import study_throughput as study
+
+    from bigxfer import config
+
+    args = argparse.Namespace(
+        model="R1-1-1-1x0.25", res=48, steps=60, images=600, scratch="x"
+    )
+    run = study.load(args, study.settings(args, "nih", "5", 3))
+    assert (run.data.reader, run.data.shots, run.seed) == ("nih", "5", 3)
+    flat = config.flat(run)
+    for name in study.settings(args, "nih", "5", 3):
+        assert name.replace(".", "/") in flat
+
+
+def test_parts_of_a_run_are_clocked_without_what_they_call(monkeypatch):
+    import study_throughput as study
+
+    class Parts:
+        def outer(self):
+            return self.inner() + 1
+
+        def inner(self):
+            return 1
+
+    now = iter([0.0, 1.0, 4.0, 6.0])
+    monkeypatch.setattr(study, "cpu", lambda: next(now))
+    where = study.Where()
+    where.watch(Parts, "outer", "outer")
+    where.watch(Parts, "inner", "inner")
+    assert Parts().outer() == 2
+    assert where.take() == {"inner": 3.0, "outer": 3.0}
+    assert where.take() == {}
+
+
+def test_steps_are_timed_in_blocks():
+    import machine
+
+    asked = []
+    wall, cpu = machine.blocks(lambda n: asked.append(n) or np.ones(10**4).sum(), 0.05)
+    assert 0 < wall < 0.05 and cpu >= 0
+    assert asked[:2] == [1, 1] and len(set(asked[2:])) == 1 and asked[2] >= 1
