@@ -73,7 +73,8 @@ def report(study: list[grid.Node], path: str, runs: Path) -> int:
     print(summary.text(rows))
     print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
     if any(row["kind"] == "transfer" for row in rows):
-        given = inputs.Given(rows, runs / name / "table.parquet", path)
+        whole = table.load(runs / name / "table.parquet")  # every column of every row
+        given = inputs.Given(whole, runs / name / "table.parquet", path)
         command_report.write(given, runs / name / "report.html")
     unfinished = [state for state in states if state.state != "done"]
     if unfinished:
