@@ -89,6 +89,7 @@ def heatmaps(
     run: "Trained", files: "Files", called: dict[int, tuple[int, float]], out: Path
 ) -> None:
     """out/ROW_NAME.png for each image: itself, and Grad-CAM of its likeliest class."""
+    import jax.numpy as jnp
     import numpy as np
 
     from bigxfer.analysis import gradcam, plots
@@ -99,7 +100,8 @@ def heatmaps(
     rows = list(called)
     for start in range(0, len(rows), AT_ONCE):
         some = np.array(rows[start : start + AT_ONCE])
-        images = np.asarray(augment.eval_view(files[some], run.run.data.crop))
+        pixels = jnp.asarray(files[some])
+        images = np.asarray(augment.eval_view(pixels, run.run.data.crop))
         classes = np.array([called[row][0] for row in some.tolist()])
         maps = gradcam.gradcam(run.model, run.variables, images, classes, endpoint)
         for row, image, hot in zip(some.tolist(), images, maps, strict=True):
