@@ -117,25 +117,24 @@ def similarity(args: argparse.Namespace, run: Any) -> dict[str, Any]:
     reduce = features.thinned(compared.SIDE)
     extract = features.extractor(run, reduce)
     ended, begun = extract(run.variables, rows), extract(start(run), rows)
-    by_layer = compared.by_layer("trained and its start", ended, begun, print)
-    names = list(ended)
+    names, pairs = list(ended), {"trained and its start": (ended, begun)}
     matrices = {"trained and itself": (compared.matrix(ended, ended), names, names)}
     matrices["trained and its start"] = compared.matrix(ended, begun), names, names
-    scatter = []
     for folder in args.against:
         other = features.read(folder, args.root, print)
         if other.data.manifest.hash() != run.data.manifest.hash():
             raise ValueError(f"{folder} had other data than {run.folder}")
         of = features.extractor(other, reduce)
         b_ended, b_begun = of(other.variables, rows), of(start(other), rows)
-        title = f"trained and {folder.name}"
-        after = compared.by_layer(title, ended, b_ended, print)
-        before = compared.by_layer(f"start and {folder.name}'s", begun, b_begun, print)
-        by_layer += after + before
-        there = list(b_ended)
+        title, there = f"trained and {folder.name}", list(b_ended)
+        pairs[title] = ended, b_ended
+        pairs[f"start and {folder.name}'s"] = begun, b_begun
         matrices[title] = compared.matrix(ended, b_ended), names, there
+    by_layer, scatter = compared.by_layer(pairs, print), []
+    for folder in args.against:
+        two = (f"start and {folder.name}'s", f"trained and {folder.name}")
         for measure in ("cka_debiased", "svcca"):
-            found = compared.scattered(before, after, measure)
+            found = compared.scattered(by_layer, *two, measure)
             scatter += [{**row, "against": folder.name} for row in found]
     about = (
         f"{run.folder.name}, {run.data.manifest.name} {args.split}, {len(rows)} images"

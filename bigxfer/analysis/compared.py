@@ -1,32 +1,43 @@
 """The layers of one net against those of another, or of itself at the start."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bigxfer.analysis import plots, similarity
 from bigxfer.analysis.plots import Rows
 
 SIDE = 8  # maps are thinned to at most SIDE x SIDE points, which are folded
 BATCH = 64  # datapoints a batch of minibatch CKA
+POINTS = 10  # datapoints a neuron for CCA: 5 to 10 is the usual rule
 
 Layers = dict[str, np.ndarray]  # endpoint -> float32 [n, ...], all of the same images
-MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "svcca": similarity.svcca,
-    "pwcca": similarity.pwcca,
-    "cka": similarity.cka,
+Side = Callable[[np.ndarray], np.ndarray]
+MEASURES: dict[str, tuple[Side, similarity.Measure]] = {  # what is made of a side first
+    "svcca": (
+        partial(similarity.leading, keep=similarity.VARIANCE),
+        similarity.mean_cca,
+    ),
+    "pwcca": (np.asarray, similarity.pwcca),
 }
 
 
 def points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[m, p], [m, q] for CCA: folded maps of one spatial size, pooled of two."""
+    """[m, p], [m, q] for CCA: folded maps of one spatial size, pooled of two.
+
+    Of more than POINTS datapoints a neuron so many are drawn, the same on both sides.
+    """
     if x.ndim == y.ndim == 4 and x.shape[1:3] == y.shape[1:3]:
-        return similarity.fold(x), similarity.fold(y)
-    return rows(x), rows(y)
-
-
-def rows(x: np.ndarray) -> np.ndarray:
-    return similarity.pool(x) if x.ndim == 4 else x
+        x, y = similarity.fold(x), similarity.fold(y)
+    else:
+        x, y = (similarity.pool(z) if z.ndim == 4 else z for z in (x, y))
+    enough = POINTS * max(x.shape[1], y.shape[1])
+    if len(x) > enough:
+        drawn = np.random.default_rng(0).choice(len(x), enough, replace=False)
+        x, y = x[drawn], y[drawn]
+    return x, y
 
 
 def matrix(a: Layers, b: Layers) -> np.ndarray:
@@ -42,28 +53,39 @@ def matrix(a: Layers, b: Layers) -> np.ndarray:
     return similarity.minibatch_cka((part(a, i), part(b, i)) for i in starts)
 
 
-def by_layer(pair: str, a: Layers, b: Layers, say: Callable[[str], None]) -> list[dict]:
+def by_layer(
+    pairs: dict[str, tuple[Layers, Layers]], say: Callable[[str], None]
+) -> list[dict]:
     """Rows of pair, layer, measure, value, noise and points for the shared layers.
 
     `noise` is the measure on Gaussian noise of the same shapes. A measure that refuses a
     layer has no row, and `say` is told why.
     """
-    out = []
-    for layer in [name for name in a if name in b]:
-        debiased = matrix({layer: a[layer]}, {layer: b[layer]})[0, 0]
-        about = {"pair": pair, "layer": layer}
-        out.append(
-            {**about, "measure": "cka_debiased", "value": debiased, "noise": 0.0}
-        )
-        x, y = points(a[layer], b[layer])
-        for name, measure in MEASURES.items():
-            try:
-                value, noise = measure(x, y), similarity.baseline(measure, x, y)
-            except ValueError as error:
-                say(f"{pair}, {layer}: no {name}: {error}")
-                continue
-            found = {"measure": name, "value": value, "noise": noise, "points": len(x)}
-            out.append({**about, **found})
+    out: list[dict] = []
+    noises: dict[tuple, float] = {}
+    for pair, (a, b) in pairs.items():
+        for layer in [name for name in a if name in b]:
+            debiased = matrix({layer: a[layer]}, {layer: b[layer]})[0, 0]
+            about = {"pair": pair, "layer": layer}
+            found = {"measure": "cka_debiased", "value": debiased, "noise": 0.0}
+            out.append({**about, **found, "points": len(a[layer])})
+            x, y = points(a[layer], b[layer])
+            for name, (side, measure) in MEASURES.items():
+                u, v = (
+                    side(x),
+                    side(y),
+                )  # the noise has as many directions as SVCCA kept
+                shapes = name, u.shape, v.shape
+                try:
+                    with threadpool_limits(1):  # small, and threads wait on each other
+                        value = measure(u, v)
+                        if shapes not in noises:
+                            noises[shapes] = similarity.baseline(measure, u, v)
+                except ValueError as error:
+                    say(f"  {layer}: no {name}: {error}")
+                    continue
+                found = {"measure": name, "value": value, "noise": noises[shapes]}
+                out.append({**about, **found, "points": len(x)})
     return out
 
 
@@ -72,7 +94,7 @@ def draw_layers(found: Rows, title: str) -> object:
     measures = ["cka_debiased", *MEASURES]
     layers = list(dict.fromkeys(row["layer"] for row in found))
     pairs = list(dict.fromkeys(row["pair"] for row in found))
-    made, axes = plots.figure(11, 7, 2, 2)
+    made, axes = plots.figure(14, 4.5, 1, 3)
     for ax, measure in zip(axes.flat, measures, strict=True):
         at = {(r["pair"], r["layer"]): r for r in found if r["measure"] == measure}
 
@@ -99,14 +121,15 @@ def draw_matrices(found: dict[str, tuple], title: str) -> object:
     return made
 
 
-def scattered(start: Rows, end: Rows, measure: str) -> list[dict]:
+def scattered(found: Rows, start: str, end: str, measure: str) -> list[dict]:
     """Rows of layer, at_start, at_end: two nets' similarity before and after training.
 
+    start, end: the pairs of `by_layer` that are meant.
     Transfusion (1902.07208), the scatter of its section 4.
     """
     before, after = (
-        {row["layer"]: row["value"] for row in part if row["measure"] == measure}
-        for part in (start, end)
+        {r["layer"]: r["value"] for r in found if (r["pair"], r["measure"]) == key}
+        for key in ((start, measure), (end, measure))
     )
     return [
         {"layer": name, "measure": measure, "at_start": x, "at_end": after[name]}
