@@ -12,8 +12,9 @@ those of XLA's count of a forward pass, the same number for all ways; the peak i
 best matrix product that any way measured in that dtype. Memory is the process's peak
 (the allocator's on a GPU); compile time is the first round's, nothing cached.
 
-Take an idle machine: under load PyTorch's CPU time was 20 times that of an idle one. Without a GPU the cases that need one are left out; the
-script is ready for one (an H200 takes all of them) but was not run on one.
+Take an idle machine: under load PyTorch's CPU time was 20 times that of an idle one.
+Without a GPU the cases that need one are left out; the script means to be ready for one
+(an H200 holds all of them) but was not run on any.
 """
 
 import argparse
