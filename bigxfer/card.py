@@ -132,7 +132,8 @@ def data(about: dict, result: dict) -> Lines:
         if name not in TOLD and value not in ({}, [], "", 0)
     ]
     if d["shots"] != "full":
-        lines.append(f"- Shots: {d['shots']} a class, drawn with seed {run['seed']}")
+        drawn = f"{len(found.get('drawn', []))} training images, drawn with"
+        lines.append(f"- Shots: {d['shots']} a class, {drawn} seed {run['seed']}")
     if bad := len(found.get("undecodable", [])):
         lines.append(f"- Images that could not be decoded, left out: {bad}")
     split, hash_ = found.get("split", {}), about["manifest_hash"][:16]

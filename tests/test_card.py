@@ -157,12 +157,13 @@ def test_start_freezing_shots_and_leaks_are_told(tmp_path):
     change(folder, "config.json", config=config)
     change(folder, "config.json", data__leaks={"patients": 7, "first": []})
     change(folder, "config.json", data__split={"kind": "official"})
+    change(folder, "config.json", data__drawn=["x"] * 15)
     change(folder, "config.json", data__undecodable=[["a", "b", "c"]])
     text = text_of(folder)
     for part in (
         "from the upstream abc (copy, layers up to block2)",
         "the head alone, ridge",
-        "Shots: 5 a class",
+        "Shots: 5 a class, 15 training images, drawn with seed 0",
         "the best auroc_macro on validation",
         "LEAK: the official split has 7 patients",
         "could not be decoded, left out: 1",
