@@ -155,7 +155,7 @@ class Cluster:
     def call(self, *command):
         return run(*command, env=self.environ, check=False)
 
-    def until(self, what, seconds=150):
+    def until(self, what, seconds=400):
         """Waits for what() to be true; requeued jobs need not wait their two minutes."""
         deadline = time.monotonic() + seconds
         while not (found := what()):
@@ -270,7 +270,7 @@ def test_twelve_runs_finish_whatever_happens(tmp_path, slurm):
         runs = [node for node in c.study if node.kind != "cache"]
         assert len(runs) == 12
         disturb(c, tmp_path)
-        c.until(lambda: c.launcher.poll() is not None, 300)
+        c.until(lambda: c.launcher.poll() is not None, 900)
         said = Path(c.log.name).read_text()
         assert c.launcher.returncode == 0 and "table:" in said, said
         assert c.jobs("RUNNING,PENDING") == []
