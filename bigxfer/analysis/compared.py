@@ -103,11 +103,12 @@ def draw_layers(found: Rows, title: str) -> object:
 
         curves: dict[str, Sequence[float]]
         curves = {pair: curve(pair, "value") for pair in pairs}
-        curves["Gaussian noise"] = curve(pairs[0], "noise")
         plots.lines(ax, layers, curves)
+        for line, pair in zip(list(ax.lines), pairs, strict=True):
+            ax.plot(curve(pair, "noise"), "--", color=line.get_color(), alpha=0.6)
         ax.set(title=measure, ylim=(-0.05, 1.05))
     axes[0, 0].legend(fontsize=8)
-    made.suptitle(title)
+    made.suptitle(f"{title}; dashed: Gaussian noise of the same shapes")
     return made
 
 

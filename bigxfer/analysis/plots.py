@@ -72,7 +72,6 @@ def lines(ax: Any, names: Sequence[str], curves: dict[str, Sequence[float]]) -> 
     """One curve for each entry over named places; NaN leaves a gap."""
     for k, (name, values) in enumerate(curves.items()):
         style = {"color": COLOURS[k % 7], "marker": MARKS[k % 7]}
-        style["linestyle"] = "--" if "noise" in name else "-"
         ax.plot(range(len(names)), values, label=name, **style)
     crowded = len(names) > 6
     ax.set_xticks(
