@@ -90,7 +90,9 @@ def test_every_analysis_writes_plots_and_tables(tmp_path):
     # few steps: the low layers are still like the start, far above noise
     assert found["similarity"]["trained and its start"]["stem"] > 0.5
     run = found["calibration"]["run"]
-    assert run["loss"]["value"] > 0 and run["temperature"] > 0
+    assert run["loss"]["value"] > 0
+    # 11 validation images and a net that knows nothing: no temperature is made up
+    assert isinstance(run["temperature"], float) or run["temperature"][:4] == "none"
 
 
 def predictions(folder, labels, logits, result):

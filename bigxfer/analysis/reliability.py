@@ -15,7 +15,7 @@ def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     """Of the first run, and of the ensemble where there are more; calibration_*.*.
 
     The temperature of each is fitted on its own validation predictions; ValueError
-    where a run has none.
+    where a run has none. Where none fits, "temperature" says why.
     """
     tests, valids = [], []
     for folder in folders:
@@ -28,18 +28,25 @@ def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         valids.append(calibration.read(folder / "predictions_valid.npz"))
     synthetic = json.loads((folders[0] / "result.json").read_text())["synthetic"]
     test, valid = tests[0], valids[0]
-    found, logits = {}, {}
+    found: dict[str, Any] = {}
+    logits: dict[str, np.ndarray] = {}
     sets = {"run": (test.logits, valid.logits)}
     if len(folders) > 1:
         raw = calibration.ensemble(test.labels, calibration.aligned(tests))
         held = calibration.ensemble(valid.labels, calibration.aligned(valids))
         sets[f"ensemble of {len(folders)}"] = raw, held
     for name, (raw, held) in sets.items():
-        t = calibration.temperature(valid.labels, held)
-        for title, values in ((name, raw), (f"{name}, T = {t:.2f}", raw / t)):
-            logits[title] = values
-            found[title] = calibration.judged(test.labels, values, test.patients)
+        logits[name] = raw
+        found[name] = calibration.judged(test.labels, raw, test.patients)
+        try:
+            t = calibration.temperature(valid.labels, held)
+        except ValueError as error:
+            found[name]["temperature"] = f"none: {error}"
+            continue
         found[name]["temperature"] = t
+        scaled = f"{name}, T = {t:.2f}"
+        logits[scaled] = raw / t
+        found[scaled] = calibration.judged(test.labels, raw / t, test.patients)
     save_reliability(test, logits, folders[0].name, out, synthetic)
     found["referral"] = save_referral(test, logits, folders[0].name, out, synthetic)
     return found
