@@ -21,10 +21,6 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 KEEP = 2  # the latest: one more than needed, in case the last is damaged
-# Orbax takes above 1 ms of CPU time a leaf, however small (135 leaves: 0.18 s), so
-# leaves with fewer elements than this go to the disk as one array of bytes (0.06 s).
-SMALL = 2**14
-PACK = "small leaves"
 
 
 class CheckpointError(ValueError):
@@ -59,7 +55,6 @@ class Checkpoints:
             "digest": self.digest,
             "extra": extra,
             "leaves": {name: _form(leaf) for name, leaf in flat.items()},
-            "packed": [name for name, leaf in flat.items() if _packable(leaf)],
         }
         text = json.dumps(record)  # now: the caller may change `extra` afterwards
         path = self.folder / str(step)
@@ -68,7 +63,7 @@ class Checkpoints:
             _remove(path)
             path.mkdir(parents=True)
         _barrier("checkpoint-folder")
-        self.orbax.save(path / "state", _pack(flat, record["packed"]))
+        self.orbax.save(path / "state", flat)
         self.pending = [self.thread.submit(self._finish, step, json.loads(text))]
 
     def _finish(self, step: int, record: dict[str, Any]) -> None:
@@ -151,11 +146,7 @@ class Checkpoints:
         wanted = _flatten(like)
         _compare(path, record["leaves"], {n: _form(v) for n, v in wanted.items()})
         target = {name: _struct(leaf) for name, leaf in wanted.items()}
-        packed = {name: target.pop(name) for name in record.get("packed", [])}
-        if packed:
-            target[PACK] = np.zeros(sum(map(_size, packed.values())), np.uint8)
         flat = self.orbax.restore(path / "state", target)
-        flat |= _unpack(flat.pop(PACK), packed) if packed else {}
         leaves = [flat[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), record["extra"]
 
@@ -231,41 +222,6 @@ def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = getattr(leaf, "sharding", None) or first
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-
-def _packable(leaf: Any) -> bool:
-    """Small, and whole on this process."""
-    return leaf.size < SMALL and getattr(leaf, "is_fully_replicated", True)
-
-
-def _whole(leaf: Any) -> np.ndarray:
-    """A replicated leaf, of which this process holds one copy or more."""
-    return np.asarray(leaf.addressable_data(0) if hasattr(leaf, "sharding") else leaf)
-
-
-def _size(leaf: Any) -> int:
-    return leaf.size * np.dtype(leaf.dtype).itemsize
-
-
-def _pack(flat: dict[str, Any], packed: list[str]) -> dict[str, Any]:
-    """`flat` with the bytes of these leaves, copied, in one array in their place."""
-    if not packed:
-        return flat
-    out = {name: leaf for name, leaf in flat.items() if name not in set(packed)}
-    data = b"".join(_whole(flat[name]).tobytes() for name in packed)
-    return {**out, PACK: np.frombuffer(data, np.uint8)}
-
-
-def _unpack(data: np.ndarray, packed: dict[str, Any]) -> dict[str, jax.Array]:
-    """The leaves of these forms and shardings, in this order, of `_pack`'s bytes."""
-    out, start = {}, 0
-    for name, form in packed.items():
-        piece = data[start : (start := start + _size(form))].copy()
-        array = piece.view(form.dtype).reshape(form.shape)
-        out[name] = jax.make_array_from_callback(
-            form.shape, form.sharding, lambda index, array=array: array[index]
-        )
-    return out
 
 
 def _compare(path: Path, have: dict[str, list], want: dict[str, list]) -> None:

@@ -14,7 +14,7 @@ import optax
 import pytest
 from test_sharding import two_processes
 
-from bigxfer import checkpoint, sharding
+from bigxfer import sharding
 from bigxfer.checkpoint import CheckpointError, Checkpoints
 
 
@@ -76,20 +76,6 @@ def test_arrays_of_numpy_are_a_form_too(tmp_path):
     got, _ = saved.restore(1, {"a": np.zeros(5, np.int64), "b": {"c": np.float32(0)}})
     np.testing.assert_array_equal(got["a"], np.arange(5))
     assert got["b"]["c"] == 2
-
-
-@pytest.mark.parametrize("before, after", [(0, 2**14), (2**14, 0), (2**30, 2**14)])
-def test_what_was_packed_is_the_record_s_to_say(tmp_path, monkeypatch, before, after):
-    """Small leaves go to the disk as one, or not, as when they were saved."""
-    monkeypatch.setattr(checkpoint, "SMALL", before)
-    saved = Checkpoints(tmp_path, "d")
-    saved.save(1, state(1, 4), {})
-    saved.wait()
-    monkeypatch.setattr(checkpoint, "SMALL", after)
-    got, _ = saved.restore(1, structs(state(9, 2)))
-    same(got, state(1))
-    packed = json.loads((tmp_path / "1" / "record").read_text().partition("\n")[2])
-    assert bool(packed["packed"]) == (before > 0)
 
 
 def test_the_latest_two_and_the_best_are_kept(tmp_path):
@@ -313,7 +299,7 @@ def test_kill_at_any_moment_leaves_the_last_complete_one(tmp_path):
 PAIR = """
 import sys, json
 import jax, numpy as np
-from bigxfer import checkpoint, sharding
+from bigxfer import sharding
 from bigxfer.checkpoint import Checkpoints
 address, process, folder, digest = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 sharding.start(address, 2, process)
