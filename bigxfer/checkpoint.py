@@ -145,7 +145,7 @@ class Checkpoints:
         record = self._verified(step)
         wanted = _flatten(like)
         _compare(path, record["leaves"], {n: _form(v) for n, v in wanted.items()})
-        target: dict[str, Any] = {n: _struct(leaf) for n, leaf in wanted.items()}
+        target = {name: _struct(leaf) for name, leaf in wanted.items()}
         flat = self.orbax.restore(path / "state", target)
         leaves = [flat[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), record["extra"]
