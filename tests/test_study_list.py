@@ -1,5 +1,6 @@
 """`list` and `status`: what a study will cost, and how it stands."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -84,3 +85,28 @@ def test_a_config_that_is_not_there_is_one_line(command):
     found = study(command, "--config", "configs/nothing.py")
     assert found.returncode == 1 and found.stderr.startswith("error: no config file")
     assert found.stderr.count("\n") == 1
+
+
+def test_collect_takes_the_runs_of_a_study_alone(tmp_path):
+    digest = grid.nodes("configs/study_demo.py")[1].digest
+    for name in (digest, "0" * 16):
+        write_run(tmp_path / name)
+    found = study(
+        "collect", "--config", "configs/study_demo.py", "--runs", str(tmp_path)
+    )
+    assert found.returncode == 0, found.stderr
+    lines = (tmp_path / "study_demo" / "table.csv").read_text().splitlines()
+    assert len(lines) == 2 and digest in lines[1] and "study_demo" in lines[1]
+
+
+def write_run(folder):
+    """What collect reads of a finished run."""
+    folder.mkdir()
+    run = config.to_dict(presets.load("configs/study_demo.py"))
+    about = {"digest": folder.name, "config": run, "commit": "c", "synthetic": True}
+    about |= {"plan": {"steps": 1}, "data": {"counts": {"train": 3}}, "classes": []}
+    result = {"metrics": {"auroc_macro": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+    result |= {"cost": {"steps": 1, "images": 3, "flops": 1.0, "device_seconds": 1.0}}
+    result |= {"synthetic": True, "digest": folder.name, "commit": "c"}
+    (folder / "config.json").write_text(json.dumps(about))
+    (folder / "result.json").write_text(json.dumps(result))

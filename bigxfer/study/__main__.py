@@ -2,6 +2,7 @@
 
   python -m bigxfer.study list --config configs/study_demo.py
   python -m bigxfer.study status --config configs/study_demo.py
+  python -m bigxfer.study collect --config configs/study_demo.py
   python -m bigxfer.study collect --runs runs --out DIR
   python -m bigxfer.study collect --published PUBLISHED --out DIR
   python -m bigxfer.study fit --table DIR/table.parquet --out DIR
