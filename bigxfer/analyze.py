@@ -12,6 +12,8 @@ similarity   layers of the run against its own start and against other runs: deb
 gradcam      heatmaps, their sanity check and, where boxes are known, the pointing game
 calibration  reliability and referral, before and after a temperature fitted on
              validation; with --against also the ensemble of all runs
+embedding    PCA and t-SNE of the features by class and by source, the source told
+             from features, performance by source and view
 
 A run folder's config.json says all that a config would, so there is no --config.
 """
@@ -22,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WHAT = ("similarity", "gradcam", "calibration")
+WHAT = ("similarity", "gradcam", "calibration", "embedding")
 
 
 def main() -> None:
@@ -60,7 +62,12 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
         features.about(folder)
     synthetic = about["synthetic"]
     args.out.mkdir(parents=True, exist_ok=True)
-    steps = {"similarity": similarity, "gradcam": gradcam, "calibration": calibration}
+    steps = {
+        "similarity": similarity,
+        "gradcam": gradcam,
+        "calibration": calibration,
+        "embedding": embedding,
+    }
     read: Any = None
     found: dict[str, Any] = {"run": str(args.run), "synthetic": synthetic}
     for name in what:
@@ -174,6 +181,12 @@ def calibration(args: argparse.Namespace, run: Any) -> dict[str, Any]:
     from bigxfer.analysis import reliability
 
     return reliability.report([args.run, *args.against], args.out)
+
+
+def embedding(args: argparse.Namespace, run: Any) -> dict[str, Any]:
+    from bigxfer.analysis import embedded
+
+    return embedded.report(run, args.split, args.images, args.out)
 
 
 if __name__ == "__main__":

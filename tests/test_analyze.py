@@ -69,6 +69,7 @@ def test_every_analysis_writes_plots_and_tables(tmp_path):
         "gradcam_pointing",
         "calibration_reliability",
         "calibration_referral",
+        "embedding",
     ]
     for name in names:
         assert (out / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
