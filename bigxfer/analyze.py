@@ -46,6 +46,9 @@ def main() -> None:
     what = args.what.split(",")
     if unknown := [name for name in what if name not in WHAT]:
         sys.exit(f"error: --what {unknown[0]}: there are {', '.join(WHAT)}")
+    from bigxfer import cli  # absl and ml_collections: not for --help
+
+    cli.set_xla_flags()
     try:
         analyze(args, what)
     except (ValueError, OSError, ImportError) as error:
