@@ -36,8 +36,6 @@ class Programs:
 
     model: models.Model
     mesh: Mesh
-    stages: list[phases.Stage]  # of training: which layers, which optimizer
-    placement: loop.State  # shardings
     scratch: Callable  # (seed) -> State, made on its shards
     begin: Callable  # (seed, variables) -> State
     step: Any  # compiled; None where only a head is fitted
@@ -114,8 +112,6 @@ def build(
     return Programs(
         model,
         mesh,
-        stages,
-        placement,
         jax.jit(scratch, out_shardings=placement),
         jax.jit(begin, out_shardings=placement),
         step,
