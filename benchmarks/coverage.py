@@ -70,7 +70,9 @@ def image_study(rng, draws: int, draw_sd: float, error=(0.30, 0.25)):
 
 def cover_means(rows: list, simulations: int) -> None:
     """Means and paired differences of accuracy, and what goes wrong without both."""
-    for draws, draw_sd in ((5, 0.10), (5, 0.05), (5, 0.013), (20, 0.05)):
+    studies = ((2, 0.05), (3, 0.10), (3, 0.05), (3, 0.013))
+    studies += ((5, 0.10), (5, 0.05), (5, 0.013), (20, 0.05))
+    for draws, draw_sd in studies:
         found = {"mean": [], "mean, seeds only": [], "mean, patients only": []}
         pairs = {"paired difference": [], "paired difference, seeds only": []}
         for seed in range(simulations):

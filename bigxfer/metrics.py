@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, softmax
 
-from bigxfer import stats
+from bigxfer import ranking, stats
 
 BINS = 15  # of equal width: Guo et al. 2017, arXiv 1706.04599, section 5
 DROPPED = 0.05  # share of resamples without a value above which they are counted
@@ -177,13 +177,13 @@ def _statistic(
     p = softmax(logits, axis=1) if single else expit(logits)
     # Logits rank as their sigmoids do, and do not saturate at 1.
     scores = p if single else logits
-    rankings = [stats.rank(truth[:, i], scores[:, i]) for i in range(len(classes))]
+    rankings = [ranking.rank(truth[:, i], scores[:, i]) for i in range(len(classes))]
     common = _softmax_metrics if single else _sigmoid_metrics
     metrics = common(truth, logits, p)
 
     def statistic(weights: np.ndarray) -> Values:
         values = {name: metric(weights) for name, metric in metrics.items()}
-        areas = [ranking.areas(weights) for ranking in rankings]
+        areas = [r.areas(weights) for r in rankings]
         for j, kind in enumerate(("auroc", "auprc")):
             values[f"{kind}_macro"] = np.mean([a[j] for a in areas], axis=0)
             for name, area in zip(classes, areas, strict=True):
@@ -195,7 +195,7 @@ def _statistic(
 
 def _mean(values: np.ndarray, known: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted means [r, k] of values [n, k] over the known ones."""
-    return stats.ratio(weights @ np.where(known, values, 0), weights @ known)
+    return ranking.ratio(weights @ np.where(known, values, 0), weights @ known)
 
 
 def _ece(
@@ -209,7 +209,7 @@ def _ece(
     edges = np.linspace(0, 1, BINS + 1)[1:-1]
     inside = np.searchsorted(edges, confidence, side="left")[:, None] == np.arange(BINS)
     gaps = np.where(known, hit - confidence, 0)[:, None] * inside
-    return lambda w: stats.ratio(np.abs(w @ gaps).sum(axis=1), w @ known)
+    return lambda w: ranking.ratio(np.abs(w @ gaps).sum(axis=1), w @ known)
 
 
 def _softmax_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Metrics:
@@ -219,7 +219,7 @@ def _softmax_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Me
     brier = ((p - truth) ** 2).sum(axis=1) / (2 if p.shape[1] == 2 else 1)
 
     def mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda w: stats.ratio(w @ values, w @ known)
+        return lambda w: ranking.ratio(w @ values, w @ known)
 
     return {
         "loss": mean(loss),
@@ -239,7 +239,7 @@ def _sigmoid_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Me
 
     def mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         total, number = values.sum(axis=1), known.sum(axis=1).astype(np.float64)
-        return lambda w: stats.ratio(w @ total, w @ number)
+        return lambda w: ranking.ratio(w @ total, w @ number)
 
     def balanced(w: np.ndarray) -> np.ndarray:
         sensitivity = _mean(called, truth == 1, w)

@@ -17,6 +17,7 @@ from sklearn.calibration import calibration_curve
 from test_study_fit import run, study
 
 from bigxfer import metrics, tree
+from bigxfer import stats as estimates
 from bigxfer.study import (
     cells,
     figures,
@@ -151,10 +152,10 @@ def test_many_draws_keep_the_p_of_the_t_test():
     assert found is not None and found[0].method == "draws"
     x, y = ([side[s]["auroc_macro"] for s in range(12)] for side in sides)
     assert found[0].p == pytest.approx(stats.ttest_rel(x, y).pvalue)
-    assert np.isnan(cells.t_test(np.array([0.1]), None, 0))
+    assert np.isnan(estimates.t_test(np.array([0.1]), None, 0))
     rng = np.random.default_rng(0)  # one draw: the patients alone
     samples = rng.normal(0.1, 0.05, (4000, 1))
-    p = cells.t_test(np.array([0.1]), samples, 100)
+    p = estimates.t_test(np.array([0.1]), samples, 100)
     assert p == pytest.approx(2 * stats.t.sf(2, 99), abs=0.005)
 
 

@@ -69,6 +69,23 @@ def test_paired_few_draws_equal_the_paired_t_test():
     )
 
 
+def test_few_draws_add_the_squares_of_both_half_widths():
+    rng = np.random.default_rng(0)
+    points, samples = rng.normal(0.1, 0.1, 3), rng.normal(0.1, 0.05, (4000, 3))
+    found = stats.estimate(points, samples, patients=40)
+    t = scipy_stats.t.ppf(0.975, [2, 39])
+    parts = scipy_stats.sem(points), samples.mean(1).std(ddof=1)
+    half = np.hypot(*(t * parts))
+    np.testing.assert_allclose(
+        [found.low, found.high], points.mean() + [-half, half], rtol=1e-12
+    )
+    edge = stats.estimate(points, samples, patients=40, level=1 - found.p)
+    ends = np.array([edge.low, edge.high])  # p is where the interval reaches 0
+    assert np.abs(ends).min() < 1e-8 and 0.01 < found.p < 0.9
+    sure = stats.estimate(points + 1e9, samples, patients=40)
+    assert 0 < sure.p < 1e-17 and stats.t_test(np.ones(3), None, 0) == 0
+
+
 def test_pairs_on_the_same_images_are_narrower_than_their_parts():
     rng = np.random.default_rng(0)
     hard = rng.normal(size=300)  # a difficulty that every run shares

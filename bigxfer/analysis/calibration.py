@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax
 
-from bigxfer import metrics, stats, tree
+from bigxfer import metrics, ranking, stats, tree
 from bigxfer.data import augment
 from bigxfer.models import Model
 from bigxfer.tree import Tree
@@ -279,7 +279,7 @@ def referral(
 def accuracy_on(
     right: np.ndarray, known: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda weights: stats.ratio(weights @ right, weights @ known)
+    return lambda weights: ranking.ratio(weights @ right, weights @ known)
 
 
 def judged(labels: np.ndarray, logits: np.ndarray, patients: np.ndarray) -> dict:

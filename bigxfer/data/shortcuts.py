@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from bigxfer import stats
+from bigxfer import ranking, stats
 from bigxfer.data import decode, leakage, split
 from bigxfer.data.loader import Images
 from bigxfer.data.manifest import Manifest
@@ -133,12 +133,12 @@ def aurocs(
     one = np.ones((1, len(labels)))
     for k, name in enumerate(classes):
         truth = np.where(np.isfinite(scores[:, k]), labels[:, k], np.nan)
-        ranking = stats.rank(truth, scores[:, k])
-        if not (len(ranking.positive) and len(ranking.negative)):
+        order = ranking.rank(truth, scores[:, k])
+        if not (len(order.positive) and len(order.negative)):
             continue
-        values.append(float(ranking.areas(one)[0][0]))
+        values.append(float(order.areas(one)[0][0]))
         drawn = stats.patient_weights(patients, RESAMPLES)
-        samples.append(np.concatenate([ranking.areas(w)[0] for w in drawn]))
+        samples.append(np.concatenate([order.areas(w)[0] for w in drawn]))
         out[name] = interval(values[-1], samples[-1])
     if out:
         out["macro"] = interval(float(np.mean(values)), np.mean(samples, axis=0))

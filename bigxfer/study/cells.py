@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy.special import stdtr
 
 from bigxfer import metrics, stats, tree
 from bigxfer.study.table import Row
@@ -189,28 +188,8 @@ def difference(
         found = stats.paired(x, y, samples[:, :n], samples[:, n:], patients)
         samples = samples[:, :n] - samples[:, n:]
     if found.method in ("draws", "crossed", "patients"):
-        found = replace(found, p=t_test(x - y, samples, patients))
+        found = replace(found, p=stats.t_test(x - y, samples, patients))
     return found, basis(found, patients)
-
-
-def t_test(points: np.ndarray, samples: np.ndarray | None, patients: int) -> float:
-    """p of a mean of 0, from the variances over draws and over patients.
-
-    As stats.estimate has it for few draws, with Satterthwaite's degrees of freedom.
-    The p of a bootstrap is no less than 2 / (resamples + 1), and Holm multiplies it by
-    the number of pairs: of many pairs none could ever be told apart.
-    """
-    parts = []
-    if len(points) > 1:
-        parts.append((points.var(ddof=1) / len(points), len(points) - 1))
-    if samples is not None:
-        known = samples[np.isfinite(samples).all(axis=1)]
-        parts.append((known.mean(axis=1).var(ddof=1), max(patients - 1, 1)))
-    total = sum(v for v, _ in parts)
-    if not total > 0:
-        return float("nan") if not parts else float(points.mean() == 0)
-    freedom = total**2 / sum(v**2 / f for v, f in parts)
-    return float(2 * stdtr(freedom, -abs(points.mean()) / np.sqrt(total)))
 
 
 def basis(found: stats.Estimate, patients: int) -> str:

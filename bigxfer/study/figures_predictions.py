@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit, softmax
 
-from bigxfer import stats
+from bigxfer import ranking, stats
 from bigxfer.study import cells
 from bigxfer.study.figures import Drawing
 from bigxfer.study.look import Panel, natural, pretty, shots_name
@@ -75,13 +75,13 @@ def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:
         np.sum([b[i].sum(0) for b in binned], axis=0) for i in range(3)
     )
     kept = counts >= LEAST
-    share, middle = (stats.ratio(v, counts)[kept] for v in (right, sure))
+    share, middle = (ranking.ratio(v, counts)[kept] for v in (right, sure))
     low = high = np.full(kept.sum(), np.nan)
     same = all(np.array_equal(s["ids"], saved[0]["ids"]) for s in saved)
     if same:  # the same images: every draw on the same resampled patients
         c, h = (np.sum([b[i] for b in binned], axis=0)[:, kept] for i in (0, 2))
         samples = stats.resample(
-            lambda w: stats.ratio(w @ h, w @ c), saved[0]["patients"], RESAMPLES
+            lambda w: ranking.ratio(w @ h, w @ c), saved[0]["patients"], RESAMPLES
         )
         low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
     patients = len(np.unique(saved[0]["patients"]))

@@ -1,0 +1,72 @@
+"""AUROC and average precision on thousands of resamples, from one sorting.
+
+Names of shapes: r resamples, n test images.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below, NaN where below is 0."""
+    out = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
+    return np.divide(above, below, out=out, where=below > 0)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One class's images sorted once, so that every resample costs two cumulative sums.
+
+    positive, negative: rows by falling score. For each positive: `above` and `reach`,
+    the negatives that score more, and at least as much; `reach_positive`, the
+    positives that score at least as much.
+    """
+
+    positive: np.ndarray
+    negative: np.ndarray
+    above: np.ndarray
+    reach: np.ndarray
+    reach_positive: np.ndarray
+
+    def areas(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(AUROC [r], average precision [r]) for weights [r, n]; NaN where undefined.
+
+        AUROC is the share of (positive, negative) pairs in the right order, ties a
+        half. Average precision sums precision times the step of recall at distinct
+        scores, which is the mean precision over positives; no interpolation. Both
+        need a positive and a negative.
+        """
+        w = weights[:, self.positive]
+        tp, fp = _cumulative(w), _cumulative(weights[:, self.negative])
+        positives, negatives = tp[:, -1], fp[:, -1]
+        ahead, reached = fp[:, self.above], fp[:, self.reach]
+        lost = np.einsum("rp,rp->r", w, ahead + reached) / 2
+        hits = tp[:, self.reach_positive]
+        # Where hits are 0 the positive itself has weight 0.
+        precision = hits / np.maximum(hits + reached, np.finfo(float).tiny)
+        auroc = 1 - ratio(lost, positives * negatives)
+        ap = ratio(np.einsum("rp,rp->r", w, precision), positives)
+        return auroc, np.where(negatives > 0, ap, np.nan)
+
+
+def rank(truth: np.ndarray, scores: np.ndarray) -> Ranking:
+    """The Ranking of truth [n] (0, 1, NaN) by scores [n], higher for positive."""
+    positive, negative = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
+    positive = positive[np.argsort(-scores[positive], kind="stable")]
+    negative = negative[np.argsort(-scores[negative], kind="stable")]
+    p, q = -scores[positive], -scores[negative]  # ascending
+    return Ranking(
+        positive,
+        negative,
+        above=np.searchsorted(q, p, side="left"),
+        reach=np.searchsorted(q, p, side="right"),
+        reach_positive=np.searchsorted(p, p, side="right"),
+    )
+
+
+def _cumulative(weights: np.ndarray) -> np.ndarray:
+    """[r, m] -> [r, m + 1]: entry i is the sum of the first i."""
+    out = np.zeros((len(weights), weights.shape[1] + 1))
+    np.cumsum(weights, axis=1, out=out[:, 1:])
+    return out
