@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigxfer.study import cells, laws, table
+from bigxfer.study import cells, command_fit, laws, surfaces, table
 from bigxfer.study.cells import Predictions
 
 ROOT = Path(__file__).parents[1]
@@ -176,3 +176,105 @@ def test_a_wrong_table_is_named(tmp_path):
         )
         assert done.returncode == 1 and said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def surface_rows(upstreams, sizes=(100, 1000, 10_000, 100_000), shots=(1, 5, 25, 125)):
+    """Rows under 0.5 (0.1 exp(2 distance) + n^-0.3) s^-0.2, 5 draws of 2% noise."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, distance in upstreams.items():
+        for n in sizes:
+            for s in shots:
+                truth = (0.1 * np.exp(2 * distance) + n**-0.3) * s**-0.2
+                for seed in range(5):
+                    error = truth * np.exp(rng.normal(0, 0.02))
+                    sizes_of = {"upstream_size": n, "upstream_examples": 9 * n}
+                    ends = {"upstream_distance": distance, "target_distance": 0.0}
+                    rows.append(run(name, str(s), seed, error, **sizes_of, **ends))
+    return rows
+
+
+def test_a_two_way_law_and_the_distance_of_domains_come_back():
+    rows = surface_rows({"near": 0.0, "mid": 0.4, "far": 0.8})
+    axes = ("upstream_size", "shots")
+    found, notes = surfaces.fitted(rows, axes, "auroc_macro", Predictions(), {})
+    assert notes == [] and [law.curve.about["line"] for law in found] == [
+        "far",
+        "mid",
+        "near",
+        "all upstreams",
+    ]
+    for law, truth in (
+        (found[2], {"delta": 1, "gap": 0.1, "alpha": 0.3, "beta": 0.2}),
+        (
+            found[3],
+            {"delta": 1, "gap": 0.1, "alpha": 0.3, "beta": 0.2, "kappa": 2},
+        ),
+    ):
+        assert law.band is not None and law.cutoff == 50_000
+        for name, value in truth.items():
+            at, low, high = law.band.parameters[name]
+            assert low < value < high, name
+            assert abs(at - value) < 0.25 * value
+    known = {("near", "covidx"): 0.0, ("mid", "covidx"): 4.0, ("far", "covidx"): 8.0}
+    real = [r | {"upstream_distance": None, "target_distance": None} for r in rows]
+    *_, pooled = surfaces.fitted(real, axes, "auroc_macro", Predictions(), known)[0]
+    assert pooled.fit is not None and found[3].fit is not None
+    kappa = found[3].fit.parameters["kappa"]
+    assert pooled.fit.parameters["kappa"] == pytest.approx(kappa / 10, rel=1e-3)
+    assert len(surfaces.fitted(real, axes, "auroc_macro", Predictions(), {})[0]) == 3
+
+
+def test_a_joint_law_of_size_and_data_comes_back_and_too_few_sizes_are_said():
+    rng = np.random.default_rng(0)
+    rows = [
+        run(
+            shots=str(s),
+            seed=seed,
+            error=(0.05 + 400 * n**-0.5 + 0.3 * s**-0.4) * np.exp(rng.normal(0, 0.01)),
+            model=f"R{n}",
+            params=n,
+        )
+        for n in (10**6, 4 * 10**6, 16 * 10**6, 64 * 10**6)
+        for s in (1, 4, 16, 64, 256)
+        for seed in range(5)
+    ]
+    axes = ("params", "shots")
+    (law,), _ = surfaces.fitted(rows, axes, "auroc_macro", Predictions(), {})
+    assert law.band is not None and law.fit is not None
+    assert law.fit.form.name == "joint" and law.cutoff == 32e6
+    for name, value in (("floor", 0.05), ("alpha", 0.5), ("beta", 0.4), ("b", 0.3)):
+        _, low, high = law.band.parameters[name]
+        assert low < value < high, name
+    few = [r for r in rows if r["params"] < 16e6 and r["shots"] in ("1", "4")]
+    (law,), _ = surfaces.fitted(few, axes, "auroc_macro", Predictions(), {})
+    assert law.fit is None and law.reason.startswith("2 and 2 values of the scales")
+
+
+def test_the_command_fits_surfaces_and_names_a_wrong_distance(tmp_path):
+    rows = surface_rows({"near": 0.0, "far": 0.8}, (100, 1000, 10_000), (1, 5))
+    table.save(rows, tmp_path)
+    csv_file = tmp_path / "distances.csv"
+    csv_file.write_text("upstream,target,distance\nnear,covidx,0\nfar,covidx,x\n")
+    call = [sys.executable, "-m", "bigxfer.study", "fit", "--out", str(tmp_path)]
+    call += ["--table", str(tmp_path / "table.parquet"), "--x", "upstream_size,shots"]
+
+    def command(*more):
+        return subprocess.run(
+            [*call, *more], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+    done = command("--distances", str(csv_file))
+    assert done.returncode == 1 and "line 3: distance 'x' is no number" in done.stderr
+    done = command()
+    assert done.returncode == 0, done.stderr
+    assert "covidx R50x1 all upstreams: " in done.stdout and "kappa" in done.stdout
+    about = json.loads((tmp_path / "fits.json").read_text())
+    assert about["fits"][-1]["scales"][0] == [100, 1, 0] and not about["crossovers"]
+    with (tmp_path / "fits.csv").open() as file:
+        assert {r["parameter"] for r in csv.DictReader(file)} >= {"alpha", "kappa"}
+
+
+def test_the_pairs_of_the_command_are_those_of_the_laws():
+    assert {tuple(p.split(",")) for p in command_fit.PAIRS} == set(surfaces.FORMS)
+    assert set(surfaces.FIXED) == set(surfaces.FORMS)

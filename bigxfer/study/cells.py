@@ -32,19 +32,20 @@ VARIANTS = {  # column -> how its value reads in a label
 STEPS_VARY_WITH = ("target", "model", "upstream", "shots")
 
 
-def lines(rows: Sequence[Row], x: str = "shots") -> tuple[list[Row], list[str]]:
+def lines(rows: Sequence[Row], *along: str) -> tuple[list[Row], list[str]]:
     """(the transfers with their "line" added, notes on what was left out).
 
-    `x` is the column that a line runs along, which is therefore in no label. Of runs
-    that the table cannot tell apart the newest is kept.
+    `along` ("shots" if none) are the columns that a line runs along, which are
+    therefore in no label. Of runs that the table cannot tell apart the newest is kept.
     """
+    along = along or ("shots",)
     transfers = [row for row in rows if row["kind"] == "transfer"]
     families = _group(transfers, "target", "model", "upstream")
     found: dict[tuple, Row] = {}
     twice = 0
     for family in families.values():
-        for label, row in zip(_labels(family, x), family, strict=True):
-            places = {"model", "shots", x}
+        for label, row in zip(_labels(family, along), family, strict=True):
+            places = {"model", "shots", *along}
             key = (row["target"], label, row["seed"], *(row[p] for p in sorted(places)))
             before = found.get(key)
             twice += before is not None
@@ -61,13 +62,13 @@ def lines(rows: Sequence[Row], x: str = "shots") -> tuple[list[Row], list[str]]:
     return list(found.values()), notes
 
 
-def _labels(family: list[Row], x: str) -> list[str]:
+def _labels(family: list[Row], along: Sequence[str]) -> list[str]:
     """One label a row; a column is named where it tells runs apart that were equal."""
-    keys = [(row["shots"], row[x], row["seed"]) for row in family]
+    keys = [(row["shots"], *(row[x] for x in along), row["seed"]) for row in family]
     labels = [row["upstream"] for row in family]
     for column, form in VARIANTS.items():
         values = [row[column] for row in family]
-        if column == x or len(set(values)) < 2:
+        if column in along or len(set(values)) < 2:
             continue
         finer = [(*key, value) for key, value in zip(keys, values, strict=True)]
         if len(set(finer)) == len(set(keys)) and column != "study":

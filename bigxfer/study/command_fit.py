@@ -1,7 +1,8 @@
 """`fit`: a law for every line of a study, and where the lines of two upstreams cross.
 
 Writes DIR/fits.json (all of it), DIR/fits.csv (a row a parameter) and
-DIR/crossovers.csv (a row a pair).
+DIR/crossovers.csv (a row a pair). Along two scales at once (--x params,shots and so on)
+the laws are joint ones, and there are no crossovers.
 """
 
 import argparse
@@ -20,6 +21,12 @@ UNITS = {  # of the scales that a line may run along
     "upstream_size": "upstream images",
     "params": "parameters",
 }
+PAIRS = (
+    "params,shots",
+    "params,upstream_size",
+    "params,upstream_examples",
+    "upstream_size,shots",
+)
 METRICS = ("auroc_macro", "accuracy")
 
 
@@ -27,20 +34,37 @@ def add(commands) -> None:
     p = commands.add_parser("fit", help="scaling laws and crossovers, with intervals")
     inputs.add_arguments(p)
     p.add_argument("--out", type=Path, required=True, help="where the fits go")
-    p.add_argument("--x", choices=tuple(UNITS), default="shots", help="the scale")
+    choices = (*UNITS, *PAIRS)
+    p.add_argument("--x", choices=choices, default="shots", help="the scale, or two")
+    p.add_argument(
+        "--distances",
+        type=Path,
+        help="CSV of upstream,target,distance, a covariate of --x upstream_size,shots;"
+        " the phantom's own distances are known",
+    )
     p.add_argument("--metric", choices=METRICS, default=METRICS[0])
     p.set_defaults(call=fit)
 
 
 def fit(args: argparse.Namespace) -> None:
-    from bigxfer.study import laws
+    from bigxfer.study import laws, surfaces
     from bigxfer.study.cells import Predictions
 
+    if args.distances and args.x != "upstream_size,shots":
+        raise ValueError("--distances is read with --x upstream_size,shots only")
     table = inputs.given(args)
     predictions = Predictions(table.find)
-    curves, notes = laws.curves(table.rows, args.x, args.metric)
-    fitted = [laws.law(curve, predictions) for curve in curves]
-    crossings = laws.crossings(curves, predictions)
+    crossings: list = []
+    if args.x in PAIRS:
+        known = surfaces.read_distances(args.distances) if args.distances else {}
+        scales = tuple(args.x.split(","))
+        fitted, notes = surfaces.fitted(
+            table.rows, scales, args.metric, predictions, known
+        )
+    else:
+        curves, notes = laws.curves(table.rows, args.x, args.metric)
+        fitted = [laws.law(curve, predictions) for curve in curves]
+        crossings = laws.crossings(curves, predictions)
     synthetic = any(row["synthetic"] for row in table.rows)
     pairs = [crossing_dict(c, args.x) for c in crossings]
     about = {
@@ -104,7 +128,7 @@ def as_dict(law) -> dict[str, Any]:
     curve = law.curve
     entry: dict[str, Any] = {
         **curve.about,
-        "scales": [float(v) for v in curve.x],
+        "scales": curve.x.tolist(),
         "draws": [len(runs) for runs in curve.runs],
         "error": [1 - _mean(runs, curve.metric) for runs in curve.runs],
         "held_out_above": _number(law.cutoff),

@@ -164,17 +164,18 @@ def choose(
     y: ArrayLike,
     cutoff: float | None = None,
     *,
+    axis: int = 0,
     sigma: ArrayLike | None = None,
     **how,
 ) -> list[Score]:
-    """Fit each form where the first input is <= cutoff, score it above; best first.
+    """Fit each form where input `axis` is <= cutoff, score it above; best first.
 
     The default cutoff is half the largest scale (arXiv 2209.06640, section 4). Forms
     with more parameters than scales below the cutoff are left out. `sigma` and `how`
     go to `fit`. Raises ValueError when nothing can be held out.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
-    first = x if x.ndim == 1 else x[:, 0]
+    first = x if x.ndim == 1 else x[:, axis]
     cutoff = first.max() / 2 if cutoff is None else cutoff
     small = first <= cutoff
     if small.all() or not small.any():

@@ -122,7 +122,7 @@ def t_deviations(y: Array, replicates: int, rng: np.random.Generator) -> Array:
 
 
 def smooth_sigma(x: ArrayLike, sigma: ArrayLike) -> Array:
-    """Standard deviations [n] -> the same, made a power of x [n].
+    """Standard deviations [n] -> the same, made a power of x [n], or of each x [n, 2].
 
     Five draws give a standard deviation to within a factor of two; weights taken from
     it directly make the best-looking point win by luck.
@@ -131,10 +131,12 @@ def smooth_sigma(x: ArrayLike, sigma: ArrayLike) -> Array:
     good = np.isfinite(sigma) & (sigma > 0)
     if not good.any():
         return np.ones_like(sigma)
-    if len(np.unique(x[good])) < 2:
-        return np.full_like(sigma, np.exp(np.log(sigma[good]).mean()))
-    line = np.polyfit(np.log(x[good]), np.log(sigma[good]), 1)
-    return np.exp(np.polyval(line, np.log(x)))
+    columns = np.log(x[:, None] if x.ndim == 1 else x)
+    columns -= columns[good].mean(0)
+    target = np.log(sigma[good])
+    # the least-norm solution: a scale that does not vary has the power 0
+    power = np.linalg.lstsq(columns[good], target - target.mean())[0]
+    return np.exp(target.mean() + columns @ power)
 
 
 def _t_residuals(law: Fit, replicates: int, rng: np.random.Generator) -> Array:

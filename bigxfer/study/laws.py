@@ -4,7 +4,7 @@ The error is 1 - metric. A form is chosen by what it says about scales that it w
 fitted to (fits.choose), if it describes the others as well, then fitted to all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from bigxfer.study import cells, crossover, fits, intervals
 from bigxfer.study.cells import Predictions
-from bigxfer.study.forms import CURVES, M1, M2, Array
+from bigxfer.study.forms import CURVES, M1, M2, Array, Form
 from bigxfer.study.table import Row
 
 ALONG = {  # x -> the columns of runs on one line
@@ -32,7 +32,8 @@ LEAST = 3  # scales: two for the power law, one to hold out
 
 @dataclass(frozen=True)
 class Curve:
-    """The runs of one line: scales x [k] ascending; `runs` {seed: row} at each."""
+    """The runs of one line: scales x [k] ascending, or of a surface x [k, inputs];
+    `runs` {seed: row} at each."""
 
     about: dict[str, Any]
     x: Array
@@ -104,7 +105,7 @@ class Crossing:
 def curves(rows: Sequence[Row], x: str, metric: str) -> tuple[list[Curve], list[str]]:
     """Every line with its errors over x, and notes on what was left out."""
     named, notes = cells.lines(rows, x)
-    known = [row for row in named if _scale(row, x) is not None]
+    known = [row for row in named if scale(row, x) is not None]
     if missing := len(named) - len(known):
         why = "full data is no number of shots" if x == "shots" else f"no {x} is known"
         notes.append(
@@ -127,7 +128,8 @@ def curves(rows: Sequence[Row], x: str, metric: str) -> tuple[list[Curve], list[
     return out, notes
 
 
-def _scale(row: Row, x: str) -> float | None:
+def scale(row: Row, x: str) -> float | None:
+    """The place of a run along the column x; None where it has none."""
     value = row[x]
     if value is None or value == "full" or not float(value) > 0:
         return None
@@ -136,24 +138,43 @@ def _scale(row: Row, x: str) -> float | None:
 
 def law(curve: Curve, predictions: Predictions) -> Law:
     """The form that extrapolates best, with its intervals; never an exception."""
-    found, x, y = Law(curve), curve.x, curve.errors()
+    found, x = Law(curve), curve.x
     if len(x) < LEAST:
         found.reason = f"{len(x)} of the {LEAST} scales that a law needs"
         return found
     found.cutoff = x[-1] / 2 if (x <= x[-1] / 2).sum() >= 2 else x[-2]
-    below = int((x <= found.cutoff).sum())
-    for name, form in CURVES.items():
-        if len(form.parameters) > below:
-            found.left_out[name] = (
-                f"{len(form.parameters)} parameters, {below} scales up to"
-                f" {found.cutoff:g}"
-            )
-    forms = [form for name, form in CURVES.items() if name not in found.left_out]
+    return settle(found, CURVES.values(), predictions)
+
+
+def settle(
+    found: Law, candidates: Iterable[Form], predictions: Predictions, axis: int = 0
+) -> Law:
+    """Chooses among the forms those above `found.cutoff` held out, and fits to all.
+
+    `axis` is the input along which they are held out, where there are several.
+    """
+    x, y = found.curve.x, found.curve.errors()
+    first = x if x.ndim == 1 else x[:, axis]
+    below = len(np.unique(x[first <= found.cutoff], axis=0))
+    forms = []
+    for form in candidates:
+        if len(form.parameters) <= below:
+            forms.append(form)
+            continue
+        found.left_out[form.name] = (
+            f"{len(form.parameters)} parameters, {below} scales up to {found.cutoff:g}"
+        )
+    if not forms:
+        found.reason = f"{below} scales up to {found.cutoff:g} are too few for any law"
+        return found
     several = len(y) >= DRAWS
     data = y if several else fits.draw_mean(y)
     sigma = _sigma(x, y) if several else None
+    scores = fits.choose(
+        forms, x, data, found.cutoff, axis=axis, sigma=sigma, starts=STARTS
+    )
+    found.scores = _best_first(scores)
     how = {"sigma": sigma, "starts": STARTS}
-    found.scores = _best_first(fits.choose(forms, x, data, found.cutoff, **how))
     found.fit = fits.fit(found.scores[0].form, x, data, **how)
     if found.fit.form is M2 and found.fit.parameters["floor"] == 0:
         found.fit = fits.fit(M1, x, data, **how)  # which it is without its floor
@@ -163,7 +184,7 @@ def law(curve: Curve, predictions: Predictions) -> Law:
             " parameters"
         )
         return found
-    resampled = curve.resampled(predictions)[0] if several else None
+    resampled = found.curve.resampled(predictions)[0] if several else None
     if resampled is not None:
         resampled = resampled[:REPLICATES]
     found.band = intervals.bootstrap(
@@ -189,11 +210,13 @@ def _best_first(scores: list[fits.Score]) -> list[fits.Score]:
 
 
 def _sigma(x: Array, y: Array) -> Array:
-    """Relative standard deviations [k] of y [draws, k], as a power of x."""
+    """Relative standard deviations [k] of y [draws, k], as a power of the scales."""
     mean = fits.draw_mean(y)
     count = np.maximum(np.isfinite(y).sum(0), 2)
     squares = np.where(np.isfinite(y), (y - mean) ** 2, 0.0).sum(0)
-    return intervals.smooth_sigma(x, np.sqrt(squares / (count - 1)) / mean)
+    return intervals.smooth_sigma(
+        x if x.ndim == 1 else x[:, :2], np.sqrt(squares / (count - 1)) / mean
+    )
 
 
 def crossings(found: Sequence[Curve], predictions: Predictions) -> list[Crossing]:
