@@ -276,5 +276,5 @@ def test_the_command_fits_surfaces_and_names_a_wrong_distance(tmp_path):
 
 
 def test_the_pairs_of_the_command_are_those_of_the_laws():
-    assert {tuple(p.split(",")) for p in command_fit.PAIRS} == set(surfaces.FORMS)
+    assert set(command_fit.PAIRS.values()) == set(surfaces.FORMS)
     assert set(surfaces.FIXED) == set(surfaces.FORMS)

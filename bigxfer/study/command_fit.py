@@ -21,12 +21,12 @@ UNITS = {  # of the scales that a line may run along
     "upstream_size": "upstream images",
     "params": "parameters",
 }
-PAIRS = (
-    "params,shots",
-    "params,upstream_size",
-    "params,upstream_examples",
-    "upstream_size,shots",
-)
+PAIRS = {
+    "params,shots": ("params", "shots"),
+    "params,upstream_size": ("params", "upstream_size"),
+    "params,upstream_examples": ("params", "upstream_examples"),
+    "upstream_size,shots": ("upstream_size", "shots"),
+}
 METRICS = ("auroc_macro", "accuracy")
 
 
@@ -57,7 +57,7 @@ def fit(args: argparse.Namespace) -> None:
     crossings: list = []
     if args.x in PAIRS:
         known = surfaces.read_distances(args.distances) if args.distances else {}
-        scales = tuple(args.x.split(","))
+        scales = PAIRS[args.x]
         fitted, notes = surfaces.fitted(
             table.rows, scales, args.metric, predictions, known
         )
