@@ -1,19 +1,29 @@
-"""What finished runs have learnt: similarity, heatmaps, calibration, ...
+"""What finished runs have learnt: similarity, weights, heatmaps, calibration, ...
 
   python -m bigxfer.analyze --run DIR --out OUT
   python -m bigxfer.analyze --run DIR --against DIR2 DIR3 --what similarity --out OUT
   python -m bigxfer.analyze --run DIR --what gradcam --endpoint block3 --out OUT
+  python -m bigxfer.analyze --run RANDOM --against PRETRAINED --what convergence --out OUT
 
 Each analysis writes plots (PNG and SVG) with the numbers in them (CSV) to OUT, and its
-summary to OUT/analysis.json.
+summary to OUT/analysis.json. Without --what all are done that the run allows.
 
 similarity   layers of the run against its own start and against other runs: debiased
              CKA, SVCCA, PWCCA, over Gaussian noise
+weights      how far each layer's weights moved (L2, relative), and the first filters
+             before and after with their CCA and CKA; the other runs beside it
+reuse        the test metric with one block's start put back at a time
+convergence  of all runs with --config.eval.every: curves, steps and images to a
+             target, speed-up of other starts over random ones, onset of overfitting
 gradcam      heatmaps, their sanity check and, where boxes are known, the pointing game
+smoothgrad   the same of SmoothGrad, which needs `pip install saliency`
 calibration  reliability and referral, before and after a temperature fitted on
              validation; with --against also the ensemble of all runs
+dropout      the same of MC-dropout, where the net has dropout
 embedding    PCA and t-SNE of the features by class and by source, the source told
              from features, performance by source and view
+overlap      what two classes have in common: in the labels, the predictions and what
+             the features of one tell of the other
 
 A run folder's config.json says all that a config would, so there is no --config.
 """
@@ -24,7 +34,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-WHAT = ("similarity", "gradcam", "calibration", "embedding")
+WHAT = (
+    "similarity",
+    "weights",
+    "reuse",
+    "convergence",
+    "gradcam",
+    "smoothgrad",
+    "calibration",
+    "dropout",
+    "embedding",
+    "overlap",
+)
+OF_FILES = ("convergence", "calibration")  # these need no data and no net
+WITH_OTHERS = ("similarity", "weights")  # these read the data of the other runs too
 
 
 def main() -> None:
@@ -37,13 +60,17 @@ def main() -> None:
     add("--run", type=Path, required=True, help="folder of a finished run")
     add("--against", type=Path, nargs="*", default=[], help="folders of other runs")
     add("--out", type=Path, required=True, help="folder for what is found")
-    add("--what", default=",".join(WHAT), help="default: %(default)s")
+    add("--what", default="", help="such as similarity,weights; default: what can be")
     add("--split", default="test", choices=("train", "valid", "test"))
     add("--images", type=int, default=512, help="at most so many (default 512)")
     add("--endpoint", default="", help="layer of Grad-CAM; default: the last of 4 x 4")
+    add("--metric", default="auroc_macro", help="of curves (default %(default)s)")
+    add(
+        "--target", type=float, default=0.0, help="of the curves; default: all reach it"
+    )
     add("--root", default="", help="where the data lie now, if not where they lay")
     args = parser.parse_args()
-    what = args.what.split(",")
+    what = args.what.split(",") if args.what else list(WHAT)
     if unknown := [name for name in what if name not in WHAT]:
         sys.exit(f"error: --what {unknown[0]}: there are {', '.join(WHAT)}")
     from bigxfer import cli  # absl and ml_collections: not for --help
@@ -65,23 +92,59 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
         features.about(folder)
     synthetic = about["synthetic"]
     args.out.mkdir(parents=True, exist_ok=True)
-    steps = {
-        "similarity": similarity,
-        "gradcam": gradcam,
-        "calibration": calibration,
-        "embedding": embedding,
-    }
-    read: Any = None
+    read: dict[Path, Any] = {}  # {folder: (run, the variables of its start)}
     found: dict[str, Any] = {"run": str(args.run), "synthetic": synthetic}
     for name in what:
-        if name != "calibration" and read is None:
-            read = features.read(args.run, args.root, print)
-        print(f"\n{name}{' (SYNTHETIC DATA)' if synthetic else ''}")
-        found[name] = steps[name](args, read)
+        print(f"\n{name}{' (SYNTHETIC DATA)' if synthetic else ''}", flush=True)
+        needed = [] if name in OF_FILES else [args.run]
+        needed += args.against if name in WITH_OTHERS else []
+        try:
+            for folder in needed:
+                if folder not in read:
+                    run = features.read(folder, args.root, print)
+                    read[folder] = run, start(run)
+            found[name] = one(name, args, [read[folder] for folder in needed])
+        except (ValueError, ImportError) as error:
+            if args.what:
+                raise
+            found[name] = {"not done": str(error)}
         for line in lines(found[name]):
             print(f"  {line}")
     folders.write_json(args.out / "analysis.json", clean(found))
     print(f"\nplots and tables: {args.out}")
+
+
+def one(name: str, args: argparse.Namespace, read: list) -> dict[str, Any]:
+    """The summary of one analysis; read: (run, start), of the other runs too."""
+    from bigxfer.analysis import (
+        compared,
+        converged,
+        embedded,
+        heatmaps,
+        moved,
+        overlapping,
+        reliability,
+    )
+
+    folders, split, most = [args.run, *args.against], args.split, args.images
+    if name == "convergence":
+        return converged.report(folders, args.metric, args.target, args.out)
+    if name == "calibration":
+        return reliability.report(folders, args.out)
+    run, begun = read[0]
+    if name == "similarity":
+        return compared.report(run, begun, read[1:], split, most, args.out)
+    if name == "weights":
+        return moved.weights(read, split, most, args.out)
+    if name == "reuse":
+        return moved.reuse(run, begun, split, args.out)
+    if name == "dropout":
+        return reliability.dropout(run, args.out)
+    if name == "embedding":
+        return embedded.report(run, split, most, args.out)
+    if name == "overlap":
+        return overlapping.report(run, split, most, args.out)
+    return heatmaps.report(name, run, begun, split, args.endpoint, most, args.out)
 
 
 def lines(found: dict[str, Any], prefix: str = "") -> list[str]:
@@ -89,7 +152,9 @@ def lines(found: dict[str, Any], prefix: str = "") -> list[str]:
     out = []
     for name, value in found.items():
         if isinstance(value, dict) and "value" in value:
-            span = f"[{value['low']:.3f}, {value['high']:.3f}]" if value["low"] else ""
+            low, high = value["low"], value["high"]
+            none = low is None or math.isnan(low)
+            span = "" if none else f"[{low:.3f}, {high:.3f}]"
             out.append(f"{prefix + name:44} {value['value']:.3f} {span}")
         elif isinstance(value, dict):
             out += lines(value, f"{prefix}{name} ")
@@ -117,79 +182,6 @@ def start(run: Any) -> Any:
     if run.run.init.kind == "random":
         return jax.jit(lambda: run.model.init(key, run.image_shape))()
     return init.start(run.run.init, run.model, key, run.image_shape)
-
-
-def similarity(args: argparse.Namespace, run: Any) -> dict[str, Any]:
-    """The run's layers against its start's and against those of the other runs."""
-    from bigxfer.analysis import compared, features, plots
-
-    rows = features.sample(run, args.split, args.images)
-    reduce = features.thinned(compared.SIDE)
-    extract = features.extractor(run, reduce)
-    ended, begun = extract(run.variables, rows), extract(start(run), rows)
-    names, pairs = list(ended), {"trained and its start": (ended, begun)}
-    matrices = {"trained and itself": (compared.matrix(ended, ended), names, names)}
-    matrices["trained and its start"] = compared.matrix(ended, begun), names, names
-    for folder in args.against:
-        other = features.read(folder, args.root, print)
-        if other.data.manifest.hash() != run.data.manifest.hash():
-            raise ValueError(f"{folder} had other data than {run.folder}")
-        of = features.extractor(other, reduce)
-        b_ended, b_begun = of(other.variables, rows), of(start(other), rows)
-        title, there = f"trained and {folder.name}", list(b_ended)
-        pairs[title] = ended, b_ended
-        pairs[f"start and {folder.name}'s"] = begun, b_begun
-        matrices[title] = compared.matrix(ended, b_ended), names, there
-    by_layer, scatter = compared.by_layer(pairs, print), []
-    for folder in args.against:
-        two = (f"start and {folder.name}'s", f"trained and {folder.name}")
-        for measure in ("cka_debiased", "svcca"):
-            found = compared.scattered(by_layer, *two, measure)
-            scatter += [{**row, "against": folder.name} for row in found]
-    about = (
-        f"{run.folder.name}, {run.data.manifest.name} {args.split}, {len(rows)} images"
-    )
-    to, synthetic = args.out, run.data.manifest.synthetic
-    drawn = compared.draw_layers(by_layer, about)
-    plots.save(drawn, to, "similarity_layers", by_layer, synthetic)
-    cells = [
-        {"pair": pair, "row": a, "column": b, "cka_debiased": values[i, j]}
-        for pair, (values, down, across) in matrices.items()
-        for i, a in enumerate(down)
-        for j, b in enumerate(across)
-    ]
-    drawn = compared.draw_matrices(matrices, f"debiased CKA: {about}")
-    plots.save(drawn, to, "similarity_matrix", cells, synthetic)
-    if scatter:
-        drawn = compared.draw_scatter(scatter, about)
-        plots.save(drawn, to, "similarity_scatter", scatter, synthetic)
-    out: dict[str, Any] = {}
-    for row in by_layer:
-        if row["measure"] == "cka_debiased":
-            out.setdefault(row["pair"], {})[row["layer"]] = float(row["value"])
-    return out
-
-
-def gradcam(args: argparse.Namespace, run: Any) -> dict[str, Any]:
-    from bigxfer.analysis import heatmaps
-
-    return heatmaps.report(
-        run, start(run), args.split, args.endpoint, args.images, args.out
-    )
-
-
-def calibration(args: argparse.Namespace, run: Any) -> dict[str, Any]:
-    """Needs no data and no net, only the predictions that the runs kept."""
-    del run
-    from bigxfer.analysis import reliability
-
-    return reliability.report([args.run, *args.against], args.out)
-
-
-def embedding(args: argparse.Namespace, run: Any) -> dict[str, Any]:
-    from bigxfer.analysis import embedded
-
-    return embedded.report(run, args.split, args.images, args.out)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bigxfer.analysis import plots, similarity
+from bigxfer.analysis import features, plots, similarity
+from bigxfer.analysis.features import Finished
 from bigxfer.analysis.plots import Rows
+from bigxfer.tree import Tree
 
 SIDE = 8  # maps are thinned to at most SIDE x SIDE points, which are folded
 BATCH = 64  # datapoints a batch of minibatch CKA
@@ -22,6 +26,65 @@ MEASURES: dict[str, tuple[Side, similarity.Measure]] = {  # what is made of a si
     ),
     "pwcca": (np.asarray, similarity.pwcca),
 }
+
+
+def report(
+    run: Finished,
+    begun: Tree,
+    others: Sequence[tuple[Finished, Tree]],
+    split: str,
+    most: int,
+    out: Path,
+) -> dict[str, Any]:
+    """Writes similarity_*.*; returns debiased CKA by pair of nets and layer.
+
+    The run's layers against those of its start `begun`, and against each other run's
+    and its start's. ValueError for a run on other data.
+    """
+    rows, reduce = features.sample(run, split, most), features.thinned(SIDE)
+    extract = features.extractor(run, reduce)
+    ended, start = extract(run.variables, rows), extract(begun, rows)
+    names, pairs = list(ended), {"trained and its start": (ended, start)}
+    matrices = {"trained and itself": (matrix(ended, ended), names, names)}
+    matrices["trained and its start"] = matrix(ended, start), names, names
+    for other, other_begun in others:
+        if other.data.manifest.hash() != run.data.manifest.hash():
+            raise ValueError(f"{other.folder} had other data than {run.folder}")
+        of, name = features.extractor(other, reduce), other.folder.name
+        b_ended, b_start = of(other.variables, rows), of(other_begun, rows)
+        pairs[f"trained and {name}"] = ended, b_ended
+        pairs[f"start and {name}'s"] = start, b_start
+        matrices[f"trained and {name}"] = matrix(ended, b_ended), names, list(b_ended)
+    found, scatter = by_layer(pairs, print), []
+    for other, _ in others:
+        name = other.folder.name
+        for measure in ("cka_debiased", "svcca"):
+            two = f"start and {name}'s", f"trained and {name}"
+            drawn = scattered(found, *two, measure)
+            scatter += [{**row, "against": name} for row in drawn]
+    data = run.data.manifest
+    about = f"{run.folder.name}, {data.name} {split}, {len(rows)} images"
+    drawn = draw_layers(found, about)
+    plots.save(drawn, out, "similarity_layers", found, data.synthetic)
+    drawn = draw_matrices(matrices, f"debiased CKA: {about}")
+    plots.save(drawn, out, "similarity_matrix", cells(matrices), data.synthetic)
+    if scatter:
+        drawn = draw_scatter(scatter, about)
+        plots.save(drawn, out, "similarity_scatter", scatter, data.synthetic)
+    summary: dict[str, Any] = {}
+    for row in found:
+        if row["measure"] == "cka_debiased":
+            summary.setdefault(row["pair"], {})[row["layer"]] = float(row["value"])
+    return summary
+
+
+def cells(matrices: dict[str, tuple]) -> list[dict]:
+    return [
+        {"pair": pair, "row": a, "column": b, "cka_debiased": values[i, j]}
+        for pair, (values, down, across) in matrices.items()
+        for i, a in enumerate(down)
+        for j, b in enumerate(across)
+    ]
 
 
 def points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

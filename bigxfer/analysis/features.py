@@ -187,3 +187,16 @@ def extractor(
         }
 
     return extract
+
+
+def predictor(run: Finished) -> Callable[[Tree, np.ndarray], np.ndarray]:
+    """logits(variables, rows) -> float64 [n, classes], rows in their order."""
+    batch = run.run.eval.batch
+    predict = evaluate.make_predict(run.model, run.run, sharding.make(1, batch))
+
+    def logits(variables: Tree, rows: np.ndarray) -> np.ndarray:
+        data = run.data
+        loader = Loader(data.images, data.manifest.labels, rows, batch, 0)
+        return predict(variables, loader)[1].astype(np.float64)
+
+    return logits

@@ -17,6 +17,7 @@ from jax.extend import core
 from scipy.stats import spearmanr
 
 from bigxfer import tree
+from bigxfer.analysis import movement
 from bigxfer.models import Model
 from bigxfer.tree import Tree
 
@@ -117,18 +118,12 @@ def explainer(model: Model, endpoint: str) -> Explain:
     return explain
 
 
-def smoothgrad(
-    model: Model,
-    variables: Tree,
-    images: np.ndarray,
-    classes: np.ndarray,
-    samples: int = 25,
-) -> np.ndarray:
-    """SmoothGrad heatmaps float32 [n, h, w] in [0, 1] (Smilkov et al. 2017, 1706.03825).
+def smoothgrad(model: Model, samples: int = 25) -> Explain:
+    """SmoothGrad (Smilkov et al. 2017, 1706.03825), to be called as `explainer`'s.
 
     By PAIR's `saliency`, with its defaults: the mean of squared gradients of the logit
-    on `samples` copies with noise of 15% of the image's range. Arguments as `gradcam`.
-    ImportError that says what to install.
+    on `samples` copies with noise of 15% of the image's range, the brightest 1%
+    clipped. Maps float32 [n, h, w] in [0, 1]. ImportError that says what to install.
     """
     try:
         from saliency import core as pair
@@ -143,16 +138,20 @@ def smoothgrad(
         return jax.grad(score)(images)
 
     def call(images: Any, call_model_args: Any, expected_keys: Any) -> dict:
-        (key,) = expected_keys
-        found = slopes(variables, jnp.asarray(images, jnp.float32), call_model_args)
+        (key,), (variables, chosen) = expected_keys, call_model_args
+        found = slopes(variables, jnp.asarray(images, jnp.float32), chosen)
         return {key: np.asarray(found)}
 
-    out, masker = [], pair.GradientSaliency()
-    for image, chosen in zip(images, classes, strict=True):
-        mask = masker.GetSmoothedMask(image, call, int(chosen), nsamples=samples)
-        # the library clips the brightest percent, as its authors show it
-        out.append(pair.VisualizeImageGrayscale(mask))
-    return np.asarray(out, np.float32)
+    def explain(variables: Tree, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        np.random.seed(0)  # the library draws its noise from numpy's global state
+        out, masker = [], pair.GradientSaliency()
+        for image, chosen in zip(images, classes, strict=True):
+            args = variables, int(chosen)
+            mask = masker.GetSmoothedMask(image, call, args, nsamples=samples)
+            out.append(pair.VisualizeImageGrayscale(mask))
+        return np.asarray(out, np.float32)
+
+    return explain
 
 
 def shuffled(variables: Tree, layers: Sequence[str], seed: int = 0) -> Tree:
@@ -170,27 +169,27 @@ def shuffled(variables: Tree, layers: Sequence[str], seed: int = 0) -> Tree:
 
 
 def sanity(
+    explain: Explain,
     model: Model,
     variables: Tree,
     images: np.ndarray,
     classes: np.ndarray,
-    endpoint: str,
     seed: int = 0,
 ) -> dict[str, float]:
-    """{layer: mean rank correlation with the trained net's maps}, from the head down.
+    """{block: mean rank correlation with the trained net's maps}, from the head down.
 
-    Weights are shuffled in cascade: at each layer its own and those of all above it
-    (Adebayo et al. 2018, section 3). Maps that explain the net fall towards 0; maps
-    that stay near 1 show the image, not the net. Images whose map is flat in either
-    net are left out; NaN where all are.
+    Weights are shuffled in cascade: at each block its own and those of all above it
+    (Adebayo et al. 2018, section 3); batch norm's averages are then taken anew from
+    the images, since the old ones fit nothing and leave every ReLU dead. Maps that
+    explain the net fall towards 0; maps that stay near 1 show the image, not the net.
+    Images whose map is flat in either net are left out; NaN where all are.
     """
-    explain = explainer(model, endpoint)
-    want, out = explain(variables, images, classes), {}
-    layers = model.layers()[::-1]
-    for depth, layer in enumerate(layers, 1):
-        mixed = shuffled(variables, layers[:depth], seed)
+    want, out, mixed = explain(variables, images, classes), {}, variables
+    averaged = movement.averager(model)
+    for block, layers in reversed(movement.blocks(model.layers()).items()):
+        mixed = averaged(shuffled(mixed, layers, seed), jnp.asarray(images))
         found = explain(mixed, images, classes)
         alive = [(a, b) for a, b in zip(want, found) if np.ptp(a) and np.ptp(b)]
         scores = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in alive]
-        out[layer] = float(np.mean(scores)) if scores else float("nan")
+        out[block] = float(np.mean(scores)) if scores else float("nan")
     return out

@@ -1,4 +1,7 @@
-"""What `analyze --what gradcam` writes: overlays, sanity check, pointing game."""
+"""What `analyze --what gradcam` writes: overlays, sanity check, pointing game.
+
+And `--what smoothgrad`, the same on fewer images, since each costs 25 gradients.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,29 +12,45 @@ import jax.numpy as jnp
 import numpy as np
 
 from bigxfer import tree
-from bigxfer.analysis import features, gradcam, plots, pointing
+from bigxfer.analysis import features, gradcam, movement, plots, pointing
 from bigxfer.analysis.features import Finished
 from bigxfer.tree import Tree
 
 SHOWN = 3  # images of each class on the page of overlays
-SANITY_IMAGES = 32
+SANITY_IMAGES = {"gradcam": 32, "smoothgrad": 6}
+MOST = {"gradcam": 10**9, "smoothgrad": 60}  # cases of the pointing game
+AVERAGED = 128  # images that batch norm's averages are taken from
 LEAST_SIDE = 4  # maps smaller than this point nowhere
 
 
 def report(
-    run: Finished, begun: Tree, split: str, endpoint: str, most: int, out: Path
+    kind: str,
+    run: Finished,
+    begun: Tree,
+    split: str,
+    endpoint: str,
+    most: int,
+    out: Path,
 ) -> dict[str, Any]:
-    """Writes gradcam_*.png, .svg, .csv; returns the summary.
+    """Writes KIND_*.png, .svg, .csv; returns the summary.
 
-    begun: the variables at the start. endpoint: "" takes the deepest with maps of
-    LEAST_SIDE or more. Where boxes are known the cases are the images with one, each for
-    the box's class; else the first images, each for the class that the net calls.
+    kind: "gradcam" or "smoothgrad". begun: the variables at the start. endpoint: of
+    Grad-CAM; "" takes the deepest with maps of LEAST_SIDE or more. Where boxes are
+    known the cases are the images with one, each for the box's class; else the first
+    images, each for the class that the net calls.
     """
-    endpoint = endpoint or deepest(run)
+    if kind == "gradcam":
+        endpoint = endpoint or deepest(run)
+        explain, word = (
+            gradcam.explainer(run.model, endpoint),
+            f"Grad-CAM of {endpoint}",
+        )
+    else:
+        explain, word = gradcam.smoothgrad(run.model), "SmoothGrad"
     rows = np.sort(run.data.rows[split])
     place = {row: i for i, row in enumerate(rows.tolist())}
     known = [b for b in pointing.boxes(run.data.manifest) if b.row in place]
-    of = dict(list(pointing.cases(known).items())[:most])
+    of = some(pointing.cases(known), min(most, MOST[kind]))
     if of:
         chosen, classes = (np.array(column) for column in zip(*of))
         images = features.view(run, chosen)
@@ -39,22 +58,32 @@ def report(
         chosen = features.sample(run, split, SHOWN * len(run.data.manifest.classes))
         images = features.view(run, chosen)
         classes = called(run, images)
-    explain = gradcam.explainer(run.model, endpoint)
     seen = {
         "trained": explain(run.variables, images, classes),
-        "untrained": explain(untrained(run, begun), images, classes),
+        "untrained": explain(untrained(run, begun, images), images, classes),
     }
-    few = images[:SANITY_IMAGES], classes[:SANITY_IMAGES]
-    found: dict[str, Any] = {"endpoint": endpoint, "images": len(set(chosen.tolist()))}
-    checked = gradcam.sanity(run.model, run.variables, *few, endpoint)
+    few = SANITY_IMAGES[kind]
+    found: dict[str, Any] = {"by": word, "images": len(set(chosen.tolist()))}
+    checked = gradcam.sanity(
+        explain, run.model, run.variables, images[:few], classes[:few]
+    )
     found["sanity"] = checked
-    save_sanity(run, endpoint, checked, out)
-    show(run, images, chosen, classes, seen, known, out)
+    title = f"{word}, {run.folder.name}"
+    save_sanity(run, title, checked, out, kind)
+    show(run, images, chosen, classes, seen, known, out, title, kind)
     if of:
-        found["pointing"] = play(run, of, seen, out)
+        found["pointing"] = play(run, of, seen, out, title, kind)
     else:
         print(f"  no boxes beside {run.data.manifest.root}: no pointing game")
     return found
+
+
+def some(of: dict, most: int) -> dict:
+    """At most so many of the cases, spread evenly over them."""
+    keys = list(of)
+    if len(keys) > most:
+        keys = [keys[i] for i in np.linspace(0, len(keys) - 1, most).astype(int)]
+    return {key: of[key] for key in keys}
 
 
 def deepest(run: Finished) -> str:
@@ -81,25 +110,26 @@ def called(run: Finished, images: np.ndarray) -> np.ndarray:
     return np.asarray(logits).argmax(axis=1)
 
 
-def untrained(run: Finished, begun: Tree) -> Tree:
+def untrained(run: Finished, begun: Tree, images: np.ndarray) -> Tree:
     """The start, with the trained head shuffled in place of its zeros, which see
-    nothing."""
+    nothing, and batch norm's averages from the images, where a random start has none."""
     shuffled = gradcam.shuffled(run.variables, run.model.layers()[-1:])
     head = tree.take(shuffled["params"], run.model.head)
     flat = {**tree.flatten(begun["params"]), **tree.flatten(head)}
-    return {**begun, "params": tree.unflatten(flat)}
+    net = {**begun, "params": tree.unflatten(flat)}
+    return movement.averager(run.model)(net, jnp.asarray(images[:AVERAGED]))
 
 
-def save_sanity(run: Finished, endpoint: str, found: dict, out: Path) -> None:
+def save_sanity(run: Finished, title: str, found: dict, out: Path, kind: str) -> None:
     made, axes = plots.figure(7, 4)
     ax = axes[0, 0]
     plots.lines(ax, list(found), {"rank correlation": list(found.values())})
     ax.axhline(0, color="#999999", linestyle=":")
     ax.set(ylim=(-1, 1.05), xlabel="shuffled from the head down to")
     ax.set_ylabel("with the trained net's maps")
-    made.suptitle(f"Grad-CAM sanity check: {run.folder.name}, {endpoint}")
+    made.suptitle(f"Sanity check: {title}")
     rows = [{"layer": k, "rank_correlation": v} for k, v in found.items()]
-    plots.save(made, out, "gradcam_sanity", rows, run.data.manifest.synthetic)
+    plots.save(made, out, f"{kind}_sanity", rows, run.data.manifest.synthetic)
 
 
 def show(
@@ -110,6 +140,8 @@ def show(
     seen: dict[str, np.ndarray],
     known: Sequence[pointing.Box],
     out: Path,
+    title: str,
+    kind: str,
 ) -> None:
     """A row for each class: SHOWN images with their boxes, each beside its maps."""
     names = run.data.manifest.classes
@@ -126,23 +158,28 @@ def show(
             own = [b for b in known if (b.row, b.label) == (chosen[case], label)]
             name = run.data.manifest.id[chosen[case]]
             views = {names[label]: None, **{k: m[case] for k, m in seen.items()}}
-            for k, (title, hot) in enumerate(views.items()):
+            for k, (net, hot) in enumerate(views.items()):
                 ax = axes[i, j * width + k]
-                plots.heatmap(ax, images[case].mean(-1), hot, title)
+                plots.heatmap(ax, images[case].mean(-1), hot, net)
                 for box in own:
                     plots.frame(ax, box, images.shape[1])
                 if hot is not None:
                     y, x = np.unravel_index(hot.argmax(), hot.shape)
                     place = {"peak_x": int(x), "peak_y": int(y), "mean": hot.mean()}
                     rows.append(
-                        {"id": name, "class": names[label], "net": title, **place}
+                        {"id": name, "class": names[label], "net": net, **place}
                     )
-    made.suptitle(f"Grad-CAM, {run.folder.name}; frames: where the finding is")
-    plots.save(made, out, "gradcam_overlays", rows, run.data.manifest.synthetic)
+    made.suptitle(f"{title}; frames: where the finding is")
+    plots.save(made, out, f"{kind}_overlays", rows, run.data.manifest.synthetic)
 
 
 def play(
-    run: Finished, of: dict, seen: dict[str, np.ndarray], out: Path
+    run: Finished,
+    of: dict,
+    seen: dict[str, np.ndarray],
+    out: Path,
+    title: str,
+    kind: str,
 ) -> dict[str, Any]:
     """The pointing game over all cases and for each class; saves its plot."""
     chosen, labels = (np.array(column) for column in zip(*of))
@@ -165,11 +202,13 @@ def play(
             else int((labels == run.data.manifest.classes.index(name)).sum())
         )
         rows += [{"class": name, "cases": n, "by": k, **v} for k, v in values.items()]
-    save_play(run, rows, list(scores), out)
+    save_play(run, rows, list(scores), out, title, kind)
     return found
 
 
-def save_play(run: Finished, rows: list[dict], names: list[str], out: Path) -> None:
+def save_play(
+    run: Finished, rows: list[dict], names: list[str], out: Path, title: str, kind: str
+) -> None:
     groups = list(dict.fromkeys(row["class"] for row in rows))
     made, axes = plots.figure(7, 1.2 + 1.3 * len(groups), len(groups), 1)
     for ax, group in zip(axes.flat, groups, strict=True):
@@ -178,5 +217,5 @@ def save_play(run: Finished, rows: list[dict], names: list[str], out: Path) -> N
         ax.set(xlim=(0, 1))
         ax.set_title(f"{group} ({part[0]['cases']} cases)", fontsize=9)
     axes[-1, 0].set_xlabel("share of cases whose brightest pixel is in a box, 95%")
-    made.suptitle(f"Pointing game: {run.folder.name}")
-    plots.save(made, out, "gradcam_pointing", rows, run.data.manifest.synthetic)
+    made.suptitle(f"Pointing game: {title}")
+    plots.save(made, out, f"{kind}_pointing", rows, run.data.manifest.synthetic)

@@ -54,16 +54,20 @@ def table(path: Path, rows: Rows, synthetic: bool) -> None:
 
 
 def matrix(
-    ax: Any, values: np.ndarray, down: Sequence[str], across: Sequence[str]
+    ax: Any,
+    values: np.ndarray,
+    down: Sequence[str],
+    across: Sequence[str],
+    least: float = 0.0,
 ) -> None:
-    """A heatmap of values in [0, 1] with its numbers, first layer at the bottom."""
-    ax.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
+    """A heatmap of values in [least, 1] with its numbers, first layer at the bottom."""
+    ax.imshow(values, vmin=least, vmax=1, cmap="viridis", origin="lower", aspect="auto")
     ax.set_xticks(range(len(across)), across, rotation=45, ha="right")
     ax.set_yticks(range(len(down)), down)
     if values.size <= 150:
         for i, j in np.ndindex(values.shape):
-            dark = values[i, j] < 0.6
-            text = f"{values[i, j]:.2f}"
+            dark = values[i, j] < least + 0.6 * (1 - least)
+            text = f"{values[i, j]:.2f}" if np.isfinite(values[i, j]) else "-"
             colour = "white" if dark else "black"
             ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
 

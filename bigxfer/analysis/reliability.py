@@ -1,4 +1,5 @@
-"""What `analyze --what calibration` writes: reliability, temperature, referral."""
+"""What `analyze --what calibration` and `--what dropout` write: reliability,
+temperature, referral."""
 
 import json
 from collections.abc import Sequence
@@ -7,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer.analysis import calibration, plots
+from bigxfer.analysis import calibration, features, plots
 from bigxfer.analysis.calibration import Predictions
+from bigxfer.analysis.features import Finished
+
+PASSES = 20  # with dropout on
 
 
 def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -28,18 +32,64 @@ def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         valids.append(calibration.read(folder / "predictions_valid.npz"))
     synthetic = json.loads((folders[0] / "result.json").read_text())["synthetic"]
     test, valid = tests[0], valids[0]
-    found: dict[str, Any] = {}
-    logits: dict[str, np.ndarray] = {}
     sets = {"run": (test.logits, valid.logits)}
     if len(folders) > 1:
         raw = calibration.ensemble(test.labels, calibration.aligned(tests))
         held = calibration.ensemble(valid.labels, calibration.aligned(valids))
         sets[f"ensemble of {len(folders)}"] = raw, held
+    about = folders[0].name
+    return judge(test, valid.labels, sets, about, out, synthetic, "calibration")
+
+
+def dropout(run: Finished, out: Path, passes: int = PASSES) -> dict[str, Any]:
+    """MC-dropout beside one pass without; dropout_*.*.
+
+    ValueError where the net has no dropout, or the run no validation images.
+    """
+    parts, once, many, plain = {}, {}, {}, features.predictor(run)
+    for split in ("test", "valid"):
+        rows = np.sort(run.data.rows[split])
+        if not len(rows):
+            raise ValueError(f"{run.folder}: the split {split!r} has no images")
+        parts[split] = part = run.data.manifest.select(rows)
+        pixels, crop = np.asarray(run.data.images[rows]), run.run.data.crop
+        net = run.model, run.variables, pixels, crop
+        drawn = calibration.mc_dropout(*net, passes)
+        many[split] = calibration.ensemble(part.labels, drawn)
+        once[split] = plain(run.variables, rows)
+    names = {"one pass": once, f"{passes} passes with dropout": many}
+    sets = {name: (of["test"], of["valid"]) for name, of in names.items()}
+    test, labels = parts["test"], parts["valid"].labels
+    found = Predictions(
+        ids=test.id.astype(str),
+        patients=test.patient.astype(str),
+        sources=test.source.astype(str),
+        views=test.view.astype(str),
+        labels=test.labels,
+        logits=once["test"],
+        classes=test.classes,
+    )
+    return judge(found, labels, sets, run.folder.name, out, test.synthetic, "dropout")
+
+
+def judge(
+    test: Predictions,
+    valid_labels: np.ndarray,
+    sets: dict[str, tuple[np.ndarray, np.ndarray]],
+    about: str,
+    out: Path,
+    synthetic: bool,
+    kind: str,
+) -> dict[str, Any]:
+    """{name: metrics} of sets of logits (test, valid), before and after a temperature
+    fitted on validation; writes KIND_reliability.* and KIND_referral.*."""
+    found: dict[str, Any] = {}
+    logits: dict[str, np.ndarray] = {}
     for name, (raw, held) in sets.items():
         logits[name] = raw
         found[name] = calibration.judged(test.labels, raw, test.patients)
         try:
-            t = calibration.temperature(valid.labels, held)
+            t = calibration.temperature(valid_labels, held)
         except ValueError as error:
             found[name]["temperature"] = f"none: {error}"
             continue
@@ -47,8 +97,9 @@ def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         scaled = f"{name}, T = {t:.2f}"
         logits[scaled] = raw / t
         found[scaled] = calibration.judged(test.labels, raw / t, test.patients)
-    save_reliability(test, logits, folders[0].name, out, synthetic)
-    found["referral"] = save_referral(test, logits, folders[0].name, out, synthetic)
+    args = test, logits, about, out, synthetic, kind
+    save_reliability(*args)
+    found["referral"] = save_referral(*args)
     return found
 
 
@@ -58,6 +109,7 @@ def save_reliability(
     about: str,
     out: Path,
     synthetic: bool,
+    kind: str,
 ) -> None:
     """One panel for each set of logits; multi-label classes are pooled in it."""
     made, axes = plots.figure(3.4 * len(logits), 3.9, 1, len(logits))
@@ -66,19 +118,19 @@ def save_reliability(
         p = calibration.probabilities(test.labels, values)
         pairs = list(calibration.events(test.labels, p))
         confidence, hit = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        for kind, binned in (
+        for way, binned in (
             ("equal width", calibration.binned),
             ("equal counts", calibration.equal_counts),
         ):
             table = binned(confidence, hit)
-            rows += [{"of": name, "bins": kind, **row} for row in table]
-            if kind == "equal width":
+            rows += [{"of": name, "bins": way, **row} for row in table]
+            if way == "equal width":
                 error = calibration.ece(test.labels, p)
                 plots.reliability(ax, table, f"{name}\nECE {error:.3f}")
     single = test.labels.ndim == 1
     axes[0, 0].set_ylabel("accuracy" if single else "frequency of the finding")
     made.suptitle(f"Reliability on test: {about}")
-    plots.save(made, out, "calibration_reliability", rows, synthetic)
+    plots.save(made, out, f"{kind}_reliability", rows, synthetic)
 
 
 def save_referral(
@@ -87,6 +139,7 @@ def save_referral(
     about: str,
     out: Path,
     synthetic: bool,
+    kind: str,
 ) -> dict[str, Any]:
     """Accuracy over coverage; the summary is the accuracy at half coverage."""
     made, axes = plots.figure(6.5, 4.5)
@@ -113,5 +166,5 @@ def save_referral(
     ax.set(xlabel="share of the images that is kept, the surest", ylabel="accuracy")
     ax.legend(fontsize=8)
     made.suptitle(f"Referral on test: {about} (95% over patients)")
-    plots.save(made, out, "calibration_referral", rows, synthetic)
+    plots.save(made, out, f"{kind}_referral", rows, synthetic)
     return half

@@ -1,0 +1,285 @@
+"""What `analyze --what convergence` writes: curves, steps to a target, speed-up.
+
+Needs no data and no net, only metrics.jsonl, config.json and result.json.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigxfer import config, stats
+from bigxfer.analysis import convergence, features, plots
+from bigxfer.analysis.convergence import Curve
+from bigxfer.config import Init, Run
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The validations of one run, and what it shares with its twins."""
+
+    name: str
+    net: str  # the model, in short
+    start: str  # "random", "pretrained", "pretrained mean_var up to block2", ...
+    twin: str  # equal for runs that differ in their start alone
+    batch: int
+    curve: Curve
+    test: float  # the metric on the test split, NaN where there is none
+
+    @property
+    def images(self) -> np.ndarray:
+        return self.curve.steps * self.batch
+
+
+def read(folder: Path, metric: str) -> Learnt:
+    """ValueError where a run is not finished or has fewer than two validations."""
+    run, _, result = features.about(folder)
+    if metric not in result["metrics"]:
+        raise ValueError(
+            f"no metric {metric!r}; {folder} has {list(result['metrics'])}"
+        )
+    value = result["metrics"][metric]["value"]
+    return Learnt(
+        folder.name,
+        net(run),
+        start(run.init),
+        config.digest(alone(run)),
+        run.optim.batch,
+        convergence.read(folder, metric),
+        math.nan if value is None else value,
+    )
+
+
+def net(run: Run) -> str:
+    model = run.model
+    if model.name != "bit":
+        return f"{model.name} x{model.width:g}"
+    return f"R{'-'.join(map(str, model.blocks))}x{model.width:g}"
+
+
+def start(init: Init) -> str:
+    """The start in words, but for what an upstream has of the net: its model and res."""
+    file, _, arg = init.upstream.partition(":")
+    items = [a for a in arg.split(",") if not a.startswith(("model=", "res="))]
+    words = [init.kind, *([Path(file).stem, *items] if init.kind != RANDOM else [])]
+    words.append(init.how if init.how != "copy" else "")
+    words.append(f"up to {init.upto}" if init.upto else "")
+    words.append(f"above {init.above}" if init.above != "random" else "")
+    return " ".join(filter(None, words))
+
+
+def alone(run: Run) -> Run:
+    """The run as if it had started at random."""
+    out = config.from_dict(config.to_dict(run))
+    out.init = Init()
+    return out
+
+
+def report(
+    folders: Sequence[Path], metric: str, target: float, out: Path
+) -> dict[str, Any]:
+    """Writes convergence_*.*; returns steps to the target, speed-up and onsets by start.
+
+    target: a value of the metric; 0 takes the highest that every run reaches. Speed-up
+    and gain pair runs that differ in their start alone (so of one net and one seed).
+    ValueError for a run without a curve.
+    """
+    runs = [read(folder, metric) for folder in dict.fromkeys(folders)]
+    target = target or min(float(run.curve.values.max()) for run in runs)
+    synthetic = any(features.about(f)[2]["synthetic"] for f in folders)
+    starts = sorted({r.start for r in runs}, key=lambda s: (s != RANDOM, s))
+    of = {s: [r for r in runs if r.start == s] for s in starts}
+    table = [row(run, target) for run in runs]
+    plots.table(out / "convergence_runs.csv", table, synthetic)
+    drawn, points = draw_curves(of, metric, target)
+    plots.save(drawn, out, "convergence_curves", points, synthetic)
+    plots.save(draw_onsets(of, metric), out, "convergence_overfit", table, synthetic)
+    found: dict[str, Any] = {"target": target}
+    for name, group in of.items():
+        found[name] = arrival(group, target)
+    if pairs := paired(of):
+        ratios = [r for p in pairs.values() for r in p[1]]
+        drawn = draw_speedups(pairs)
+        plots.save(drawn, out, "convergence_speedup", ratios, synthetic)
+        for name, (summary, _) in pairs.items():
+            found[f"{name} against {RANDOM}"] = summary
+    elif len(starts) > 1:
+        print("  no two runs differ in their start alone: no speed-up")
+    return found
+
+
+def row(run: Learnt, target: float) -> dict[str, Any]:
+    steps = convergence.steps_to(run.curve, target)
+    best = int(run.curve.values.argmax())
+    onset = convergence.overfit_onset(run.curve)
+    return {
+        "run": run.name,
+        "net": run.net,
+        "start": run.start,
+        "target": target,
+        "steps_to_target": words(steps),
+        "images_to_target": words(steps * run.batch),
+        "best": float(run.curve.values[best]),
+        "best_step": int(run.curve.steps[best]),
+        "last": float(run.curve.values[-1]),
+        "overfit_onset": words(onset),
+        "test": run.test,
+    }
+
+
+def words(number: float) -> int | str:
+    return int(number) if math.isfinite(number) else "never"
+
+
+def arrival(group: Sequence[Learnt], target: float) -> dict[str, Any]:
+    """Over the runs of one start that reach the target; how many never do."""
+    steps = np.array([convergence.steps_to(r.curve, target) for r in group])
+    there = np.isfinite(steps)
+    onsets = [convergence.overfit_onset(r.curve) for r in group]
+    out: dict[str, Any] = {"runs": len(group), "never": int((~there).sum())}
+    if there.any():
+        batches = np.array([r.batch for r in group])[there]
+        out["steps to the target"] = geometric(steps[there])
+        out["images to the target"] = geometric(steps[there] * batches)
+    out["runs that fall after their best"] = int(np.isfinite(onsets).sum())
+    return out
+
+
+def geometric(values: np.ndarray) -> float:
+    return float(np.exp(np.log(values).mean()))
+
+
+def paired(
+    of: dict[str, list[Learnt]],
+) -> dict[str, tuple[dict[str, Any], list[dict]]]:
+    """{start: (summary, rows of its pairs)} against random starts; {} without pairs."""
+    base = {run.twin: run for run in of.get(RANDOM, [])}
+    out = {}
+    for name, group in of.items():
+        pairs = [(base[r.twin], r) for r in group if r.twin in base and name != RANDOM]
+        if not pairs:
+            continue
+        a, b = zip(*pairs, strict=True)
+        rows = [
+            {
+                "start": name,
+                "net": after.net,
+                "random": before.name,
+                "run": after.name,
+                "speed_up": convergence.speed_up(before.curve, after.curve) or "never",
+                "test_random": before.test,
+                "test": after.test,
+            }
+            for before, after in pairs
+        ]
+        before, after = (np.array([r.test for r in side]) for side in (a, b))
+        speed = convergence.speed_ups([r.curve for r in a], [r.curve for r in b])
+        summary = {
+            "pairs": len(pairs),
+            "pairs that never get there": int(speed["never"]),
+            "speed-up": speed,
+            "gain on test": mean(after - before),
+            "gain on test, relative": mean(after / before - 1),
+        }
+        out[name] = summary, rows
+    return out
+
+
+def mean(values: np.ndarray) -> dict[str, float]:
+    low, high = stats.t_interval(values)
+    return {"value": float(values.mean()), "low": low, "high": high}
+
+
+def bands(group: Sequence[Learnt]) -> list[dict[str, float]]:
+    """Rows of images, mean, low, high, units: 95% (t) over nets, or runs of one net.
+
+    Runs of one net are averaged first. At the numbers of images that all have.
+    """
+    nets = sorted({r.net for r in group})
+    common = set.intersection(*(set(r.images.tolist()) for r in group))
+    out = []
+    for images in sorted(common):
+        at = {
+            r.name: float(r.curve.values[list(r.images).index(images)]) for r in group
+        }
+        units = [np.mean([at[r.name] for r in group if r.net == n]) for n in nets]
+        units = list(at.values()) if len(nets) == 1 else units
+        low, high = stats.t_interval(np.array(units))
+        point = {"images": images, "mean": float(np.mean(units))}
+        out.append({**point, "low": low, "high": high, "units": len(units)})
+    return out
+
+
+def draw_curves(
+    of: dict[str, list[Learnt]], metric: str, target: float
+) -> tuple[object, list[dict]]:
+    """(figure, its rows): every run thin, the mean of each start thick in its band."""
+    made, axes = plots.figure(7.5, 4.8)
+    ax, rows = axes[0, 0], []
+    for k, (name, group) in enumerate(of.items()):
+        colour = plots.COLOURS[k % 7]
+        for run in group:
+            ax.plot(run.images, run.curve.values, color=colour, alpha=0.3, linewidth=1)
+            about = {"start": name, "net": run.net, "run": run.name}
+            for images, value in zip(run.images.tolist(), run.curve.values.tolist()):
+                rows.append({**about, "images": images, metric: value})
+        band = bands(group)
+        x, y, low, high = (
+            [p[c] for p in band] for c in ("images", "mean", "low", "high")
+        )
+        over = "nets" if len({r.net for r in group}) > 1 else "runs"
+        label = f"{name} ({len(group)} runs, band over {over})"
+        ax.plot(x, y, color=colour, linewidth=2.5, label=label)
+        ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        rows += [{"start": name, "run": f"mean over {over}", **p} for p in band]
+    ax.axhline(target, color="#999999", linestyle=":")
+    ax.set(xlabel="images seen", ylabel=f"{metric}, validation", ylim=(None, 1.0))
+    ax.legend(fontsize=8, loc="lower right")
+    made.suptitle(f"Learning curves; dotted: the target {target:.3f}; bands: 95%")
+    return made, rows
+
+
+def draw_speedups(pairs: dict[str, tuple[dict, list[dict]]]) -> object:
+    """A line for each start: its pairs, their geometric mean and its interval."""
+    made, axes = plots.figure(7.5, 1.8 + 0.8 * len(pairs))
+    ax, labels = axes[0, 0], []
+    for k, (name, (summary, rows)) in enumerate(pairs.items()):
+        found, colour = summary["speed-up"], plots.COLOURS[k % 7]
+        ratios = [r["speed_up"] for r in rows if r["speed_up"] != "never"]
+        ax.plot(ratios, [k - 0.15] * len(ratios), "o", color=colour, alpha=0.4)
+        if ratios:
+            ax.plot([found["low"], found["high"]], [k, k], color=colour, linewidth=2)
+            ax.plot(found["value"], k, "D", color=colour)
+        never = f"\n{found['never']:.0f} of {len(rows)} never" * bool(found["never"])
+        labels.append(f"{name}{never}")
+    ax.axvline(1, color="#999999", linestyle=":")
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(-0.5, len(labels) - 0.5)
+    ax.set_xscale("log")
+    ax.set_xlabel(
+        "steps to the random start's best value, over this start's steps to it"
+    )
+    made.suptitle("Speed-up: pairs (dots), geometric mean (diamond), 95% over pairs")
+    return made
+
+
+def draw_onsets(of: dict[str, list[Learnt]], metric: str) -> object:
+    """When each run is best, and how much it has lost by its last validation."""
+    made, axes = plots.figure(7, 4.5)
+    ax = axes[0, 0]
+    for k, (name, group) in enumerate(of.items()):
+        best = [int(r.curve.values.argmax()) for r in group]
+        x = [r.images[b] / r.images[-1] for r, b in zip(group, best, strict=True)]
+        y = [r.curve.values[-1] - r.curve.values.max() for r in group]
+        ax.plot(x, y, plots.MARKS[k % 7], color=plots.COLOURS[k % 7], label=name)
+    ax.axhline(0, color="#999999", linestyle=":")
+    ax.set(xlabel="when the run was best, share of its training", xlim=(-0.03, 1.03))
+    ax.set_ylabel(f"{metric} lost by the end, validation")
+    ax.legend(fontsize=8)
+    made.suptitle("Overfitting: below 0, validation fell after its best step")
+    return made

@@ -1,0 +1,149 @@
+"""How much two classes have in common: in the labels, to the net, in its features.
+
+Lo & Elezabi wished to know how far the signs of COVID-19 overlap with those of other
+infections (S003-q-overlap). A net cannot say what a disease is; it can say what of
+one class's evidence it takes for another's, on these images, with their shortcuts.
+
+Classes are columns of `truth`, float [n, k] of 0, 1, NaN (unknown), one row an image;
+matrices are [k, k], and every function of weights [r, n] gives [r, k, k].
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bigxfer import ranking, stats
+from bigxfer.data import shortcuts
+
+Matrices = Callable[[np.ndarray], np.ndarray]  # weights [r, n] -> [r, k, k]
+RESAMPLES = 500
+
+
+def truths(labels: np.ndarray, classes: int) -> np.ndarray:
+    """float [n, k] of labels as metrics.py has them."""
+    if labels.ndim == 2:
+        return labels.astype(float)
+    return (labels[:, None] == np.arange(classes)).astype(float)
+
+
+def by_patient(truth: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """[patients, k]: 1 where any of a patient's images shows it, NaN if none says."""
+    _, which = np.unique(patients.astype(str), return_inverse=True)
+    out = np.full((which.max() + 1, truth.shape[1]), np.nan)
+    for i, row in zip(which, truth, strict=True):
+        out[i] = np.fmax(out[i], row)
+    return out
+
+
+def co_occurrence(truth: np.ndarray) -> Matrices:
+    """Phi, the correlation of two labels, over rows where both are known.
+
+    NaN where one of the two does not vary.
+    """
+    known = np.isfinite(truth).astype(float)
+    y = np.where(known > 0, truth, 0)
+
+    def statistic(w: np.ndarray) -> np.ndarray:
+        both, n = (np.einsum("rn,ni,nj->rij", w, a, a) for a in (y, known))
+        first = np.einsum("rn,ni,nj->rij", w, y, known)
+        second = first.transpose(0, 2, 1)
+        above = n * both - first * second
+        below = first * (n - first) * second * (n - second)
+        return ranking.ratio(above, np.sqrt(np.maximum(below, 0)))
+
+    return statistic
+
+
+def mistaken(truth: np.ndarray, p: np.ndarray) -> Matrices:
+    """[i, j]: the mean probability of class j on images that show i but not j.
+
+    The diagonal is that of i on images that show i.
+    """
+    shown = truth == 1
+
+    def statistic(w: np.ndarray) -> np.ndarray:
+        k = truth.shape[1]
+        out = np.full((len(w), k, k), np.nan)
+        for i, j in np.ndindex(k, k):
+            here = shown[:, i] & ((truth[:, j] == 0) | (i == j))
+            out[:, i, j] = ranking.ratio(w @ (p[:, j] * here), w @ here.astype(float))
+        return out
+
+    return statistic
+
+
+def agreement(logits: np.ndarray, truth: np.ndarray) -> Matrices:
+    """[i, j]: correlation of two logits over images that show neither class.
+
+    So it is not the labels that correlate but what the net takes for either. Logits
+    are centred over the classes first, since softmax does not see their common part.
+    """
+    x = logits - logits.mean(axis=1, keepdims=True) * (truth.sum(axis=1) == 1).all()
+
+    def statistic(w: np.ndarray) -> np.ndarray:
+        k = truth.shape[1]
+        out = np.full((len(w), k, k), np.nan)
+        for i, j in np.ndindex(k, k):
+            v = w * ((truth[:, i] == 0) & (truth[:, j] == 0))
+            total = v.sum(axis=1)
+            a, b = x[:, i], x[:, j]
+            mean_a, mean_b = ranking.ratio(v @ a, total), ranking.ratio(v @ b, total)
+            cov = ranking.ratio(v @ (a * b), total) - mean_a * mean_b
+            var_a = ranking.ratio(v @ a**2, total) - mean_a**2
+            var_b = ranking.ratio(v @ b**2, total) - mean_b**2
+            below = np.sqrt(np.maximum(var_a, 0) * np.maximum(var_b, 0))
+            out[:, i, j] = ranking.ratio(cov, below)
+        return out
+
+    return statistic
+
+
+def shared(
+    features: np.ndarray, truth: np.ndarray, others: np.ndarray, theirs: np.ndarray
+) -> Matrices:
+    """[i, j]: AUROC of what tells class i, where it has to tell class j.
+
+    features [m, f] and truth [m, k] are what probes are fitted to (logistic regression
+    of images that show i but not j against those that show neither), others [n, f] and
+    theirs [n, k] what they are judged by: images that show j but not i against neither.
+    0.5: what marks i says nothing of j; towards the diagonal, which tells i itself: the
+    two are marked by the same. Below 0.5: i and j lie on opposite sides of neither.
+    """
+    k = truth.shape[1]
+    found = {}
+    for i, j in np.ndindex(k, k):
+        fit, judge = (apart(t, i, j) for t in (truth, theirs))
+        target = fit[:, :1]
+        scores = shortcuts.fit(features, target, others)[:, 0]
+        if np.isfinite(scores).all():
+            found[i, j] = ranking.rank(judge[:, 1], scores)
+
+    def statistic(w: np.ndarray) -> np.ndarray:
+        out = np.full((len(w), k, k), np.nan)
+        for (i, j), ranked in found.items():
+            out[:, i, j] = ranked.areas(w)[0]
+        return out
+
+    return statistic
+
+
+def apart(truth: np.ndarray, i: int, j: int) -> np.ndarray:
+    """[n, 2]: i, and j, against neither; NaN for images that show the other one."""
+    first, second = truth[:, i], truth[:, j]
+    if i == j:
+        return np.stack([first, second], 1)
+    neither = np.where((first == 0) & (second == 0), 0, np.nan)
+    only_i = np.where((first == 1) & (second == 0), 1, neither)
+    only_j = np.where((second == 1) & (first == 0), 1, neither)
+    return np.stack([only_i, only_j], 1)
+
+
+def measured(statistic: Matrices, patients: np.ndarray) -> np.ndarray:
+    """[3, k, k]: value, low and high, 95% over patients."""
+    value = statistic(np.ones((1, len(patients))))[0]
+    samples = stats.resample(statistic, patients, RESAMPLES)
+    spans = np.array(
+        [stats.percentile(samples[:, i, j]) for i, j in np.ndindex(value.shape)]
+    )
+    low, high = spans.T.reshape(2, *value.shape)
+    return np.stack([value, low, high])
