@@ -103,22 +103,22 @@ def execute(
     predict, mesh = made.predict, made.mesh
     valid = partial(validate, job, predict)
     stop = stop or multihost_utils.reached_preemption_sync_point
-    steps, images = plan.steps, plan.steps * run.optim.batch
-    if made.step:
-        train_set, flops = job.loader("train"), made.flops
+    if made.features:
+        steps, images, flops = 1, train, made.flops * train
+        state, clock = fit_head(job, state, made.features)
+    else:
+        steps, images = plan.steps, plan.steps * run.optim.batch
+        flops, train_set = made.flops * steps, job.loader("train")
         state, clock = loop.fit(
             run, plan, state, made.step, train_set, mesh, saved, log, valid, stop
         )
-    else:
-        steps, images = 1, train
-        state, clock, flops = fit_head(job, state)
 
     result = {
         **judge(job, loop.variables(state), predict),
         "cost": {
             "steps": steps,
             "images": images,
-            "flops": flops * steps,
+            "flops": flops,
             "device_seconds": clock.train * mesh.size,
             "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
             "parameters": tree.count(state.params),
@@ -149,14 +149,14 @@ def find_leaks(job: Job) -> dict[str, Any]:
     return found
 
 
-def fit_head(job: Job, state: loop.State) -> tuple[loop.State, loop.Clock, float]:
-    """(state with the head that config.freeze.head fits to features, clock, FLOPs).
+def fit_head(
+    job: Job, state: loop.State, predict: evaluate.Predict
+) -> tuple[loop.State, loop.Clock]:
+    """(state with the head that config.freeze.head fits to features, clock).
 
-    In place of training: the features of each image are computed once.
+    In place of training: `predict` computes the features of each image once.
     """
     began, variables = time.monotonic(), loop.variables(state)
-    net = probe.Features(job.model)
-    predict = evaluate.make_predict(net, job.run, job.mesh)
 
     def part(split: str) -> probe.Part:
         rows, features = predict(variables, job.loader(split))
@@ -171,12 +171,7 @@ def fit_head(job: Job, state: loop.State) -> tuple[loop.State, loop.Clock, float
     job.log.say(
         f"{job.run.freeze.head} head on {len(train[0])} images: {seconds:.1f} s"
     )
-
-    image = jax.ShapeDtypeStruct((1, job.run.data.crop, job.run.data.crop, 3), "f4")
-    forward = jax.jit(lambda v, x: net.apply(v, x, False)[0])
-    cost = (forward.lower(variables, image).cost_analysis() or {}).get("flops", 0.0)
-    state = replace(state, params=params)
-    return state, loop.Clock(train=seconds), cost * len(train[0])
+    return replace(state, params=params), loop.Clock(train=seconds)
 
 
 def validate(
