@@ -21,7 +21,7 @@ from bigxfer import config, evaluate, loop, models, optim, sharding
 from bigxfer.config import Run
 from bigxfer.data.dataset import Dataset
 from bigxfer.log import Log
-from bigxfer.protocols import freeze, init, phases
+from bigxfer.protocols import freeze, init, phases, probe
 
 # What no program depends on; of the data only the shape of an image and its views.
 NOT_COMPILED = (
@@ -39,8 +39,9 @@ class Programs:
     scratch: Callable  # (seed) -> State, made on its shards
     begin: Callable  # (seed, variables) -> State
     step: Any  # compiled; None where only a head is fitted
-    flops: float  # of a mean step
+    flops: float  # of a mean step; of an image where only a head is fitted
     predict: evaluate.Predict
+    features: evaluate.Predict | None  # what the head that is fitted sees
 
     def start(self, run: Run) -> loop.State:
         """The state at step 0. No device ever holds it whole if it is sharded."""
@@ -90,7 +91,9 @@ def build(
     """Traces and compiles; ConfigError or ValueError for what cannot be."""
     model = models.build(run.model, classes)
     shape = (1, run.data.crop, run.data.crop, 3)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))["params"]
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
+    init.check(run.init, model, variables)  # before what takes minutes
+    shapes = variables["params"]
     stages = phases.stages(run.optim, run.freeze, run.phase, plan, model, shapes)
     for stage in stages if any(stage.fixed for stage in stages) else ():
         what = freeze.line(stage.fixed, model, shapes)
@@ -105,10 +108,16 @@ def build(
 
     state = jax.eval_shape(scratch, jnp.int32(0))
     placement = sharding.place_state(mesh, state)
-    step, flops = None, 0.0
+    step, features = None, None
     if run.freeze.head == "trained":
         about = run, plan, classes, multilabel, mesh
         step, flops = compile_step(*about, placed(state, placement), batch, stages, log)
+    else:
+        net = probe.Features(model)
+        features = evaluate.make_predict(net, run, mesh)
+        image = jax.ShapeDtypeStruct(shape, jnp.float32)
+        forward = jax.jit(lambda v, x: net.apply(v, x, False)[0])
+        flops = (forward.lower(variables, image).cost_analysis() or {}).get("flops", 0)
     return Programs(
         model,
         mesh,
@@ -117,6 +126,7 @@ def build(
         step,
         flops,
         evaluate.make_predict(model, run, mesh),
+        features,
     )
 
 
