@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bigxfer import config, metrics, tree
-from bigxfer.config import Run
-from bigxfer.study import compare, table
+from bigxfer.config import Freeze, Init, Model, Run
+from bigxfer.study import compare, summary, table
 
 ROOT = Path(__file__).parents[1]
 
@@ -330,3 +330,37 @@ def test_help_is_quick():
     start = time.perf_counter()
     assert "collect" in command("--help").stdout
     assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    "init, freeze, words",
+    [
+        (Init(), Freeze(), None),
+        (Init(kind="gabor"), Freeze(), "gabor"),
+        (Init(kind="pretrained", how="mean_var"), Freeze(), "mean_var"),
+        (Init(upto="block2"), Freeze(bottom=0.3), "copy up to block2, 30% fixed"),
+        (Init(), Freeze(top=0.18), "top 18% trains"),
+        (Init(upto="a", above="mean_var"), Freeze(), "copy up to a, mean_var above"),
+    ],
+)
+def test_a_start_is_told_in_words(init, freeze, words):
+    assert table.start(vars(init), vars(freeze)) == words
+    assert table.start({"kind": init.kind}, {}) in (None, "gabor")  # an old run
+
+
+def test_nets_are_told_apart():
+    names = [Model(), Model(width=0.25, slim_above="block2"), Model(name="cbr_tiny")]
+    names += [Model(name="cbr_tiny", width=0.5)]
+    assert [table.net_name(vars(model)) for model in names] == [
+        "R50x1",
+        "R50x0.25 slim above block2",
+        "cbr_tiny",
+        "cbr_tiny x0.5",
+    ]
+
+
+def test_the_summary_compares_each_start_with_scratch_of_the_same_layers():
+    names = {"scratch", "scratch, 50% fixed", "nih, 50% fixed", "nih, mean_var"}
+    assert summary._scratch("nih, 50% fixed", names) == "scratch, 50% fixed"
+    assert summary._scratch("nih, mean_var", names) == "scratch"
+    assert summary._scratch("scratch, 50% fixed", names) == "scratch"

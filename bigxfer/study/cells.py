@@ -20,6 +20,7 @@ from bigxfer.study.table import Row
 VARIANTS = {  # column -> how its value reads in a label
     "study": "{}",
     "protocol": "{}",
+    "start": "{}",
     "init": "{}",
     "upstream_size": "{:,} images",
     "upstream_examples": "{:,} seen",

@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from bigxfer import stats
-from bigxfer.study import compare
+from bigxfer.study import cells, compare
 from bigxfer.study.table import Row
+
+ABREAST = 4  # more lines of runs than this stand below each other
 
 
 def text(
     rows: Sequence[Row], metric: str = "auroc_macro", resamples: int = 1000
 ) -> str:
-    """Shots by upstream, then each upstream against scratch on the same draws."""
-    runs = compare.select(rows, kind="transfer")
+    """Shots by line of runs, then each line against scratch on the same draws."""
+    runs, notes = cells.lines(rows)
     if not runs:
         return "no finished transfer"
     synthetic = "SYNTHETIC " if any(row["synthetic"] for row in runs) else ""
-    lines = []
+    lines = [*notes]
     for target in sorted({row["target"] for row in runs}):
         for model in sorted({row["model"] for row in runs}):
             part = compare.select(runs, target=target, model=model)
@@ -34,14 +36,27 @@ def text(
 
 
 def _means(rows: list[Row], metric: str, resamples: int) -> list[str]:
-    sources = sorted({row["upstream"] for row in rows})
+    sources = sorted({row["line"] for row in rows})
+    if len(sources) > ABREAST:
+        return _one_a_line(rows, sources, metric, resamples)
     out = [f"  {'shots':>6}" + "".join(f"  {s:>26}" for s in sources)]
     for shots in order({row["shots"] for row in rows}):
         cells = []
         for source in sources:
-            found = compare.select(rows, shots=shots, upstream=source)
+            found = compare.select(rows, shots=shots, line=source)
             cells.append(f"  {_mean(found, metric, resamples):>26}")
         out.append(f"  {shots:>6}" + "".join(cells))
+    return out
+
+
+def _one_a_line(
+    rows: list[Row], sources: list[str], metric: str, resamples: int
+) -> list[str]:
+    out = []
+    for shots in order({row["shots"] for row in rows}):
+        for source in sources:
+            if found := compare.select(rows, shots=shots, line=source):
+                out.append(f"  {shots:>6}  {_mean(found, metric, resamples)}  {source}")
     return out
 
 
@@ -56,17 +71,16 @@ def _mean(rows: list[Row], metric: str, resamples: int) -> str:
 
 
 def _against_scratch(rows: list[Row], metric: str, resamples: int) -> list[str]:
-    out = []
-    for source in sorted({row["upstream"] for row in rows} - {"scratch"}):
+    out, names = [], {row["line"] for row in rows}
+    for source in sorted(names):
+        rival = _scratch(source, names)
+        if rival not in names or rival == source:
+            continue
         found = compare.compare(
-            rows,
-            metric,
-            {"upstream": source},
-            {"upstream": "scratch"},
-            resamples=resamples,
+            rows, metric, {"line": source}, {"line": rival}, resamples=resamples
         )
         if found:
-            out.append(f"  {source} minus scratch, same draws and same test images:")
+            out.append(f"  {source} minus {rival}, same draws and same test images:")
         for c in sorted(found, key=lambda c: rank(c.cell["shots"])):
             d = c.difference
             out.append(
@@ -74,6 +88,13 @@ def _against_scratch(rows: list[Row], metric: str, resamples: int) -> list[str]:
                 f"  p (Holm) {c.p_holm:.3g}"
             )
     return out
+
+
+def _scratch(line: str, names: set[str]) -> str:
+    """The line from scratch that differs from `line` in its upstream alone, or scratch."""
+    upstream, _, rest = line.partition(", ")
+    twin = f"scratch, {rest}"
+    return twin if upstream != "scratch" and twin in names else "scratch"
 
 
 def rank(shots: str) -> float:

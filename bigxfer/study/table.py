@@ -36,6 +36,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "width": pa.float64(),
     "params": pa.int64(),  # head included
     "init": pa.string(),
+    "start": pa.string(),  # what is taken of the upstream, what is fixed; null: all, none
     "target": pa.string(),
     "target_size": pa.int64(),  # training images, after the draw
     "target_distance": pa.float64(),
@@ -139,18 +140,20 @@ def read_run(folder: Path) -> Row:
     model, data, init = run["model"], run["data"], run["init"]
     blocks = tuple(model["blocks"])
     bit = model["name"] == "bit"
+    alone = init["kind"] in ("random", "gabor")
     drawn = report.get("drawn")
     leaks = result.get("leaks", {}).get("upstream", {}).get("test", {})
     phantom = result["synthetic"]
     row: Row = {
         "kind": run["kind"],
-        "upstream": "scratch" if init["kind"] == "random" else _source(init),
-        "upstream_digest": "" if init["kind"] == "random" else init["digest"],
-        "model": model_name(blocks, model["width"]) if bit else model["name"],
+        "upstream": "scratch" if alone else _source(init),
+        "upstream_digest": "" if alone else init["digest"],
+        "model": net_name(model),
         "depth": 3 * sum(blocks) + 2 if bit else None,
         "width": model["width"] if bit else None,
         "params": cost.get("parameters"),
         "init": init["kind"],
+        "start": start(init, run.get("freeze", {})),
         "target": data_name(data, phantom),
         "target_size": len(drawn) if drawn else report.get("counts", {}).get("train"),
         "target_distance": data["phantom"]["distance"] if phantom else None,
@@ -186,6 +189,43 @@ def model_name(blocks: tuple[int, ...], width: float) -> str:
     return f"R{named[0] if named else '-'.join(map(str, blocks))}x{width:g}"
 
 
+def net_name(model: dict) -> str:
+    """As model_name for BiT, else "cbr_tiny" or "cbr_tiny x0.5"; then what is slim."""
+    if model["name"] == "bit":
+        name = model_name(tuple(model["blocks"]), model["width"])
+    else:
+        name = model["name"]
+        name += f" x{model['width']:g}" if model["width"] != 1 else ""
+    above = model.get("slim_above")
+    return f"{name} slim above {above}" if above else name
+
+
+def start(init: dict, freeze: dict) -> str | None:
+    """What of a start its upstream does not tell: "mean_var up to block2, 50% fixed".
+
+    None where the whole upstream is taken as it is, and all trains. Runs may be older
+    than some of the fields.
+    """
+    words = ["gabor"] if init["kind"] == "gabor" else []
+    taken = init.get("how", "copy")
+    if init.get("upto"):
+        taken += f" up to {init['upto']}"
+    if init.get("above", "random") != "random":
+        taken += f", {init['above']} above"
+    if init.get("batch_norm", "identity") != "identity":
+        taken += f", {init['batch_norm']} batch norm"
+    words += [taken] if taken != "copy" else []
+    if freeze.get("bottom"):
+        words.append(f"{freeze['bottom']:.0%} fixed")
+    if freeze.get("top"):
+        words.append(f"top {freeze['top']:.0%} trains")
+    if freeze.get("top_layers"):
+        words.append(f"top {freeze['top_layers']} layers train")
+    if freeze.get("head", "trained") != "trained":
+        words.append(f"{freeze['head']} head")
+    return ", ".join(words) or None
+
+
 def data_name(data: dict, synthetic: bool) -> str:
     """What a data set is called: its reader, or the folder of own images."""
     if synthetic:
@@ -208,6 +248,8 @@ def protocol(optim: dict) -> str:
 
 def _source(init: dict) -> str:
     """The best name of an upstream that is not in the table: its file, or config."""
+    if init.get("kind") == "imagenet":
+        return "imagenet"
     checkpoint = Path(init["checkpoint"])
     if checkpoint.suffix == ".npz" and checkpoint.stem != "params":
         return checkpoint.stem
