@@ -4,6 +4,9 @@
   python -m bigxfer.train --config configs/upstream_nih.py:model=R26x0.5,res=64 \\
       --config.data.root=FOLDER --config.optim.lr=0.01 --workdir DIR
 
+It starts at random, or from another run: --config.init.kind=pretrained with
+--config.init.checkpoint=RUN_OR_NPZ, after natural images, or to scale its own weights.
+
 Without --config.data.root it runs on synthetic drawings (the phantom), small.
 The run folder holds config.json, metrics.jsonl, params.npz, predictions.npz and,
 last, result.json. The same command again resumes a run that was killed.
@@ -11,7 +14,7 @@ last, result.json. The same command again resumes a run that was killed.
 
 from pathlib import Path
 
-from bigxfer import cli, config, presets
+from bigxfer import cli, config, folders, presets
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
@@ -20,6 +23,11 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         print(cli.BANNER)
         run = run if "phantom" in given else presets.standin(run, given)
     run = config.resolve(run)
+    if run.init.kind == "pretrained":
+        if not run.init.checkpoint:
+            raise ValueError("name what to start from: --config.init.checkpoint=RUN")
+        found = folders.find_parameters(Path(run.init.checkpoint))
+        run.init.checkpoint, run.init.digest = found
 
     from bigxfer import job  # imports jax: --help should not wait for it
 

@@ -106,6 +106,19 @@ def test_checkpoint_of_another_width(made, tmp_path):
     refuses(made, run, r"block1.*beta is \(8,\), the model wants \(16,\)", tmp_path)
 
 
+def test_training_starts_from_what_is_named_and_is_called_by_it(made, tmp_path):
+    """Two starts are two runs: the digest of what a run starts from is in its own."""
+    run = load(f"configs/upstream_nih.py:{TOY},phantom=32", made)
+    run.init.kind, run.init.how = "pretrained", "mean_var"
+    with pytest.raises(ValueError, match="name what to start from"):
+        train.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
+    run.init.checkpoint = str(made / "up")
+    train.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    first = json.loads((made / "up" / "config.json").read_text())["digest"]
+    assert about["config"]["init"]["digest"] == first != about["digest"]
+
+
 def test_missing_and_extra_parameter(made, tmp_path):
     flat = tree.flatten(tree.load_npz(made / "up" / "params.npz"))
     name = "block2/unit01/a/group_norm/gamma"

@@ -15,6 +15,7 @@ import pytest
 
 from bigxfer import config, job, loop, models, optim, presets, tree
 from bigxfer.config import ConfigError, Freeze, Optim, Phase
+from bigxfer.models import cbr, keras_zoo
 from bigxfer.protocols import freeze, phases
 
 needs_keras = pytest.mark.skipif(
@@ -122,10 +123,45 @@ def test_the_top_18_percent_of_chexnet():
 NO_PHASES = Phase()
 
 
+EVERY = {
+    **TOYS,
+    **{name: config.Model(name, width=0.125) for name in cbr.SIZES},
+    **{name: config.Model(name) for name in keras_zoo.NETS},
+}
+SIDES = {**dict.fromkeys(keras_zoo.NETS, 64), "inception_v3": 80}  # else 24 pixels
+
+
+@needs_keras
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_optimizer_of_every_model_holds_the_named_leaves_only(name, optimizer):
+    """By name and shape, for a lower half, all but the head, and nothing fixed."""
+    model = models.build(EVERY[name], 3)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), SHAPE))["params"]
+    body, flat = model.layers()[:-1], tree.flatten(shapes)
+    cfg = Optim(optimizer, steps=4, batch=8)
+    for bottom in (0.5, 1.0, 0.0):
+        about = cfg, Freeze(bottom=bottom), NO_PHASES, optim.plan(cfg, 8)
+        (stage,) = phases.stages(*about, model, shapes)
+        state = jax.eval_shape(stage.tx.init, shapes)
+        held = []
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
+            if match := re.fullmatch(r".*/(mu|nu|trace)/(.*)", where):
+                assert leaf.shape == flat[match[2]].shape
+                held.append(match[2])
+            else:
+                assert leaf.shape == ()  # counters
+        still = of(body[: int(bottom * len(body))], shapes)
+        assert bool(still) == bool(bottom)
+        averages = {"adam": 2, "sgd": 1}[optimizer]
+        assert sorted(held) == sorted([*(set(flat) - still)] * averages)
+
+
 def training(name, frozen, phase=NO_PHASES, steps=4, optimizer="adam", micro=8):
     """(step, state, batch, model, stages) of a toy net on eight random images."""
-    run = config.Run(model=TOYS[name], freeze=frozen, phase=phase)
-    run.data.crop = run.data.resize = 24
+    run = config.Run(model=EVERY[name], freeze=frozen, phase=phase)
+    side = run.data.crop = run.data.resize = SIDES.get(name, 24)
     run.data.flip = False
     run.optim = Optim(optimizer, lr=0.05, lr_batch=8, batch=8, steps=steps)
     run.optim.schedule = "constant"
@@ -146,7 +182,7 @@ def training(name, frozen, phase=NO_PHASES, steps=4, optimizer="adam", micro=8):
     state = loop.State(jnp.int32(0), jnp.int32(0), params, stats, opt)
     rng = np.random.default_rng(0)
     batch = {
-        "images": jnp.asarray(rng.integers(0, 255, (8, 24, 24, 3)), jnp.uint8),
+        "images": jnp.asarray(rng.integers(0, 255, (8, side, side, 3)), jnp.uint8),
         "labels": jnp.asarray(rng.integers(0, 3, 8)),
         "mask": jnp.ones(8),
         "position": jnp.arange(8),
@@ -164,8 +200,17 @@ def of(layers, part):
     return {n for n in tree.names(part) if n.startswith(inside)}
 
 
-@pytest.mark.parametrize("name", TOYS)
-@pytest.mark.parametrize("micro", [8, 4])
+@pytest.mark.parametrize(
+    ("name", "micro"),
+    [
+        *((name, micro) for name in TOYS for micro in (8, 4)),
+        *(
+            pytest.param(name, 8, marks=(needs_keras, pytest.mark.slow))
+            for name in models.MODELS
+            if name not in TOYS
+        ),
+    ],
+)
 def test_exactly_the_other_leaves_change(name, micro):
     """Parameters and running averages, in two steps; no state for what is fixed."""
     step, state, batch, _, stages = training(name, Freeze(bottom=0.5), micro=micro)

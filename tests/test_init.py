@@ -1,12 +1,14 @@
 """Initialisations: exactly the named leaves change, and to what is documented."""
 
+import importlib
 import importlib.util
 
 import jax
 import numpy as np
 import pytest
 
-from bigxfer import config, models, tree
+from bigxfer import config, job, models, presets, programs, tree
+from bigxfer.models import cbr, keras_zoo
 from bigxfer.protocols import gabor, init
 
 SHAPE = (1, 40, 40, 3)
@@ -16,11 +18,14 @@ CUTS = {  # model: (a small form, an upto, the layers that it takes)
         "block2",
         ("root_block/", "block1/", "block2/"),
     ),
-    "cbr_tiny": (
-        config.Model("cbr_tiny", width=0.125),
-        "block3",
-        ("block1/", "block2/", "block3/"),
-    ),
+    **{
+        name: (
+            config.Model(name, width=0.125),
+            "block3",
+            ("block1/", "block2/", "block3/"),
+        )
+        for name in cbr.SIZES
+    },
     "smallcnn": (
         config.Model("smallcnn", width=0.125, hidden=6),
         "block1",
@@ -172,7 +177,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(case, tmp_path):
         start(model, checkpoint=path, upto="blok1")
 
 
-@pytest.mark.parametrize("name", ["bit", "cbr_tiny"])
+@pytest.mark.parametrize("name", ["bit", *cbr.SIZES])
 def test_slim_hybrid_takes_the_full_blocks(name, tmp_path):
     """Pretrained up to block2 at full width, slim and random above (1902.07208)."""
     cfg, _, _ = CUTS[name]
@@ -229,6 +234,21 @@ def test_gabor_filters_are_what_they_say():
             assert np.hypot(fx, fy) == pytest.approx(1 / waves[w], rel=0.15)
 
 
+@needs_keras
+@pytest.mark.parametrize("name", KERAS)
+def test_gabor_in_the_keras_models(name):
+    """The three with a first kernel of 7 x 7; the others have no room for a wave."""
+    model = models.build(config.Model(name), 4)
+    fresh = leaves(model.init(jax.random.key(7), SHAPE))
+    cfg, key = config.Init("gabor"), jax.random.key(7)
+    if name not in ("resnet50", "resnet50_v2", "densenet121"):
+        with pytest.raises(config.ConfigError, match="5 pixels or more, not 3"):
+            init.start(cfg, model, key, SHAPE)
+        return
+    got = leaves(init.start(cfg, model, key, SHAPE))
+    assert changed(got, fresh) == {"params/conv1_conv/kernel"}
+
+
 def test_gabor_needs_room():
     with pytest.raises(config.ConfigError, match="5 pixels or more, not 3"):
         gabor.bank(3, 32, 1.0)
@@ -256,6 +276,58 @@ def test_keras_files_are_for_keras_models():
     ):
         with pytest.raises(config.ConfigError, match="inception_v3.*BiT takes an npz"):
             init.start(cfg, model, jax.random.key(0), SHAPE)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def never_compiles(monkeypatch):
+    def fail(*args):
+        raise AssertionError("compiled before the start was looked at")
+
+    monkeypatch.setattr(programs, "compile_step", fail)
+
+
+def toy_run(cache, model, **kw):
+    run = presets.load("configs/covidx_small.py:res=32,batch=8,phantom=32,steps=2")
+    run.model, run.data.cache = model, str(cache)
+    run.init = config.Init(**kw)
+    return config.resolve(run)
+
+
+@needs_keras
+@pytest.mark.usefixtures("never_compiles")
+def test_no_download_is_found_before_anything_is_compiled(tmp_path, cache, monkeypatch):
+    keras_zoo.keras()
+    module = importlib.import_module("keras.src.applications.mobilenet")
+
+    def fail(*args, **kw):
+        raise OSError("URL fetch failure on https://...: None")
+
+    monkeypatch.setattr(module.file_utils, "get_file", fail)
+    run = toy_run(cache, config.Model("mobilenet"), kind="imagenet")
+    with pytest.raises(ValueError, match="URL fetch failure[^$]*save_weights"):
+        job.execute(run, tmp_path / "run")
+
+
+@pytest.mark.usefixtures("never_compiles")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "pretrained", "checkpoint": "none.npz"}, "no such parameter file"),
+        ({"kind": "pretrained", "upto": "blok1"}, "blok1' is no layer"),
+        ({"kind": "imagenet"}, "are for the models of Keras"),
+    ],
+)
+def test_a_start_that_cannot_be_is_found_before_anything_is_compiled(
+    tmp_path, cache, change, message
+):
+    model = CUTS["cbr_tiny"][0]
+    with pytest.raises((ValueError, OSError), match=message):
+        job.execute(toy_run(cache, model, **change), tmp_path / "run")
 
 
 @needs_keras

@@ -142,12 +142,20 @@ def test_random_kernels_are_kerass_glorot_uniform():
     assert not flat["conv_pw_11_bn/beta"].any()
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of keras 3.15
-def test_weights_come_from_kerass_file(tmp_path):
-    model = build("mobilenet")
-    variables = random_variables(model, seed=3)
-    path = str(tmp_path / "net.weights.h5")
-    ordinary("mobilenet", variables).save_weights(path)
+def filled(name, variables, head=None):
+    """Keras's own net with these weights; `head`: with a classifier of its own kind."""
+    keras = keras_zoo.keras()
+    net = ordinary(name, variables)
+    if head == "beside":  # as CheXNet-Keras has it
+        x = keras.layers.GlobalAveragePooling2D()(net.output)
+        return keras.Model(net.input, keras.layers.Dense(14, name="findings")(x))
+    if head == "around":
+        pool, dense = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(14)
+        return keras.Sequential([net, pool, dense])
+    return net
+
+
+def check_loaded(model, variables, path):
     found = model.load(path)
     for part in ("params", "batch_stats"):
         got, want = tree.flatten(found[part]), tree.flatten(variables[part])
@@ -155,10 +163,97 @@ def test_weights_come_from_kerass_file(tmp_path):
         for name, value in got.items():
             expected = 0 * want[name] if name.startswith("head/") else want[name]
             np.testing.assert_array_equal(value, expected, err_msg=name)
+
+
+ARRAYS = pytest.mark.filterwarnings("ignore:__array__ implementation")  # keras 3.15
+ENDS = (".weights.h5", ".h5", ".keras")  # Keras 3's, Keras 2's, the archive
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    """(model, variables, Keras's net with a head of 14 classes)."""
+    model = build("mobilenet")
+    variables = random_variables(model, seed=3)
+    return model, variables, filled("mobilenet", variables, "beside")
+
+
+@ARRAYS
+def test_weights_come_from_kerass_file(tmp_path, mobilenet, caplog):
+    model, variables, _ = mobilenet
+    path = str(tmp_path / "net.weights.h5")
+    filled("mobilenet", variables).save_weights(path)
+    with caplog.at_level("INFO", "bigxfer"):
+        check_loaded(model, variables, path)
+    assert not caplog.text
     with pytest.raises(ValueError, match=r"applications.MobileNetV2\(include_top"):
         build("mobilenet_v2").load(path)
     with pytest.raises(FileNotFoundError, match="no such weights file"):
         model.load(str(tmp_path / "none.weights.h5"))
+
+
+@ARRAYS
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("end", ENDS)
+def test_the_head_of_a_file_is_left_out_and_said_to_be(
+    tmp_path, mobilenet, caplog, end
+):
+    """A head of other classes than ours, in every format."""
+    model, variables, net = mobilenet
+    path = str(tmp_path / f"net{end}")
+    (net.save_weights if end == ".weights.h5" else net.save)(path)
+    with caplog.at_level("INFO", "bigxfer"):
+        check_loaded(model, variables, path)
+    assert f"{path}: the backbone is taken, 1 layers above it are not" in caplog.text
+
+
+@ARRAYS
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_an_old_file_has_its_names_in_bytes(tmp_path, mobilenet):
+    """As Keras 2 wrote them, the weights alone and not within model_weights."""
+    h5py = pytest.importorskip("h5py")
+    model, variables, net = mobilenet
+    net.save(tmp_path / "new.h5")
+    with h5py.File(tmp_path / "new.h5") as new, h5py.File(tmp_path / "o.h5", "w") as o:
+        for layer in new["model_weights"]:
+            new.copy(f"model_weights/{layer}", o)
+        layers = new["model_weights"].attrs["layer_names"]
+        o.attrs["layer_names"] = [str(n).encode() for n in layers]
+        for layer in layers:
+            names = o[layer].attrs["weight_names"]
+            o[layer].attrs["weight_names"] = [str(n).encode() for n in names]
+    check_loaded(model, variables, str(tmp_path / "o.h5"))
+
+
+@ARRAYS
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("end", ENDS)
+def test_a_file_of_another_net_is_refused(tmp_path, mobilenet, end):
+    """One that holds the backbone as a single layer, and one with other shapes."""
+    model, variables, _ = mobilenet
+    net = filled("mobilenet", variables, "around")
+    path = str(tmp_path / f"net{end}")
+    (net.save_weights if end == ".weights.h5" else net.save)(path)
+    with pytest.raises(ValueError, match=r"by net.layers\[i\].save_weights"):
+        model.load(path)
+    if end == ".h5":
+        half = keras_zoo.keras().applications.MobileNet(
+            include_top=False, weights=None, alpha=0.5, input_shape=(64, 64, 3)
+        )
+        half.save(path)
+        with pytest.raises(ValueError, match=r"its layer conv1 is .*, not .* as conv1"):
+            model.load(path)
+
+
+@ARRAYS
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("name", [n for n in keras_zoo.NETS if n != "mobilenet"])
+def test_old_files_with_a_head_for_every_net(tmp_path, name):
+    model = build(name)
+    variables = random_variables(model, seed=4)
+    path = str(tmp_path / "net.h5")
+    filled(name, variables, "beside").save(path)
+    check_loaded(model, variables, path)
 
 
 def test_no_download_says_what_to_do(monkeypatch):

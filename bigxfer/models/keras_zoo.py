@@ -9,6 +9,7 @@ were trained with (`preprocess`).
 """
 
 import contextlib
+import logging
 import math
 import os
 import re
@@ -22,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bigxfer import config, tree
+from bigxfer.models import keras_files
 from bigxfer.tree import Tree
 
 STATS = ("moving_mean", "moving_variance")
-FILES = (".h5", ".hdf5")  # what Keras writes weights to
 
 
 @dataclass(frozen=True)
@@ -205,28 +206,51 @@ class KerasNet:
         return {"params": tree.unflatten(params), "batch_stats": tree.unflatten(stats)}
 
     def load(self, weights: str) -> Tree:
-        """Variables from a Keras file without classifier, or "imagenet", with a zero head.
+        """Variables from a file of Keras's, or "imagenet", with a zero head.
 
+        A head in the file, of whatever classes, is left out, and said to be.
         FileNotFoundError or ValueError that says what to do where that does not work.
         """
         if weights != "imagenet" and not os.path.isfile(weights):
             raise FileNotFoundError(f"no such weights file: {weights}")
         try:
-            base = self.make(weights)
+            flat, more = self.read(weights)
         except Exception as error:  # Keras raises bare ones when a download fails
             hint = (
                 "this machine has to reach storage.googleapis.com, once; or save them"
                 f" on one that does, with keras.applications.{self.net.maker}"
                 "(include_top=False).save_weights('FILE.weights.h5'), and name FILE"
                 if weights == "imagenet"
-                else f"it has to hold the weights of keras.applications.{self.net.maker}"
-                "(include_top=False)"
+                else f"it has to begin with keras.applications.{self.net.maker}"
+                "(include_top=False); a net that holds this as one of its layers, save"
+                " by net.layers[i].save_weights('FILE.weights.h5')"
             )
             raise ValueError(f"{weights}: {error}\n{hint}") from error
-        named = self.variables(base, self.every)
-        values = {id(v): x for v, x in zip(base.variables, base.loaded)}
-        flat = {n: np.asarray(values[id(v)], np.float32) for n, v in named.items()}
+        if more:
+            logging.getLogger("bigxfer").info(
+                "%s: the backbone is taken, %d layers above it are not", weights, more
+            )
         return self.variables_of(flat)
+
+    def read(self, weights: str) -> tuple[Tree, int]:
+        """({name: float32}, how many layers the file has above these)."""
+        saved = [] if weights == "imagenet" else keras_files.older(weights)
+        layers = self.layers()[:-1]
+        if saved:
+            shapes = {
+                n: [tuple(v.shape) for v in self.keras_layers[n].variables]
+                for n in layers
+            }
+            arrays: Any = keras_files.in_order(saved, shapes)
+            names, more = list(self.vars), len(saved) - len(layers)
+        else:
+            base = self.make(weights)
+            values = {id(v): x for v, x in zip(base.variables, base.loaded)}
+            named = self.variables(base, self.every)
+            names, arrays = list(named), [values[id(v)] for v in named.values()]
+            more = 0 if weights == "imagenet" else keras_files.count(weights)
+            more = max(0, more - len(layers))
+        return {n: np.asarray(a, np.float32) for n, a in zip(names, arrays)}, more
 
     def apply(
         self,

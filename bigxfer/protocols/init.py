@@ -27,7 +27,7 @@ import numpy as np
 
 from bigxfer import tree
 from bigxfer.config import ConfigError, Init, nearest
-from bigxfer.models import Model, keras_zoo, weights
+from bigxfer.models import Model, keras_files, keras_zoo, weights
 from bigxfer.protocols import gabor
 from bigxfer.tree import Tree
 
@@ -45,10 +45,7 @@ def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tr
         return fresh
     if cfg.kind == "gabor":
         return {**fresh, "params": with_gabor(model, fresh["params"])}
-    below, above = split_at(model, cfg.upto)
-    ways = dict.fromkeys(below, cfg.how)
-    if cfg.above != "random":
-        ways |= dict.fromkeys(above, cfg.above)
+    ways = taken(cfg, model)
     found = read(cfg, model, fresh, list(ways))
     seed = [int(n) for n in np.asarray(jax.random.key_data(key)).ravel()]
     made = {}
@@ -66,6 +63,24 @@ def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tr
             flat[name] = treat(how, seed, name, source[name])
         made[part] = tree.unflatten(flat)
     return made
+
+
+def check(cfg: Init, model: Model, shapes: Tree) -> None:
+    """Raises what `start` would, before anything is compiled; shapes: of variables."""
+    if cfg.kind == "gabor":
+        size, _, _, count = first_kernel(model, shapes["params"])[1].shape
+        gabor.bank(size, count, 1.0)
+    elif cfg.kind != "random":
+        read(cfg, model, shapes, list(taken(cfg, model)))
+
+
+def taken(cfg: Init, model: Model) -> dict[str, str]:
+    """{layer: how} of the layers that start as something of the checkpoint's."""
+    below, above = split_at(model, cfg.upto)
+    ways = dict.fromkeys(below, cfg.how)
+    if cfg.above != "random":
+        ways |= dict.fromkeys(above, cfg.above)
+    return ways
 
 
 def split_at(model: Model, upto: str) -> tuple[list[str], list[str]]:
@@ -94,7 +109,7 @@ def read(cfg: Init, model: Model, fresh: Tree, layers: list[str]) -> Tree:
     what it has above them may be another net's. ValueError with the whole difference.
     """
     weights_of_keras = "imagenet" if cfg.kind == "imagenet" else cfg.checkpoint
-    if cfg.kind == "imagenet" or cfg.checkpoint.endswith(keras_zoo.FILES):
+    if cfg.kind == "imagenet" or cfg.checkpoint.endswith(keras_files.FILES):
         if not isinstance(model, keras_zoo.KerasNet):
             raise ConfigError(
                 f"the weights {weights_of_keras} are for the models of Keras"
@@ -133,9 +148,15 @@ def treat(how: str, seed: list[int], name: str, old: np.ndarray) -> np.ndarray:
 
 def with_gabor(model: Model, params: Tree) -> Tree:
     """`params` with Gabor filters as first kernel, as large as its random numbers."""
-    flat = tree.flatten(params)
+    name, kernel = first_kernel(model, params)
+    size, _, _, count = kernel.shape
+    bank = gabor.bank(size, count, float(np.std(kernel)))
+    return tree.unflatten({**tree.flatten(params), name: bank})
+
+
+def first_kernel(model: Model, params: Tree) -> tuple[str, Any]:
+    """(name, leaf) of the kernel that sees the image."""
     first = model.layers()[0] + "/"
+    flat = tree.flatten(params)
     name = next(n for n in flat if n.startswith(first) and n.endswith("kernel"))
-    size, _, _, count = flat[name].shape
-    flat[name] = gabor.bank(size, count, float(np.std(flat[name])))
-    return tree.unflatten(flat)
+    return name, flat[name]
