@@ -18,8 +18,9 @@ from bigxfer import config, presets
 # and two devices of one thread each train 15% faster than one of two threads. XLA
 # aborts on a flag that it does not know, so only where the flags were tried.
 CPU_FLAGS = (
-    "--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count=2"
+    "--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count={}"
 )
+CORES = "BIGXFER_CORES"  # "0,1": what a launcher leaves a worker of this machine
 TRIED_JAXLIB = ((0, 7), (0, 10))
 
 BANNER = """
@@ -84,9 +85,19 @@ def set_up_logging() -> None:
 
 def set_xla_flags() -> None:
     """The flags that help on the CPU, unless the user has set any."""
+    if os.environ.get(CORES):
+        os.sched_setaffinity(0, map(int, os.environ[CORES].split(",")))
     version = tuple(int(n) for n in metadata.version("jaxlib").split(".")[:2])
     if TRIED_JAXLIB[0] <= version <= TRIED_JAXLIB[1]:
-        os.environ.setdefault("XLA_FLAGS", CPU_FLAGS)
+        devices = min(2, len(cores()))
+        os.environ.setdefault("XLA_FLAGS", CPU_FLAGS.format(devices))
+
+
+def cores() -> list[int]:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def parse(argv: list[str]) -> list[str]:

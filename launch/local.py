@@ -1,7 +1,7 @@
 """Runs a study on this machine, in one worker process or several.
 
   python -m launch.local --config configs/study_demo.py
-  python -m launch.local --config configs/study_demo.py --workers 4    # one a GPU
+  python -m launch.local --config configs/study_demo.py --workers 4  # a GPU each
 
 Runs that are done are not done again, half-done ones go on: after a kill, give the
 command once more. A worker that dies or hangs is started anew; a run that fails three
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from bigxfer import cli, config
+from bigxfer import config
 from bigxfer.study import grid, tries
 from launch import pool
 
@@ -85,9 +85,8 @@ def report(study: list[grid.Node], path: str, runs: Path) -> int:
 if __name__ == "__main__":
     flags.DEFINE_string("config", "", "The study: a config file with a sweep().")
     flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
-    flags.DEFINE_integer("workers", 1, "Worker processes; one GPU each.", 1)
+    flags.DEFINE_integer("workers", 1, "Worker processes; a GPU, or a share of the cores, each.", 1)
     flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
     flags.DEFINE_bool("retry", False, "Try again what was given up.")
     flags.DEFINE_string("only", "", "The digest of one run, whose needs are done.")
-    cli.set_xla_flags()
     app.run(main)

@@ -28,7 +28,7 @@ from typing import Any
 
 from absl import app, flags
 
-from bigxfer import cli, config
+from bigxfer import config
 from bigxfer.study import grid
 from launch import local, node
 from launch.profile import Profile, load
@@ -228,5 +228,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
     flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
     flags.DEFINE_bool("dry_run", False, "Print the scripts, submit nothing.")
-    cli.set_xla_flags()
     app.run(main)
