@@ -1,10 +1,13 @@
+import csv
 import json
 import math
 
 import numpy as np
 import pytest
+from make_run import make_run
 
-from bigxfer.analysis import convergence
+from bigxfer import config
+from bigxfer.analysis import converged, convergence
 from bigxfer.analysis.convergence import Curve
 
 
@@ -51,3 +54,82 @@ def test_overfit_onset():
     assert convergence.overfit_onset(curve(0.5, 0.8, 0.7)) == 20
     assert convergence.overfit_onset(curve(0.5, 0.7, 0.8)) == math.inf
     assert convergence.overfit_onset(curve(0.8, 0.8)) == math.inf
+
+
+def learnt(folder, seed, values, **fields):
+    """A finished run's folder with a validation every 10 steps."""
+    about = json.loads((make_run(folder, **fields) / "config.json").read_text())
+    about["config"]["seed"] = seed
+    (folder / "config.json").write_text(json.dumps(about))
+    rows = [
+        {"step": 10 * i, "valid/auroc_macro": value}
+        for i, value in enumerate(values, 1)
+    ]
+    file = folder / "metrics.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_runs_that_differ_in_their_start_alone_are_pairs(tmp_path):
+    """Two seeds at random and pretrained, and a pretrained run without a twin."""
+    pytest.importorskip("matplotlib")
+    pretrained = {"init__kind": "pretrained", "init__checkpoint": "x.npz"}
+    folders = [
+        learnt(tmp_path / "r0", 0, [0.5, 0.6, 0.7, 0.8]),
+        learnt(tmp_path / "r1", 1, [0.5, 0.6, 0.8, 0.9]),
+        learnt(tmp_path / "p0", 0, [0.8, 0.9, 0.85, 0.85], **pretrained),
+        learnt(tmp_path / "p1", 1, [0.7, 0.8, 0.85, 0.85], **pretrained),
+        learnt(tmp_path / "p2", 2, [0.7, 0.8, 0.85, 0.95], **pretrained),
+    ]
+    found = converged.report(folders, "auroc_macro", 0.0, tmp_path)
+    assert found["target"] == 0.8  # which the least of them reaches
+    assert found["random"]["never"] == 0
+    assert found["random"]["steps to the target"] == pytest.approx(np.sqrt(40 * 30))
+    batch = config.Run().optim.batch
+    images = np.cbrt(10 * 20 * 20) * batch
+    assert found["pretrained"]["images to the target"] == pytest.approx(images)
+    assert found["pretrained"]["runs that fall after their best"] == 1
+    pairs = found["pretrained against random"]
+    assert pairs["pairs"] == 2 and pairs["pairs that never get there"] == 1
+    assert pairs["speed-up"]["value"] == 4  # 40 steps to 0.8, against 10
+    assert pairs["gain on test"]["value"] == 0  # all folders have one prediction
+    with open(tmp_path / "convergence_runs.csv", newline="") as file:
+        runs = {row["run"]: row for row in csv.DictReader(file)}
+    assert (
+        runs["p0"]["overfit_onset"] == "20" and runs["r0"]["overfit_onset"] == "never"
+    )
+    for name in ("curves", "speedup", "overfit"):
+        assert (tmp_path / f"convergence_{name}.png").read_bytes()[:4] == b"\x89PNG"
+    high = converged.report(folders, "auroc_macro", 0.92, tmp_path)
+    assert high["random"]["never"] == 2 and high["pretrained"]["never"] == 2
+    with pytest.raises(ValueError, match="no metric 'auroc'"):
+        converged.report(folders, "auroc", 0.0, tmp_path)
+
+
+def test_curves_are_averaged_over_the_runs_of_a_net_first(tmp_path):
+    """Net A is 0.6 in one run and 0.8 in another, net B 0.9: the mean is 0.8."""
+    other = {"model": "R1-1x0.25"}
+    runs = [
+        converged.read(learnt(tmp_path / "a0", 0, [0.5, 0.6]), "auroc_macro"),
+        converged.read(learnt(tmp_path / "a1", 1, [0.5, 0.8]), "auroc_macro"),
+        converged.read(learnt(tmp_path / "b0", 0, [0.5, 0.9], **other), "auroc_macro"),
+    ]
+    first, last = converged.bands(runs)
+    assert last["mean"] == pytest.approx(0.8) and last["units"] == 2
+    assert first["low"] == first["high"] == 0.5
+    from scipy.stats import t  # an independent quantile
+
+    half = t.ppf(0.975, 1) * np.std([0.7, 0.9], ddof=1) / np.sqrt(2)
+    assert last["high"] == pytest.approx(0.8 + half)
+    alone = converged.bands(runs[:2])
+    assert alone[1]["units"] == 2 and alone[1]["mean"] == pytest.approx(0.7)
+
+
+def test_the_start_in_words():
+    def start(**fields):
+        return converged.start(config.Init(**fields))
+
+    assert start() == "random"
+    of = "configs/study_demo.py:model=R26x0.25,upstream=nih"
+    found = start(kind="pretrained", upstream=of, how="mean_var", upto="block2")
+    assert found == "pretrained study_demo upstream=nih mean_var up to block2"

@@ -117,7 +117,8 @@ def test_shuffling_permutes_the_named_layers_alone():
 
 def test_sanity_falls_from_the_head_down():
     model, variables, images = made("cbr_tiny")
-    found = gradcam.sanity(model, variables, images, np.zeros(4, int), "block4")
+    explain = gradcam.explainer(model, "block4")
+    found = gradcam.sanity(explain, model, variables, images, np.zeros(4, int))
     assert list(found) == ["head", "block4", "block3", "block2", "block1"]
     assert all(np.isnan(v) or -1 <= v < 0.95 for v in found.values())
 
@@ -131,10 +132,34 @@ def test_smoothgrad_finds_the_pixels_that_count():
             return jnp.stack([score, -score], 1), {}
 
     images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype("float32")
-    found = gradcam.smoothgrad(Toy(), {"w": 2.0}, images, np.array([0, 1]), 3)
+    explain = gradcam.smoothgrad(Toy(), 3)
+    found = explain({"w": 2.0}, images, np.array([0, 1]))
     want = np.zeros((8, 8))
     want[2:4, 5:7] = 1
     np.testing.assert_allclose(found, np.stack([want, want]), atol=1e-5)
+
+
+def test_smoothgrad_is_the_mean_square_of_gradients_on_noisy_copies():
+    """Of a net whose gradient depends on the image, by the library's own constants."""
+    pytest.importorskip("saliency")
+    model, variables, images = made("cbr_tiny")
+    explain = gradcam.smoothgrad(model, 2)
+    found = explain(variables, images[:2], np.array([0, 1]))
+    again = explain(variables, images[:2], np.array([0, 1]))
+    np.testing.assert_array_equal(found, again)  # the noise is the same every time
+    rng = np.random.RandomState(0)
+    for image, label, mask in zip(images[:2], (0, 1), found, strict=True):
+        noise = [rng.normal(0, 0.15 * np.ptp(image), image.shape) for _ in range(2)]
+
+        def score(x, label=label):
+            return model.apply(variables, x[None], train=False)[0][0, label]
+
+        slopes = [jax.grad(score)(jnp.asarray(image + n, "float32")) for n in noise]
+        want = np.mean([np.asarray(s) ** 2 for s in slopes], axis=0)
+        want = abs(want).sum(axis=-1)
+        top, low = np.percentile(want, 99), want.min()
+        want = np.clip((want - low) / (top - low), 0, 1)
+        np.testing.assert_allclose(mask, want, atol=1e-3)
 
 
 def test_hits_share_ties():

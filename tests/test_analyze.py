@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from make_run import make_run
+from test_split import manifest
 
 from bigxfer import analyze, config, job, presets, tree
 from bigxfer.analysis import calibration, reliability
+from bigxfer.analysis.features import Finished
+from bigxfer.data.dataset import Dataset
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,13 +52,14 @@ def toy(folder, seed, cache):
     run.data.phantom.images, run.data.phantom.pixels = 100, 32
     run.optim.schedule, run.optim.steps = "constant", 4
     run.optim.batch, run.optim.lr, run.eval.resamples = 16, 0.05, 20
-    run.eval.batch = 64
+    run.eval.batch, run.eval.every = 64, 2
     job.execute(config.resolve(run), folder)
 
 
 @pytest.mark.slow
 def test_every_analysis_writes_plots_and_tables(tmp_path):
     pytest.importorskip("matplotlib")
+    pytest.importorskip("saliency")
     a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "out"
     toy(a, 0, tmp_path / "cache")
     toy(b, 1, tmp_path / "cache")
@@ -67,9 +72,18 @@ def test_every_analysis_writes_plots_and_tables(tmp_path):
         "gradcam_sanity",
         "gradcam_overlays",
         "gradcam_pointing",
+        "smoothgrad_sanity",
+        "smoothgrad_overlays",
+        "smoothgrad_pointing",
         "calibration_reliability",
         "calibration_referral",
         "embedding",
+        "weights_moved",
+        "filters",
+        "reuse",
+        "convergence_curves",
+        "convergence_overfit",
+        "overlap",
     ]
     for name in names:
         assert (out / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
@@ -90,6 +104,15 @@ def test_every_analysis_writes_plots_and_tables(tmp_path):
     np.testing.assert_allclose(itself, 1, atol=1e-9)
     # few steps: the low layers are still like the start, far above noise
     assert found["similarity"]["trained and its start"]["stem"] > 0.5
+    # 4 steps on 100 images: weights moved a little, and all starts are worth the same
+    moved = found["weights"]["a relative"]
+    assert 0 < moved["root_block"] < 0.5 and moved["head"] is None
+    assert found["weights"]["first layer"]["a"]["cka_debiased"] > 0.5
+    blocks = ["trained", "root_block", "block1/unit01", "group_norm"]
+    assert list(found["reuse"]) == blocks
+    assert found["convergence"]["random"]["runs"] == 2
+    assert "no dropout" in found["dropout"]["not done"]
+    assert any("COVID-19" in pair for pair in found["overlap"])
     run = found["calibration"]["run"]
     assert run["loss"]["value"] > 0
     # 11 validation images and a net that knows nothing: no temperature is made up
@@ -125,3 +148,35 @@ def test_calibration_needs_predictions_alone(tmp_path):
     (tmp_path / "one" / "predictions_valid.npz").unlink()
     with pytest.raises(ValueError, match="fitted on validation only"):
         reliability.report([tmp_path / "one"], out)
+
+
+def test_dropout_is_judged_beside_one_pass(tmp_path, monkeypatch):
+    """A net whose dropout only adds noise: a softer ensemble, of equal ranks."""
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    logits = np.stack([-2.0 * labels, 2.0 * labels - 1], 1) + rng.normal(size=(300, 2))
+    rows = {"test": np.arange(100, 300)[::-1], "valid": np.arange(100)}
+    part = manifest(np.arange(300), labels)
+    data = Dataset(part, np.arange(300), rows, {})
+    run = Finished(tmp_path / "run", config.Run(), {}, data, None, {})
+
+    def passes(model, variables, pixels, crop, number):
+        return [logits[pixels] + rng.normal(size=(len(pixels), 2)) for _ in range(30)]
+
+    monkeypatch.setattr(calibration, "mc_dropout", passes)
+    plain = lambda run: lambda variables, rows: logits[rows]
+    monkeypatch.setattr(reliability.features, "predictor", plain)
+    found = reliability.dropout(run, tmp_path)
+    once, many = found["one pass"], found["20 passes with dropout"]
+    want = calibration.loss(labels[100:], logits[100:])
+    assert once["loss"]["value"] == pytest.approx(want)
+    assert many["loss"]["value"] != once["loss"]["value"]
+    assert (tmp_path / "dropout_referral.csv").exists()
+    assert 0.5 < found["referral"]["one pass, half kept"]["value"] <= 1
+
+
+def test_what_was_asked_for_and_cannot_be_is_an_error(tmp_path):
+    run = make_run(tmp_path / "run")
+    done = call("--run", run, "--out", tmp_path / "o", "--what", "convergence")
+    assert done.returncode == 1 and "--config.eval.every=STEPS" in done.stderr

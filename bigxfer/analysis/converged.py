@@ -238,7 +238,7 @@ def draw_curves(
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         rows += [{"start": name, "run": f"mean over {over}", **p} for p in band]
     ax.axhline(target, color="#999999", linestyle=":")
-    ax.set(xlabel="images seen", ylabel=f"{metric}, validation", ylim=(None, 1.0))
+    ax.set(xlabel="images seen", ylabel=f"{metric}, validation")
     ax.legend(fontsize=8, loc="lower right")
     made.suptitle(f"Learning curves; dotted: the target {target:.3f}; bands: 95%")
     return made, rows

@@ -25,7 +25,8 @@ class Curve:
 def read(folder: Path, metric: str = METRIC) -> Curve:
     """The validations of a run; ValueError where there are fewer than two."""
     found: dict[int, float] = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
+    file = folder / "metrics.jsonl"
+    for line in file.read_text().splitlines() if file.is_file() else ():
         row = json.loads(line)
         if row.get(f"valid/{metric}") is not None:
             found[row["step"]] = row[f"valid/{metric}"]

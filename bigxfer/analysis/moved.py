@@ -50,7 +50,7 @@ def draw_moved(rows: plots.Rows) -> object:
             place = np.linspace(0, 1, len(values))
             style = {"color": plots.COLOURS[k % 7], "marker": plots.MARKS[k % 7]}
             ax.plot(place, values, label=net, **style)
-        ax.set(title=title, yscale="log")
+        ax.set(title=title, yscale="log" if key == "l2_per_weight" else "linear")
         named = [row["layer"] for row in rows if row["net"] == nets[0]]
         if len(nets) == 1 and len(named) <= 24:
             turned = {"rotation": 45, "ha": "right", "fontsize": 8}
@@ -70,7 +70,7 @@ def save_filters(
     Likeness is that of the activations of the first endpoint on the run's own images
     (SVCCA, PWCCA, debiased CKA), as in Transfusion's figure of filters.
     """
-    made, axes = plots.figure(7.2, 0.5 + 3.6 * len(nets), len(nets), 2)
+    made, axes = plots.figure(7.2, 0.8 + 3.7 * len(nets), len(nets), 2)
     table: list[dict] = []
     scores: dict[str, dict[str, float]] = {}
     for pair, (run, begun) in zip(axes, nets, strict=True):

@@ -6,6 +6,7 @@ trained net loses where one layer's start is put back into it (Zhang et al. 2019
 1902.01996, section 2; ChrisMats/feature-reuse, layer_importance).
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -64,13 +65,14 @@ def first_kernel(params: Tree, layers: Sequence[str]) -> tuple[str, np.ndarray]:
     raise ValueError("this net has no convolution of three channels")
 
 
-def mosaic(kernel: np.ndarray, columns: int = 8) -> np.ndarray:
-    """float [H, W, 3] in [0, 1]: the filters [h, w, 3, n] side by side.
+def mosaic(kernel: np.ndarray) -> np.ndarray:
+    """float [H, W, 3] in [0, 1]: the filters [h, w, 3, n] in a square.
 
     Each is divided by its own largest weight, so that gray is 0 and sizes do not show;
     lines of white part them.
     """
     h, w, _, n = kernel.shape
+    columns = math.ceil(math.sqrt(n))
     rows = -(-n // columns)
     out = np.ones((rows * (h + 1) - 1, columns * (w + 1) - 1, 3))
     for k in range(n):

@@ -106,8 +106,8 @@ def shared(
     features [m, f] and truth [m, k] are what probes are fitted to (logistic regression
     of images that show i but not j against those that show neither), others [n, f] and
     theirs [n, k] what they are judged by: images that show j but not i against neither.
-    0.5: what marks i says nothing of j; towards the diagonal, which tells i itself: the
-    two are marked by the same. Below 0.5: i and j lie on opposite sides of neither.
+    0.5: what marks i says nothing of j; near 1: the two are marked by the same; below
+    0.5: they lie on opposite sides of neither. The diagonal tells i from all others.
     """
     k = truth.shape[1]
     found = {}
