@@ -27,7 +27,7 @@ def view(x, position, mode="crop", crop=24, flip=True):
     return augment.train_view(KEY, x, position, data)
 
 
-@pytest.mark.parametrize("mode", ["crop", "inception", "affine"])
+@pytest.mark.parametrize("mode", ["crop", "inception", "affine", "colour"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shape_range_and_channels(mode, channels):
     out = view(images(5, 30, channels), jnp.arange(5), mode)
@@ -36,7 +36,30 @@ def test_shape_range_and_channels(mode, channels):
     assert bool((out[..., 0] == out[..., 2]).all()) == (channels == 1)
 
 
-@pytest.mark.parametrize("mode", ["crop", "inception", "affine"])
+def test_hue_and_saturation_are_those_of_yiq():
+    """Against scikit-image: luma stays, chroma turns by the angle and stretches."""
+    color = pytest.importorskip("skimage.color")
+    rgb = np.random.default_rng(0).random((6, 6, 3))
+    turned = rgb @ np.asarray(augment.turn(jnp.float32(0.3), jnp.float32(1.2))).T
+    before, after = color.rgb2yiq(rgb), color.rgb2yiq(turned)
+    chroma = (before[..., 1] + 1j * before[..., 2]) * 1.2 * np.exp(0.3j)
+    np.testing.assert_allclose(after[..., 0], before[..., 0], atol=1e-6)
+    np.testing.assert_allclose(after[..., 1] + 1j * after[..., 2], chroma, atol=1e-5)
+
+
+def test_colour_turns_half_of_the_images_upside_down_and_adds_noise():
+    ramp = np.tile(np.arange(24, dtype=np.uint8)[:, None, None] * 8 + 30, (1, 24, 1))
+    out = view(np.repeat(ramp[None], 400, 0), jnp.arange(400), "colour", flip=False)
+    grey = (np.asarray(out[..., 0]) * 255 + 255) / 2
+    down = grey[:, -4:].mean((1, 2)) > grey[:, :4].mean((1, 2))
+    assert 0.4 < down.mean() < 0.6  # 400 fair coins: 0.5 +- 4 x 0.025
+    noise = grey[:, 12, :].std(axis=1)  # a row of the ramp is flat
+    assert noise.mean() == pytest.approx(augment.NOISE, rel=0.05)
+    level = grey.mean((1, 2)) - ramp.mean()
+    assert level.std() == pytest.approx(augment.BRIGHTNESS / np.sqrt(3), rel=0.1)
+
+
+@pytest.mark.parametrize("mode", ["crop", "inception", "affine", "colour"])
 def test_pixels_do_not_depend_on_the_division_of_the_batch(mode):
     x, position = images(8, 30), jnp.arange(8)
     whole = view(x, position, mode)

@@ -9,10 +9,20 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bigxfer.config import Data
 
 Array = jax.Array
+
+HUE = 0.1 * math.pi  # radians, either way; these four are our own (colour)
+STRETCH = 0.2  # of saturation and contrast, either way
+BRIGHTNESS = 0.1 * 255
+NOISE = 0.02 * 255  # standard deviation
+YIQ = np.array(  # of RGB, FCC 1953
+    [[0.299, 0.587, 0.114], [0.59590059, -0.27455667, -0.32134392]]
+    + [[0.21153661, -0.52273617, 0.31119955]]
+)
 
 
 def train_view(key: Array, images: Array, position: Array, data: Data) -> Array:
@@ -92,7 +102,45 @@ def affine(key: Array, image: Array, crop: int) -> Array:
     return warp(_resample(matrix, image, matrix), angle, scale, shift)
 
 
-VIEWS = {"crop": random_crop, "inception": inception_crop, "affine": affine}
+def colour(key: Array, image: Array, crop: int) -> Array:
+    """[S, S, C] -> resized to [crop, crop, C], then upside down (half of the images),
+    another hue, saturation, contrast and brightness, and Gaussian noise.
+
+    The augmentations that the PyData 2019 study of Kierzynka et al. lists, beside the
+    mirror image, which data.flip is. It states no amounts; these are our own. Hue and
+    saturation turn and stretch the chroma of YIQ; grey images have none.
+    """
+    matrix = resize_matrix(image.shape[0], crop, 0.0, float(image.shape[0]))
+    out = _resample(matrix, image, matrix)
+    over, draw, noise = jax.random.split(key, 3)
+    out = jnp.where(jax.random.bernoulli(over), out[::-1], out)
+    hue, *stretch, brightness = jax.random.uniform(draw, (4,), minval=-1.0, maxval=1.0)
+    saturation, contrast = (1 + STRETCH * s for s in stretch)
+    if image.shape[2] == 3:
+        out = jnp.einsum("ijc,dc->ijd", out, turn(HUE * hue, saturation))
+    mean = out.mean((0, 1))
+    out = contrast * (out - mean) + mean + BRIGHTNESS * brightness
+    out += NOISE * jax.random.normal(noise, out.shape)
+    return jnp.clip(out, 0, 255)
+
+
+def turn(angle: Array, saturation: Array) -> Array:
+    """[3, 3] that turns the chroma of RGB by `angle` and stretches it."""
+    cos, sin = saturation * jnp.cos(angle), saturation * jnp.sin(angle)
+    zero, one = jnp.zeros_like(cos), jnp.ones_like(cos)
+    rows = [[one, zero, zero], [zero, cos, -sin], [zero, sin, cos]]
+    chroma = jnp.stack([jnp.stack(row) for row in rows])
+    exact = jax.lax.Precision.HIGHEST
+    back = np.linalg.inv(YIQ)
+    return jnp.einsum("ab,bc,cd->ad", back, chroma, YIQ, precision=exact)
+
+
+VIEWS = {
+    "crop": random_crop,
+    "inception": inception_crop,
+    "affine": affine,
+    "colour": colour,
+}
 
 
 def warp(image: Array, angle: Array, scale: Array, shift: Array) -> Array:
