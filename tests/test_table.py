@@ -361,6 +361,6 @@ def test_nets_are_told_apart():
 
 def test_the_summary_compares_each_start_with_scratch_of_the_same_layers():
     names = {"scratch", "scratch, 50% fixed", "nih, 50% fixed", "nih, mean_var"}
-    assert summary._scratch("nih, 50% fixed", names) == "scratch, 50% fixed"
-    assert summary._scratch("nih, mean_var", names) == "scratch"
-    assert summary._scratch("scratch, 50% fixed", names) == "scratch"
+    assert summary.rival("nih, 50% fixed", names) == "scratch, 50% fixed"
+    assert summary.rival("nih, mean_var", names) == "scratch"
+    assert summary.rival("scratch, 50% fixed", names) == "scratch"

@@ -73,14 +73,14 @@ def _mean(rows: list[Row], metric: str, resamples: int) -> str:
 def _against_scratch(rows: list[Row], metric: str, resamples: int) -> list[str]:
     out, names = [], {row["line"] for row in rows}
     for source in sorted(names):
-        rival = _scratch(source, names)
-        if rival not in names or rival == source:
+        other = rival(source, names)
+        if other not in names or other == source:
             continue
         found = compare.compare(
-            rows, metric, {"line": source}, {"line": rival}, resamples=resamples
+            rows, metric, {"line": source}, {"line": other}, resamples=resamples
         )
         if found:
-            out.append(f"  {source} minus {rival}, same draws and same test images:")
+            out.append(f"  {source} minus {other}, same draws and same test images:")
         for c in sorted(found, key=lambda c: rank(c.cell["shots"])):
             d = c.difference
             out.append(
@@ -90,7 +90,7 @@ def _against_scratch(rows: list[Row], metric: str, resamples: int) -> list[str]:
     return out
 
 
-def _scratch(line: str, names: set[str]) -> str:
+def rival(line: str, names: set[str]) -> str:
     """The line from scratch that differs from `line` in its upstream alone, or scratch."""
     upstream, _, rest = line.partition(", ")
     twin = f"scratch, {rest}"
