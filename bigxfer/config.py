@@ -74,7 +74,7 @@ class Data:
     resize: int = 280  # side of the cached square image, pixels
     crop: int = 224  # side of what the model sees
     channels: int = 1  # cached: 1 for radiographs, 3 for colour
-    augment: str = "crop"  # or inception, affine
+    augment: str = "crop"  # or inception, affine, colour
     flip: bool = True  # horizontally, half of the images
     max_bad: float = 0.0  # fraction of images that may fail to decode
     cache: str = "cache"  # folder for decoded images
@@ -160,7 +160,7 @@ class Run:
     kind: str = "upstream"  # or transfer
     seed: int = 0  # of the parameters, the order, the augmentation, the draw
     keep: str = "all"  # whose params.npz is kept: all, upstream, none
-    checkpoints: int = 4  # at least so many in a run, however short
+    checkpoints: int = 0  # at least so many in a run; 0: 4 or more, 20 s apart
     arg: str = ""  # what stood behind the colon of --config
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
@@ -183,7 +183,7 @@ CHOICES = {
     "data.fraction_of": ("images", "patients"),
     "data.sampling": ("uniform", "classes", "covid_percent"),
     "data.storage": ("raw", "encoded"),
-    "data.augment": ("crop", "inception", "affine"),
+    "data.augment": ("crop", "inception", "affine", "colour"),
     "data.channels": (1, 3),
     "model.padding": ("SAME", "VALID"),
     "init.kind": ("random", "pretrained", "imagenet", "gabor"),

@@ -27,6 +27,7 @@ from bigxfer.optim import Plan
 from bigxfer.tree import Tree
 
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
+LEAST_SECONDS = 20.0  # between checkpoints: sooner, to save costs more than to redo
 
 
 @jax.tree_util.register_dataclass
@@ -194,18 +195,21 @@ def fit(
     start = int(state.step)
     watch = Watch(log, Progress(log, start, plan.steps, run.optim.batch))
     most = MOST_STEPS_BETWEEN_CHECKPOINTS
-    save_every = max(1, min(plan.steps // run.checkpoints, most))
+    save_every = max(1, min(plan.steps // (run.checkpoints or 4), most))
+    # Several processes have to agree, and their clocks do not.
+    rare = not (run.checkpoints or run.eval.select or jax.process_count() > 1)
     batches = prefetch(loader, start, plan.steps)
-    began = time.monotonic()
+    began = saved = time.monotonic()
     for number, batch in enumerate(batches, start + 1):
         state, metrics = step(state, sharding.to_global(mesh, batch))
         watch.add(number, metrics)
         last = number == plan.steps
         stops = stop(number) and not last
         saves = number % save_every == 0 or last or stops
+        saves &= stops or not rare or time.monotonic() > saved + LEAST_SECONDS
         judges = bool(run.eval.every) and number % run.eval.every == 0
         judges = judges or (last and bool(run.eval.select))
-        if not (saves or judges or number % run.log.every == 0):
+        if not (saves or judges or last or number % run.log.every == 0):
             continue
         watch.flush(checkpoints)
         clock.train += time.monotonic() - began
@@ -217,6 +221,7 @@ def fit(
         if saves or best.get("step") == number:
             clock_now = {"train": clock.train, "waiting": clock.waiting}
             checkpoints.save(number, state, {"best": best, "clock": clock_now})
+            saved = time.monotonic()
             if best.get("step") == number:
                 checkpoints.mark_best(number)
         if stops:

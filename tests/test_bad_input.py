@@ -175,6 +175,7 @@ def test_resume_with_other_data_is_refused(made, tmp_path):
 def test_loss_that_is_not_finite_names_the_step(made, tmp_path):
     run = target(made)
     run.optim.lr, run.optim.steps, run.optim.warmup_steps = 1e30, 8, 1
+    run.checkpoints = 4
     with pytest.raises(FloatingPointError, match=r"at step \d+.*lower"):
         transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
     kept = [p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]

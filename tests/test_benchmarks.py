@@ -1,6 +1,5 @@
 """The benchmarks: they parse, count rightly, and agree with the nets they speak of."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -100,66 +99,35 @@ def test_efficiencies_are_shares_and_fall_with_the_nodes():
     assert scaling_model.table(rows).count("\n") == len(rows) + 1
 
 
-def record(way, seconds, first=False, value=0.5):
-    metrics = {"auroc_macro": {"value": value, "low": None, "high": 0.75}}
-    about = {"target": "covidx", "shots": "5", "seed": int(first), "metrics": metrics}
-    times = {"seconds": seconds, "cpu_seconds": seconds, "first": first}
-    return {"way": way, **about, **times, "where": {"training steps": seconds}}
-
-
-def test_a_study_s_table_and_differences():
+def test_a_study_s_table_and_differences(tmp_path):
     import study_throughput as study
 
-    records = [record("alone", 20.0), record("shared", 10.0, True)]
-    records += [record("shared", 2.0, value=0.5 + 1e-5), record("ridge", 1.0)]
-    runs, worst = study.difference(records)
-    assert runs == 1 and worst == pytest.approx(1e-5)
-    text = study.report({"records": records})
-    shared = next(line for line in text.splitlines() if line.startswith("| shared"))
-    assert [cell.strip() for cell in shared.split("|")[2:6]] == [
-        "2",
-        "6.00",
-        "6.00",
-        "10.00",
+    keys = ("way", "runs", "seconds", "cpu_seconds")
+    records = [("alone", 2, 20.0, 40.0), ("trained", 8, 16.0, 20.0)]
+    records += [("alone", 2, 40.0, 40.0), ("ridge", 8, 8.0, 8.0)]
+    text = study.report([dict(zip(keys, r, strict=True)) for r in records])
+    line = next(line for line in text.splitlines() if line.startswith("| trained"))
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == [
+        *("8", "2.00", "2.50", "1,800", "7.5", "8.0")
     ]
-    records[2]["metrics"]["auroc_macro"]["value"] = None
-    with pytest.raises(AssertionError):
-        study.difference(records)
+    for way, value, high in (("runs", 0.5, 0.75), ("alone", 0.5 + 1e-5, 0.75)):
+        folder = tmp_path / way / "abc"
+        folder.mkdir(parents=True)
+        metric = {"value": value, "low": None, "high": high}
+        file = folder / "result.json"
+        file.write_text(json.dumps({"metrics": {"auroc_macro": metric}}))
+    runs, worst = study.difference(tmp_path)
+    assert runs == 1 and worst == pytest.approx(1e-5)
+    assert study.gap(None, 0.5) == float("inf") and study.gap(None, None) == 0
 
 
-def test_a_flag_and_a_loaded_run_of_the_study_are_the_same():
-    import study_throughput as study
+def test_the_throughput_grid_lists():
+    from bigxfer.study import grid
 
-    from bigxfer import config
-
-    args = argparse.Namespace(
-        model="R1-1-1-1x0.25", res=48, steps=60, images=600, scratch="x"
-    )
-    run = study.load(args, study.settings(args, "nih", "5", 3))
-    assert (run.data.reader, run.data.shots, run.seed) == ("nih", "5", 3)
-    flat = config.flat(run)
-    for name in study.settings(args, "nih", "5", 3):
-        assert name.replace(".", "/") in flat
-
-
-def test_parts_of_a_run_are_clocked_without_what_they_call(monkeypatch):
-    import study_throughput as study
-
-    class Parts:
-        def outer(self):
-            return self.inner() + 1
-
-        def inner(self):
-            return 1
-
-    now = iter([0.0, 1.0, 4.0, 6.0])
-    monkeypatch.setattr(study, "cpu", lambda: next(now))
-    where = study.Where()
-    where.watch(Parts, "outer", "outer")
-    where.watch(Parts, "inner", "inner")
-    assert Parts().outer() == 2
-    assert where.take() == {"inner": 3.0, "outer": 3.0}
-    assert where.take() == {}
+    study = grid.nodes(f"{BENCHMARKS / 'throughput_grid.py'}:draws=2,head=ridge")
+    kinds = [node.kind for node in study]
+    assert kinds.count("transfer") == 24 and kinds.count("upstream") == 1
+    assert all(n.run.freeze.head == "ridge" for n in study if n.kind == "transfer")
 
 
 def test_steps_are_timed_in_blocks():

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from conftest import COMPILE_FAST
 
+from bigxfer import cli
 from bigxfer.study import grid, tries
+from launch import pool
 
 ROOT = Path(__file__).parents[1]
 # And where it lies, and the commit, which others may change while this runs.
@@ -174,3 +176,32 @@ def test_a_run_that_cannot_be_is_given_up(tmp_path):
         3,
         3,
     ]
+
+
+def test_workers_share_out_the_cores_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(pool, "count_gpus", lambda: 0)
+    monkeypatch.setattr(cli, "cores", lambda: [0, 2, 5])
+    given = {"PATH": "x"}
+    assert pool.share_out(given, 1) == [given]
+    assert [e[cli.CORES] for e in pool.share_out(given, 2)] == ["0,5", "2"]
+    assert pool.share_out(given, 4) == [given] * 4  # too many to share the cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no core affinity")
+def test_a_worker_on_one_core_has_one_device():
+    code = (
+        "import os; from bigxfer import cli; cli.set_xla_flags();"
+        "print(len(os.sched_getaffinity(0)), os.environ['XLA_FLAGS'])"
+    )
+    core = min(os.sched_getaffinity(0))
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    call = [sys.executable, "-c", code]
+    done = subprocess.run(
+        call,
+        env={**env, cli.CORES: str(core)},
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.decode().split()[0] == "1"
+    assert done.stdout.decode().rstrip().endswith("device_count=1")
