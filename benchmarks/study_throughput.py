@@ -2,17 +2,19 @@
 
     python benchmarks/study_throughput.py [--draws 10] [--alone 6] [--out FILE.json]
 
-SYNTHETIC: the grid of throughput_grid.py. As many runs at a time as there are cores, in
-three ways:
+SYNTHETIC: the grid of throughput_grid.py, in four ways:
 
-  alone    python -m bigxfer.transfer, one process a run: what the predecessor does
+  one      python -m bigxfer.transfer, one process a run, one at a time, on all cores:
+           what the predecessor does with its GPU
+  packed   the same, one on each core at a time
   trained  python -m launch.local --workers CORES: what is compiled is shared
   ridge    the same, with freeze.head=ridge: features once, no training
 
---alone rounds of `alone` are spread before, between and after the other two, so that
-they see the same load. A launcher's seconds and CPU-seconds are all it takes from its
-start: imports, compiling, table and report too. The upstream and the decoding are done
-before. The metrics of `trained` must equal those of `alone` to 1e-6.
+--alone rounds of `one` and `packed` are spread before, between and after the other two,
+so that they see the same load. A launcher's seconds and CPU-seconds are all it takes
+from its start: imports, compiling, table and report too. The upstream and the decoding
+are done before. The metrics of `trained` must equal those of `packed` to 1e-6; `one`
+uses another number of XLA devices, and adds up in another order.
 """
 
 import argparse
@@ -31,7 +33,7 @@ import machine
 
 from bigxfer import cli
 from bigxfer.study import grid
-from launch import pool
+from launch import shares
 
 HERE = Path(__file__).parent
 GRID = HERE / "throughput_grid.py"
@@ -65,19 +67,21 @@ def launch(config: str, scratch: Path, *how: str) -> None:
         raise RuntimeError(f"{' '.join(call)}\n{done.stdout}{done.stderr}"[-3000:])
 
 
-def alone(nodes: list[grid.Node], scratch: Path) -> None:
+def alone(nodes: list[grid.Node], scratch: Path, folder: Path) -> None:
     """One process for each of these runs, all at once, each on its share of the cores."""
     started = []
-    shares = pool.share_out(environ(), len(nodes))
-    for node, env in zip(nodes, shares, strict=True):
+    folder.mkdir(exist_ok=True)
+    environs = shares.share_out(environ(), len(nodes))
+    for node, env in zip(nodes, environs, strict=True):
         run = node.run
         call = [sys.executable, "-W", "ignore", "-m", "bigxfer.transfer"]
-        call += [f"--config={GRID}", f"--workdir=alone/{node.digest}"]
+        call += [f"--config={GRID}", f"--workdir={folder / node.digest}"]
         fields = {
             "data.reader": run.data.reader,
             "data.shots": run.data.shots,
             "seed": run.seed,
-            "init.checkpoint": f"runs/{run.init.digest}/params.npz",
+            "init.checkpoint": f"{scratch}/runs/{run.init.digest}/params.npz",
+            "data.cache": f"{scratch}/cache",
         }
         call += [f"--config.{name}={value}" for name, value in fields.items()]
         out = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -89,7 +93,7 @@ def alone(nodes: list[grid.Node], scratch: Path) -> None:
 
 
 def measure(args: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
-    """A record for every way, and for every round of `alone`."""
+    """A record for every way, and for every round of `one` and `packed`."""
     workers = len(cli.cores())
     names = {head: f"{GRID}:draws={args.draws},head={head}" for head in HEADS}
     study = grid.nodes(names["trained"])
@@ -98,7 +102,7 @@ def measure(args: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     before.sort(key=lambda node: node.kind != "cache")
     for node in before:
         launch(names["trained"], scratch, "launch.worker", f"--only={node.digest}")
-    rounds = [runs[k :: args.alone][:workers] for k in range(args.alone)]
+    rounds = [runs[k :: args.alone][: workers + 1] for k in range(args.alone)]
     records = []
 
     def note(way: str, count: int, times: tuple[float, float]) -> None:
@@ -109,7 +113,12 @@ def measure(args: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
 
     for place, head in enumerate((*HEADS, "")):
         for batch in rounds[place :: len(HEADS) + 1]:
-            note("alone", len(batch), clocked(alone, batch, scratch))
+            note("one", 1, clocked(alone, batch[:1], scratch, scratch / "one"))
+            note(
+                "packed",
+                workers,
+                clocked(alone, batch[1:], scratch, scratch / "packed"),
+            )
         if head:
             how = scratch, "launch.local", f"--workers={workers}"
             note(head, len(runs), clocked(launch, names[head], *how))
@@ -119,15 +128,15 @@ def measure(args: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
 def difference(scratch: Path) -> tuple[int, float]:
     """(runs, largest difference of a metric or bound) of those done both ways."""
     worst, count = 0.0, 0
-    for folder in sorted((scratch / "alone").iterdir()):
-        ours, theirs = (
+    for folder in sorted((scratch / "packed").iterdir()):
+        shared, packed = (
             json.loads((scratch / way / folder.name / "result.json").read_text())
-            for way in ("runs", "alone")
+            for way in ("runs", "packed")
         )
         count += 1
-        for name, values in theirs["metrics"].items():
+        for name, values in packed["metrics"].items():
             for key in ("value", "low", "high"):
-                worst = max(worst, gap(values[key], ours["metrics"][name][key]))
+                worst = max(worst, gap(values[key], shared["metrics"][name][key]))
     return count, worst
 
 
@@ -139,16 +148,16 @@ def gap(a: float | None, b: float | None) -> float:
 
 
 def report(records: list[dict[str, Any]]) -> str:
-    """Runs per hour and CPU-seconds a run, and how many times those of `alone`."""
-    lines = ["| way | runs | seconds a run | CPU-s a run | runs/hour | times `alone` |"]
+    """Runs per hour and CPU-seconds a run, and how many times those of `one`."""
+    lines = ["| way | runs | seconds a run | CPU-s a run | runs/hour | times `one` |"]
     lines[0] += " by CPU |"
     lines.append("|---" * 7 + "|")
     base: tuple[float, float] = (0.0, 0.0)
-    for way in ("alone", *HEADS):
+    for way in ("one", "packed", *HEADS):
         of = [r for r in records if r["way"] == way]
         runs = sum(r["runs"] for r in of)
         wall, work = (sum(r[k] for r in of) / runs for k in ("seconds", "cpu_seconds"))
-        base = base if way != "alone" else (wall, work)
+        base = base if way != "one" else (wall, work)
         lines.append(
             f"| {way} | {runs} | {wall:.2f} | {work:.2f} | {3600 / wall:,.0f}"
             f" | {base[0] / wall:.1f} | {base[1] / work:.1f} |"

@@ -22,7 +22,7 @@ from absl import app, flags
 
 from bigxfer import config
 from bigxfer.study import grid, tries
-from launch import pool
+from launch import pool, shares
 
 
 def main(argv: list[str]) -> None:
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     path, runs = flags.FLAGS.config, Path(flags.FLAGS.runs)
     try:
         study = grid.nodes(path)
-        environs = pool.share_out(os.environ, flags.FLAGS.workers)
+        environs = shares.share_out(os.environ, flags.FLAGS.workers)
     except config.ConfigError as error:
         sys.exit(f"error: {error}")
     if flags.FLAGS.retry:
@@ -85,7 +85,9 @@ def report(study: list[grid.Node], path: str, runs: Path) -> int:
 if __name__ == "__main__":
     flags.DEFINE_string("config", "", "The study: a config file with a sweep().")
     flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
-    flags.DEFINE_integer("workers", 1, "Worker processes; a GPU, or a share of the cores, each.", 1)
+    flags.DEFINE_integer(
+        "workers", 1, "Worker processes; a GPU, or a share of the cores, each.", 1
+    )
     flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
     flags.DEFINE_bool("retry", False, "Try again what was given up.")
     flags.DEFINE_string("only", "", "The digest of one run, whose needs are done.")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bigxfer.study import grid, tries
-from launch import pool
+from launch import pool, shares
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Work:
             study,
             Path(self.runs),
             command,
-            pool.share_out(os.environ, self.workers),
+            shares.share_out(os.environ, self.workers),
             self.hang,
             patience=self.patience,
             grace=self.grace,

@@ -18,10 +18,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigxfer import cli, config
 from bigxfer.study import grid, tries
 
 RELEASED = (75, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses; 75: run saved
@@ -46,6 +45,7 @@ class Slot:
     moved: float = 0.0  # when the run folder last changed
     newest: float = 0.0  # the mtime by which that is known
     verdict: str = ""  # why the pool itself has killed it
+    shapes: set[str] = field(default_factory=set)  # of what its process has run
 
 
 @dataclass
@@ -121,9 +121,8 @@ class Pool:
         states = grid.states(self.study, self.runs, self.done)
         ready = [state for state in states if state.state == "ready"]
         ready.sort(key=lambda state: bool(state.error))  # those that failed: last
-        for state in ready:
-            if not idle:
-                break
+        while ready and idle:
+            state = ready.pop(self.best(idle[0], [s.node for s in ready]))
             claim = tries.claim(state.node.folder(self.runs), state.tries)
             if claim:
                 self.give(idle.pop(0), state.node, claim)
@@ -135,11 +134,28 @@ class Pool:
         left = [s for s in states if s.state not in ("done", "given up")]
         return not left or now - self.idle_since > self.patience
 
+    def best(self, slot: Slot, ready: list[grid.Node]) -> int:
+        """Which of these a slot should get, of equal ones the first.
+
+        What others wait for comes first, then what shares programs that the worker has
+        compiled, then what no other worker has.
+        """
+        others = set().union(*(s.shapes for s in self.slots if s is not slot))
+
+        def rank(n: int) -> tuple[bool, bool, bool]:
+            node = ready[n]
+            last = node.kind == "transfer", node.shape not in slot.shapes
+            return *last, node.shape in others
+
+        return min(range(len(ready)), key=rank)
+
     def give(self, slot: Slot, node: grid.Node, claim: Path) -> None:
         if slot.process is None:
             slot.process, slot.ready = self.start(slot.environ), False
+            slot.shapes = set()
         tries.add_worker(claim, slot.process.pid)
         slot.node, slot.claim, slot.verdict = node, claim, ""
+        slot.shapes.add(node.shape)
         slot.moved = slot.touched = time.monotonic()
         slot.newest = 0.0
         with suppress(BrokenPipeError):  # its end is on its way to the inbox
@@ -276,29 +292,3 @@ def worker_command(path: str, runs: Path) -> list[str]:
     """What starts a worker of this study."""
     names = ["--config", path, "--runs", str(runs)]
     return [sys.executable, "-m", "launch.worker", *names]
-
-
-def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
-    """The environments of so many workers: one GPU each, where there are GPUs.
-
-    Without, each has its own cores (if there are enough), on which a net of few
-    operations trains for less: one thread need not wait for another.
-    ConfigError where there are more workers than GPUs that were named.
-    """
-    named = environ.get("CUDA_VISIBLE_DEVICES", "")
-    gpus = named.split(",") if named else [str(n) for n in range(count_gpus())]
-    if workers == 1:
-        return [dict(environ)]
-    if not gpus:
-        cores = cli.cores()
-        shares = [cores[k::workers] for k in range(workers)]
-        if not all(shares):
-            return [dict(environ)] * workers
-        return [{**environ, cli.CORES: ",".join(map(str, s))} for s in shares]
-    if workers > len(gpus):
-        raise config.ConfigError(f"--workers={workers}, but the GPUs are {gpus}")
-    return [{**environ, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:workers]]
-
-
-def count_gpus() -> int:
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

@@ -103,14 +103,15 @@ def test_a_study_s_table_and_differences(tmp_path):
     import study_throughput as study
 
     keys = ("way", "runs", "seconds", "cpu_seconds")
-    records = [("alone", 2, 20.0, 40.0), ("trained", 8, 16.0, 20.0)]
-    records += [("alone", 2, 40.0, 40.0), ("ridge", 8, 8.0, 8.0)]
+    records = [("one", 2, 20.0, 40.0), ("trained", 8, 16.0, 20.0)]
+    records += [("one", 2, 40.0, 40.0), ("ridge", 8, 8.0, 8.0)]
+    records += [("packed", 2, 10.0, 20.0)]
     text = study.report([dict(zip(keys, r, strict=True)) for r in records])
     line = next(line for line in text.splitlines() if line.startswith("| trained"))
     assert [cell.strip() for cell in line.split("|")[2:-1]] == [
         *("8", "2.00", "2.50", "1,800", "7.5", "8.0")
     ]
-    for way, value, high in (("runs", 0.5, 0.75), ("alone", 0.5 + 1e-5, 0.75)):
+    for way, value, high in (("runs", 0.5, 0.75), ("packed", 0.5 + 1e-5, 0.75)):
         folder = tmp_path / way / "abc"
         folder.mkdir(parents=True)
         metric = {"value": value, "low": None, "high": high}

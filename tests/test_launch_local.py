@@ -16,7 +16,7 @@ from conftest import COMPILE_FAST
 
 from bigxfer import cli
 from bigxfer.study import grid, tries
-from launch import pool
+from launch import shares
 
 ROOT = Path(__file__).parents[1]
 # And where it lies, and the commit, which others may change while this runs.
@@ -179,12 +179,12 @@ def test_a_run_that_cannot_be_is_given_up(tmp_path):
 
 
 def test_workers_share_out_the_cores_where_there_is_no_gpu(monkeypatch):
-    monkeypatch.setattr(pool, "count_gpus", lambda: 0)
+    monkeypatch.setattr(shares, "count_gpus", lambda: 0)
     monkeypatch.setattr(cli, "cores", lambda: [0, 2, 5])
     given = {"PATH": "x"}
-    assert pool.share_out(given, 1) == [given]
-    assert [e[cli.CORES] for e in pool.share_out(given, 2)] == ["0,5", "2"]
-    assert pool.share_out(given, 4) == [given] * 4  # too many to share the cores
+    assert shares.share_out(given, 1) == [given]
+    assert [e[cli.CORES] for e in shares.share_out(given, 2)] == ["0,5", "2"]
+    assert shares.share_out(given, 4) == [given] * 4  # too many to share the cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no core affinity")

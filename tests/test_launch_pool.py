@@ -101,6 +101,27 @@ def test_runs_in_order_of_their_needs_on_every_slot(tmp_path):
     assert len(said) == 4 and again.slots[0].process is None  # nothing was started
 
 
+def test_a_worker_keeps_to_the_shape_that_it_has_compiled(tmp_path):
+    nodes = []
+    for seed in range(4):
+        for reader in ("covidx", "nih", "chexpert"):
+            run = config.Run(kind="transfer", seed=seed)
+            run.data.reader = reader
+            nodes.append(grid.Node(run, f"{reader}-{seed}"))
+    nodes.append(grid.Node(config.Run(kind="upstream"), "up"))
+    order = []
+    start(nodes, tmp_path, say=lambda line: order.append(line.split()[3])).run()
+    assert order[0] == "up", "others may wait for it"
+    readers = [name.partition("-")[0] for name in order[1:]]
+    assert readers == ["covidx"] * 4 + ["nih"] * 4 + ["chexpert"] * 4
+    work = start(nodes, tmp_path / "two", slots=2)
+    first, second = work.slots
+    first.shapes, second.shapes = {nodes[0].shape}, {nodes[1].shape}
+    assert nodes[0].shape == nodes[3].shape != nodes[1].shape
+    assert work.best(first, nodes[1:-1]) == 2, "what it has compiled"
+    assert work.best(first, nodes[1:3]) == 1, "what the other has not"
+
+
 def test_three_strikes_give_a_run_up_and_those_that_need_it(tmp_path):
     nodes = study("a", "b", "c", "d", b=("a",), c=("b",))
     start(nodes, tmp_path, {"a": ["fail"] * 9}).run()

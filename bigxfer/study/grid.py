@@ -12,10 +12,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bigxfer import config, presets
@@ -30,6 +32,8 @@ WHOLE_SET = (
     *("crop", "augment", "flip"),
     *("valid", "test", "folds", "fold", "split_seed"),
 )
+# Fields in which runs may differ and yet share what is compiled for them.
+SHARED = r"seed|arg|keep|checkpoints|init/.*|data/(shots|fraction)"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ class Node:
     def kind(self) -> str:
         """cache, upstream or transfer."""
         return "cache" if self.digest.startswith("caches/") else self.run.kind
+
+    @cached_property
+    def shape(self) -> str:
+        """Equal for runs that can share programs, as far as their configs tell."""
+        flat = config.flat(self.run).items()
+        return json.dumps({k: v for k, v in flat if not re.fullmatch(SHARED, k)})
 
     def folder(self, runs: Path) -> Path:
         return runs / self.digest

@@ -1,0 +1,32 @@
+"""What each of several workers of one machine gets of it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bigxfer import cli, config
+
+
+def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
+    """The environments of so many workers: one GPU each, where there are GPUs.
+
+    Without, each has its own cores (if there are enough), on which a net of few
+    operations trains for less: one thread need not wait for another.
+    ConfigError where there are more workers than GPUs that were named.
+    """
+    named = environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = named.split(",") if named else [str(n) for n in range(count_gpus())]
+    if workers == 1:
+        return [dict(environ)]
+    if not gpus:
+        cores = cli.cores()
+        shares = [cores[k::workers] for k in range(workers)]
+        if not all(shares):
+            return [dict(environ)] * workers
+        return [{**environ, cli.CORES: ",".join(map(str, s))} for s in shares]
+    if workers > len(gpus):
+        raise config.ConfigError(f"--workers={workers}, but the GPUs are {gpus}")
+    return [{**environ, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:workers]]
+
+
+def count_gpus() -> int:
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
