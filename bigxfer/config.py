@@ -79,6 +79,7 @@ class Data:
     max_bad: float = 0.0  # fraction of images that may fail to decode
     cache: str = "cache"  # folder for decoded images
     storage: str = "raw"  # pixels; or encoded: bytes, decoded anew for every batch
+    resident: bool = False  # the training images, on the devices
     phantom: Phantom = field(default_factory=Phantom)
 
 
@@ -199,7 +200,7 @@ CHOICES = {
 }
 
 NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
-    r"arg|keep|checkpoints|data/(root|cache|storage)|init/(checkpoint|upstream)|mesh/.*|log/.*"
+    r"arg|keep|checkpoints|data/(root|cache|storage|resident)|init/(checkpoint|upstream)|mesh/.*|log/.*"
 )
 LATER = (  # fields that came after the first runs: left out at their default
     r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share"

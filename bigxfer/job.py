@@ -27,6 +27,7 @@ from bigxfer import (
     models,
     optim,
     programs,
+    resident,
     sharding,
     tree,
 )
@@ -108,9 +109,10 @@ def execute(
         state, clock = fit_head(job, state, made.features)
     else:
         steps, images = plan.steps, plan.steps * run.optim.batch
-        flops, train_set = made.flops * steps, job.loader("train")
+        flops, feed = made.flops * steps, job.loader("train")
+        feed = resident.Resident(feed, mesh) if run.data.resident else feed
         state, clock = loop.fit(
-            run, plan, state, made.step, train_set, mesh, saved, log, valid, stop
+            run, plan, state, made.step, feed, mesh, saved, log, valid, stop
         )
 
     result = {

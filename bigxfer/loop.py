@@ -20,7 +20,7 @@ from bigxfer import losses, sharding
 from bigxfer.checkpoint import Checkpoints
 from bigxfer.config import Data, Run
 from bigxfer.data import augment
-from bigxfer.data.loader import Loader, prefetch
+from bigxfer.data.loader import Feed, prefetch
 from bigxfer.log import Log, Progress
 from bigxfer.models import Model
 from bigxfer.optim import Plan
@@ -178,7 +178,7 @@ def fit(
     plan: Plan,
     state: State,
     step: Step,
-    loader: Loader,
+    loader: Feed,
     mesh: Mesh,
     checkpoints: Checkpoints,
     log: Log,
@@ -201,7 +201,8 @@ def fit(
     batches = prefetch(loader, start, plan.steps)
     began = saved = time.monotonic()
     for number, batch in enumerate(batches, start + 1):
-        state, metrics = step(state, sharding.to_global(mesh, batch))
+        batch = {**loader.constant, **sharding.to_global(mesh, batch)}
+        state, metrics = step(state, batch)
         watch.add(number, metrics)
         last = number == plan.steps
         stops = stop(number) and not last

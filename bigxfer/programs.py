@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigxfer import config, evaluate, loop, models, optim, sharding
+from bigxfer import config, evaluate, loop, models, optim, resident, sharding
 from bigxfer.config import Run
 from bigxfer.data.dataset import Dataset
 from bigxfer.log import Log
@@ -64,19 +64,28 @@ def get(
     kept = {
         k: v for k, v in config.flat(run).items() if not re.fullmatch(NOT_COMPILED, k)
     }
-    key = json.dumps([kept, vars(plan), classes, multilabel, str(mesh)])
+    pool = len(data.rows["train"]) if run.data.resident else 0
+    key = json.dumps([kept, vars(plan), classes, multilabel, str(mesh), pool])
     if key in shared:
         log.say("compiled for a run of the same shape")
     else:
-        batch = sharding.to_global(mesh, example(run, data))
+        batch = example(run, data, mesh)
         shared[key] = build(run, plan, classes, multilabel, mesh, batch, log)
     return shared[key]
 
 
-def example(run: Run, data: Dataset) -> dict:
-    """This process's part of a batch."""
+def example(run: Run, data: Dataset, mesh: Mesh) -> dict:
+    """A batch, or of what need not be there its shape."""
     here, of = jax.process_index(), jax.process_count()
-    return data.loader("train", run.optim.batch, run.seed, here, of).batch(0)
+    loader = data.loader("train", run.optim.batch, run.seed, here, of)
+    batch = sharding.to_global(mesh, loader.batch(0))
+    if run.data.resident:
+        shape, place = resident.shape_of(len(loader), loader, mesh), batch["index"]
+        spread = sharding.batch(mesh)
+        pool = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=spread)
+        rest = {k: v for k, v in batch.items() if k != "images"}
+        return {**rest, "place": place, "pool": pool}
+    return batch
 
 
 def build(
@@ -161,6 +170,7 @@ def compile_step(
         about = rate, plan, run, classes, multilabel, micro
         steps = [loop.make_step(s.model, s.tx, *about) for s in stages]
         step = phases.switch(stages, steps)
+        step = resident.taking(step, mesh) if run.data.resident else step
         return jax.jit(step, donate_argnums=0, out_shardings=out).lower(state, batch)
 
     whole = lower(run.optim.batch)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     "tree config presets stats ranking",
     "models data losses metrics",
-    "optim sharding checkpoint folders log evaluate sources",
+    "optim sharding checkpoint folders log evaluate sources resident",
     "protocols analysis finished card",
     "loop trained card",
     "programs",
@@ -31,6 +31,7 @@ SAME_FLOOR = {  # the few who may look sideways
     ("export", "cli"),
     ("optim", "protocols"),  # the HyperRule is a schedule
     ("evaluate", "sharding"),
+    ("resident", "sharding"),
 }
 
 

@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,14 @@ class Images(Protocol):
     def __getitem__(self, index: np.ndarray, /) -> np.ndarray:
         """A fresh array uint8 [b, S, S, C] of these rows."""
         ...
+
+
+class Feed(Protocol):
+    """What training reads: batches, and what every one of them shares on the devices."""
+
+    constant: dict[str, Any]
+
+    def batch(self, step: int) -> Batch: ...
 
 
 class Loader:
@@ -69,6 +77,7 @@ class Loader:
         self.process_index, self.process_count = process_index, process_count
         self.part(batch)
         self.epochs: dict[int, np.ndarray] = {}
+        self.constant: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,9 +110,13 @@ class Loader:
         images uint8 [b, S, S, C], labels, mask float32 [b] (ones), index int32 [b]
         (row of the manifest) and position int32 [b] (place in the global batch).
         """
-        position = self.part(self.batch_size)
-        index = self.index(step, position)
+        index, position = self.order_of(step)
         return self.gather(index, position, np.ones(len(index), np.float32))
+
+    def order_of(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(index, position) of the batch of this step."""
+        position = self.part(self.batch_size)
+        return self.index(step, position), position
 
     def index(self, step: int, position: np.ndarray) -> np.ndarray:
         """int32 [b]: the rows at these positions of the global batch of this step."""
@@ -137,8 +150,12 @@ class Loader:
     def gather(
         self, index: np.ndarray, position: np.ndarray, mask: np.ndarray
     ) -> Batch:
+        images = np.asarray(self.images[index])  # a copy: jax may alias it
+        return {"images": images, **self.about(index, position, mask)}
+
+    def about(self, index: np.ndarray, position: np.ndarray, mask: np.ndarray) -> Batch:
+        """A batch but for its images."""
         return {
-            "images": np.asarray(self.images[index]),  # a copy: jax may alias it
             "labels": self.labels[index],
             "mask": mask,
             "index": index,
@@ -153,7 +170,7 @@ class Prefetch:
     exception in the thread is raised where the batch would have come.
     """
 
-    def __init__(self, loader: Loader, start: int, stop: int, depth: int) -> None:
+    def __init__(self, loader: Feed, start: int, stop: int, depth: int) -> None:
         self.waited = 0.0
         self.left = max(0, stop - start)
         self.ready: queue.Queue = queue.Queue(depth)
@@ -188,7 +205,7 @@ class Prefetch:
 
 
 def fill(
-    loader: Loader, steps: range, ready: queue.Queue, closed: threading.Event
+    loader: Feed, steps: range, ready: queue.Queue, closed: threading.Event
 ) -> None:
     """Puts the batches of these steps, or the first exception, into the queue."""
     for step in steps:
@@ -206,6 +223,6 @@ def fill(
             return
 
 
-def prefetch(loader: Loader, start: int, stop: int, depth: int = 2) -> Prefetch:
+def prefetch(loader: Feed, start: int, stop: int, depth: int = 2) -> Prefetch:
     """The batches of steps start .. stop - 1, gathered up to `depth` ahead."""
     return Prefetch(loader, start, stop, depth)

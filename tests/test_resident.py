@@ -1,0 +1,53 @@
+"""Images that lie on the devices: the same batches, and the same run to the bit."""
+
+import jax
+import numpy as np
+import pytest
+
+from bigxfer import config, job, presets, resident, sharding
+from bigxfer.data.loader import Loader
+from bigxfer.data.sampling import Sampling
+
+
+@pytest.mark.parametrize("rare", [False, True])
+def test_the_pool_holds_the_images_of_every_batch(rare):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (50, 6, 6, 1), np.uint8)
+    rows = rng.permutation(50)[:37]
+    sampling = Sampling()
+    if rare:
+        sampling = Sampling(rare=rng.random(37) < 0.3, share=0.25)
+    loader = Loader(images, np.arange(50), rows, 16, seed=3, sampling=sampling)
+    mesh = sharding.make(2)
+    fed = resident.Resident(loader, mesh)
+    pool = fed.constant["pool"]
+    assert pool.shape == (40, 6, 6, 1) and pool.dtype == np.uint8
+    assert {s.data.shape[0] for s in pool.addressable_shards} == {5}
+    got = np.asarray(pool)
+    for step in (0, 1, 2, 7):
+        ours, want = fed.batch(step), loader.batch(step)
+        np.testing.assert_array_equal(got[ours.pop("place")], want.pop("images"))
+        assert ours.keys() == want.keys()
+        for name in want:
+            np.testing.assert_array_equal(ours[name], want[name], name)
+
+
+def test_a_run_is_the_same_to_the_bit(tmp_path):
+    results = {}
+    for on_devices in (False, True):
+        run = presets.load(
+            "configs/covidx_small.py:model=R1-1-1-1x0.25,res=32,batch=16,steps=3,"
+            "phantom=64"
+        )
+        run.init.kind, run.optim.micro_batch, run.keep = "random", 8, "all"
+        run.data.cache, run.data.resident = str(tmp_path / "cache"), on_devices
+        run = config.resolve(run)
+        folder = tmp_path / str(on_devices)
+        result = job.execute(run, folder)
+        results[on_devices] = (
+            (folder / "params.npz").read_bytes(),
+            config.digest(run),
+            result["metrics"]["auroc_macro"],
+        )
+    assert jax.device_count() == 8
+    assert results[True] == results[False]
