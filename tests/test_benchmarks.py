@@ -22,7 +22,9 @@ def as_scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
-@pytest.mark.parametrize("name", ["train_step", "study_throughput", "scaling"])
+@pytest.mark.parametrize(
+    "name", ["train_step", "study_throughput", "scaling", "memory", "group_norm"]
+)
 def test_help(name):
     call = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
     env = {"PYTHONPATH": str(BENCHMARKS.parent)}
