@@ -37,6 +37,9 @@ def main() -> None:
     done = {row["digest"] for row in rows}
     missing = sum(not d.startswith("caches/") for d in wanted - done)
     named, notes = cells.lines(rows)
+    for row in named:  # where all runs of an upstream start in one way, no label says
+        if row["start"] and row["start"] not in row["line"]:
+            row["line"] += f", {row['start']}"
     if not named:
         raise SystemExit(f"no finished transfer of {args.config} in {args.runs}")
     print(f"{args.config}: {len(named)} transfers, {missing} runs are not done")

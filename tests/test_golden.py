@@ -30,6 +30,7 @@ def toy_loss(name: str, cache: Path, folder: Path) -> float:
     run.data.phantom.images, run.data.phantom.pixels = 48, 40
     run.data.cache, run.data.root, run.init.kind = str(cache), "", "random"
     run.log.every, run.eval.resamples = 1, 0
+    run.freeze, run.phase = config.Freeze(), config.Phase()  # a phase needs its steps
     if run.data.reader not in ("chexpert", "nih", "covidx", "folder"):
         run.data.reader = "covidx"
     job.execute(config.resolve(run), folder)

@@ -4,9 +4,11 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from bigxfer import config, models, optim, presets
+from bigxfer import config, models, optim, presets, tree
 from bigxfer.protocols import freeze, init
 from bigxfer.study import grid
 
@@ -198,3 +200,15 @@ def test_the_docstring_tells_the_paper_and_ours(name):
     assert "found" in text and "docs/findings.md" in text
     for form in (":phantom", ":small=1,nih=A,covid=B"):
         assert f"--config configs/study_{name}.py{form}\n" in text
+
+
+def test_micro_auroc_is_that_of_scikit_learn(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import findings
+
+    rng = np.random.default_rng(0)
+    labels, logits = np.arange(60) % 3, rng.normal(size=(60, 3))
+    tree.save_npz(tmp_path / "predictions.npz", {"labels": labels, "logits": logits})
+    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = roc_auc_score(labels, scores, average="micro", multi_class="ovr")
+    assert findings.micro({"folder": str(tmp_path)}) == pytest.approx(expected)

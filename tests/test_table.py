@@ -14,7 +14,7 @@ import pytest
 
 from bigxfer import config, metrics, tree
 from bigxfer.config import Freeze, Init, Model, Run
-from bigxfer.study import compare, summary, table
+from bigxfer.study import cells, compare, summary, table
 
 ROOT = Path(__file__).parents[1]
 
@@ -357,6 +357,17 @@ def test_nets_are_told_apart():
         "cbr_tiny",
         "cbr_tiny x0.5",
     ]
+
+
+def test_the_summary_takes_rows_that_no_upstream_was_joined_to(tmp_path):
+    for seed in (0, 1):
+        for bottom in (0.0, 0.5):
+            run = Run(kind="transfer", seed=seed, freeze=Freeze(bottom=bottom))
+            run.optim.steps, run.optim.schedule = 1, "constant"
+            write_run(tmp_path, run, {"auroc_macro": 0.5 + bottom / 10})
+    rows = table.collect([tmp_path], tmp_path).rows
+    lines = {row["line"] for row in cells.lines(rows)[0]}
+    assert lines == {"scratch", "scratch, 50% fixed"}
 
 
 def test_the_summary_compares_each_start_with_scratch_of_the_same_layers():

@@ -68,7 +68,7 @@ def _labels(family: list[Row], along: Sequence[str]) -> list[str]:
     keys = [(row["shots"], *(row[x] for x in along), row["seed"]) for row in family]
     labels = [row["upstream"] for row in family]
     for column, form in VARIANTS.items():
-        values = [row[column] for row in family]
+        values = [row.get(column) for row in family]
         if column in along or len(set(values)) < 2:
             continue
         finer = [(*key, value) for key, value in zip(keys, values, strict=True)]
