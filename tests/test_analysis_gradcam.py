@@ -174,7 +174,7 @@ def test_the_box_prior_leaves_the_patient_out():
     truth = np.zeros((4, 2, 2), bool)
     truth[0, 0, 0] = truth[1, 0, 1] = truth[2, 1, 1] = truth[3, 1, 0] = True
     labels, patients = np.array([0, 0, 0, 1]), np.array(["a", "a", "b", "c"])
-    prior = pointing.box_prior(truth, labels, patients)
+    prior = pointing.box_prior(labels, patients, truth, labels, patients)
     np.testing.assert_array_equal(prior[0], truth[2])
     np.testing.assert_array_equal(prior[2], truth[0].astype(int) + truth[1])
     np.testing.assert_array_equal(prior[3], 0)
@@ -187,6 +187,8 @@ def test_a_box_covers_its_pixels():
     want[2:, 1:3] = True
     np.testing.assert_array_equal(box.mask(4), want)
     assert pointing.Box(0, 0, 0.5, 0.5, 0.501, 0.501).mask(4).sum() == 1
+    want[1:, :] = True  # a pixel wider
+    np.testing.assert_array_equal(box.mask(4, 0.25), want)
 
 
 def test_boxes_of_the_phantom_are_of_its_labels(tmp_path):

@@ -49,7 +49,8 @@ def report(
         explain, word = gradcam.smoothgrad(run.model), "SmoothGrad"
     rows = np.sort(run.data.rows[split])
     place = {row: i for i, row in enumerate(rows.tolist())}
-    known = [b for b in pointing.boxes(run.data.manifest) if b.row in place]
+    every = pointing.boxes(run.data.manifest)
+    known = [b for b in every if b.row in place]
     of = some(pointing.cases(known), min(most, MOST[kind]))
     if of:
         chosen, classes = (np.array(column) for column in zip(*of))
@@ -72,7 +73,7 @@ def report(
     save_sanity(run, title, checked, out, kind)
     show(run, images, chosen, classes, seen, known, out, title, kind)
     if of:
-        found["pointing"] = play(run, of, seen, out, title, kind)
+        found |= play(run, of, every, seen, out, title, kind)
     else:
         print(f"  no boxes beside {run.data.manifest.root}: no pointing game")
     return found
@@ -176,34 +177,46 @@ def show(
 def play(
     run: Finished,
     of: dict,
+    every: Sequence[pointing.Box],
     seen: dict[str, np.ndarray],
     out: Path,
     title: str,
     kind: str,
 ) -> dict[str, Any]:
-    """The pointing game over all cases and for each class; saves its plot."""
+    """The pointing game over all cases and for each class, plotted; and strictly, over
+    all cases, without the tolerance."""
     chosen, labels = (np.array(column) for column in zip(*of))
-    truth = pointing.truth_masks(of, seen["trained"].shape[1])
-    patients = run.data.manifest.patient[chosen].astype(str)
-    prior = pointing.box_prior(truth, labels, patients)
-    scores = {name: pointing.hits(maps, truth) for name, maps in seen.items()}
-    scores["box prior"] = pointing.hits(prior, truth)
-    scores["chance"] = truth.mean(axis=(1, 2))
-    found, rows = {"all": pointing.pointing(scores, patients)}, []
-    for label in np.unique(labels):
-        here = labels == label
-        part = {name: hit[here] for name, hit in scores.items()}
-        name = run.data.manifest.classes[label]
-        found[name] = pointing.pointing(part, patients[here])
-    for name, values in found.items():
-        n = (
-            len(labels)
-            if name == "all"
-            else int((labels == run.data.manifest.classes.index(name)).sum())
+    side, owner = seen["trained"].shape[1], run.data.manifest.patient.astype(str)
+    patients, others = owner[chosen], pointing.cases(every)
+    whose, classes = (np.array(column) for column in zip(*others))
+    boxes = pointing.truth_masks(others, side)
+    prior = pointing.box_prior(labels, patients, boxes, classes, owner[whose])
+    maps = {**seen, "box prior": prior}
+
+    def scores(around: float) -> dict[str, np.ndarray]:
+        truth = pointing.truth_masks(of, side, around)
+        hits = {name: pointing.hits(hot, truth) for name, hot in maps.items()}
+        return {**hits, "chance": truth.mean(axis=(1, 2))}
+
+    hits, names = scores(pointing.TOLERANCE), run.data.manifest.classes
+    groups = {"all": np.ones(len(labels), bool)}
+    groups |= {names[label]: labels == label for label in np.unique(labels)}
+    found = {
+        group: pointing.pointing(
+            {name: hit[here] for name, hit in hits.items()}, patients[here]
         )
-        rows += [{"class": name, "cases": n, "by": k, **v} for k, v in values.items()]
-    save_play(run, rows, list(scores), out, title, kind)
-    return found
+        for group, here in groups.items()
+    }
+    strict = pointing.pointing(scores(0.0), patients)
+    rows = [
+        {"class": group, "cases": int(here.sum()), "by": by, "tolerance": around, **v}
+        for group, here in groups.items()
+        for around, values in ((pointing.TOLERANCE, found[group]), (0.0, strict))
+        for by, v in values.items()
+        if around or group == "all"
+    ]
+    save_play(run, rows, list(hits), out, title, kind)
+    return {"pointing": found, "pointing without tolerance": strict}
 
 
 def save_play(
@@ -213,9 +226,11 @@ def save_play(
     made, axes = plots.figure(7, 1.2 + 1.3 * len(groups), len(groups), 1)
     for ax, group in zip(axes.flat, groups, strict=True):
         part = [r for r in rows if r["class"] == group and r["by"] in names]
+        part = [r for r in part if r["tolerance"]]
         plots.intervals(ax, part, "by")
         ax.set(xlim=(0, 1))
         ax.set_title(f"{group} ({part[0]['cases']} cases)", fontsize=9)
-    axes[-1, 0].set_xlabel("share of cases whose brightest pixel is in a box, 95%")
+    label = "cases whose brightest pixel is in a box, or within 15/224 of the side, 95%"
+    axes[-1, 0].set_xlabel(label)
     made.suptitle(f"Pointing game: {title}")
     plots.save(made, out, f"{kind}_pointing", rows, run.data.manifest.synthetic)

@@ -1,0 +1,124 @@
+"""What the analyses find where the truth is known: on the phantom, with fixed seeds."""
+
+import numpy as np
+import pytest
+
+from bigxfer import analyze, config, job, presets
+from bigxfer.analysis import (
+    compared,
+    embedding,
+    features,
+    heatmaps,
+    similarity,
+)
+from bigxfer.config import Phantom
+from bigxfer.data import dataset, shortcuts
+
+pytestmark = pytest.mark.slow
+DRAWS = 20  # of Gaussian noise
+
+
+def covidx(tmp_path, images, shortcut):
+    data = config.Data(reader="covidx", views=(), cache=str(tmp_path / "cache"))
+    data.resize = data.crop = 48
+    data.phantom = Phantom(images=images, pixels=48, severity=2.0, shortcut=shortcut)
+    return data
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Two small nets trained on the same phantom, without a shortcut."""
+    folder = tmp_path_factory.mktemp("seeds")
+    run = config.Run(kind="upstream")
+    run.model = presets.bit("R1-1x0.25", groups=8)
+    run.data = covidx(folder, 500, shortcut=0.0)
+    run.optim = presets.small_schedule(80)
+    run.optim.batch, run.eval.resamples = 32, 50
+    for seed in (0, 1):
+        run.seed = seed
+        job.execute(config.resolve(run), folder / str(seed))
+    return [features.read(folder / name, "", print) for name in "01"]
+
+
+def opacities(tmp_path):
+    """A net of one stage, whose 16 x 16 maps see 19 pixels, and what it learns."""
+    run = config.Run(kind="upstream")
+    run.model = config.Model(blocks=(1,), width=1.0)
+    data = run.data = config.Data(reader="nih", views=(), cache=str(tmp_path / "cache"))
+    data.labels = ("Consolidation", "Pneumonia", "Infiltration")
+    data.resize = data.crop = 64
+    data.phantom = Phantom(images=2000, pixels=64, severity=3.0)
+    run.optim = presets.small_schedule(600)
+    run.optim.batch = run.optim.lr_batch = 32
+    run.eval.resamples = 50
+    return run
+
+
+def test_gradcam_points_at_opacities(tmp_path):
+    """Better than untrained for all, and than the place where such boxes usually lie for
+    consolidation, the densest of them.
+
+    Within the tolerance of the game. Without it, and for the fainter opacities, the
+    prior is as good or better: the maps are brightest on the edges of an opacity, which
+    lie just outside the box, and do not part one kind of opacity from another.
+    """
+    job.execute(config.resolve(opacities(tmp_path)), tmp_path / "run")
+    check_pointing(tmp_path / "run", tmp_path)
+
+
+def check_pointing(folder, out):
+    run = features.read(folder, "", print)
+    assert run.result["metrics"]["auroc_macro"]["value"] > 0.8
+    found = heatmaps.report("gradcam", run, analyze.start(run), "test", "", 512, out)
+    every, densest = (found["pointing"][name] for name in ("all", "Consolidation"))
+    assert every["above/untrained"]["low"] > 0.2 and every["above/chance"]["low"] > 0.2
+    assert densest["above/box prior"]["low"] > 0, densest
+    assert found["sanity"]["root_block"] < 0.5 < found["sanity"]["head"]
+
+
+def test_two_seeds_are_more_alike_than_noise_at_every_layer(seeds):
+    """Debiased and plain CKA, above the most of 20 draws of Gaussian noise."""
+    rows = features.sample(seeds[0], "test", 192)
+    first, second = (
+        features.extractor(run, features.thinned(compared.SIDE))(run.variables, rows)
+        for run in seeds
+    )
+    rng = np.random.default_rng(0)
+    assert list(first) == ["stem", "block1", "block2", "pre_logits"]
+    for layer, values in first.items():
+        x, y = (v.reshape(len(rows), -1) for v in (values, second[layer]))
+        for measure in (similarity.cka, similarity.debiased_cka):
+            noise = [measure(x, rng.normal(size=y.shape)) for _ in range(DRAWS)]
+            assert measure(x, y) > max(noise), (layer, measure.__name__)
+
+
+def test_the_rim_tells_the_class_where_a_shortcut_was_planted_and_only_there(tmp_path):
+    """The phantom's corner marks and scanners give the class away, or do not."""
+    found = {}
+    for planted in (0.0, 1.0):
+        opened = dataset.open(covidx(tmp_path, 600, planted), 0, print)
+        rows = np.arange(len(opened.manifest))
+        probes = shortcuts.probe_all(opened.manifest, opened.images, rows)
+        found[planted] = {(p.name, p.target): p.auroc["macro"] for p in probes}
+    for evidence in ("rim", "source"):
+        none, planted = (found[share][evidence, "class"] for share in (0.0, 1.0))
+        assert planted["low"] > 0.85, (evidence, planted)
+        assert none["low"] < 0.5 < none["high"] < 0.6, (evidence, none)
+
+
+def test_features_tell_a_planted_source_and_none_that_is_a_name_only(seeds):
+    """The phantom's three scanners; then images of one, named at random by patient."""
+    run = seeds[0]
+    extract = features.extractor(run, only=("pre_logits",))
+    rows = np.arange(len(run.data.manifest))
+    values, part = extract(run.variables, rows)["pre_logits"], run.data.manifest
+    planted = embedding.source_leak(values, part).auroc["macro"]
+    assert planted["low"] > 0.7, planted
+    one = part.source == part.source[0]
+    alone = part.select(np.flatnonzero(one))
+    names = np.unique(alone.patient.astype(str))
+    drawn = np.random.default_rng(0).integers(0, 2, len(names))
+    which = drawn[np.searchsorted(names, alone.patient.astype(str))]
+    object.__setattr__(alone, "source", np.array(["a", "b"], "O")[which])
+    none = embedding.source_leak(values[one], alone).auroc["macro"]
+    assert none["low"] < 0.5 < none["high"], none
