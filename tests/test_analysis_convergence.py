@@ -102,6 +102,11 @@ def test_runs_that_differ_in_their_start_alone_are_pairs(tmp_path):
         assert (tmp_path / f"convergence_{name}.png").read_bytes()[:4] == b"\x89PNG"
     high = converged.report(folders, "auroc_macro", 0.92, tmp_path)
     assert high["random"]["never"] == 2 and high["pretrained"]["never"] == 2
+    rows = (folders[0] / "metrics.jsonl").read_text().replace("auroc_macro", "loss")
+    (folders[0] / "metrics.jsonl").write_text(rows)
+    falls = convergence.read(folders[0], "loss")  # less is better
+    assert falls.values.tolist() == [-0.5, -0.6, -0.7, -0.8]
+    assert convergence.overfit_onset(falls) == 10
     with pytest.raises(ValueError, match="no metric 'auroc'"):
         converged.report(folders, "auroc", 0.0, tmp_path)
 

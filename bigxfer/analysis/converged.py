@@ -51,7 +51,7 @@ def read(folder: Path, metric: str) -> Learnt:
         config.digest(alone(run)),
         run.optim.batch,
         convergence.read(folder, metric),
-        math.nan if value is None else value,
+        math.nan if value is None else convergence.sign(metric) * value,
     )
 
 
@@ -85,12 +85,15 @@ def report(
 ) -> dict[str, Any]:
     """Writes convergence_*.*; returns steps to the target, speed-up and onsets by start.
 
-    target: a value of the metric; 0 takes the highest that every run reaches. Speed-up
+    target: a value of the metric; 0 takes the best that every run reaches. Speed-up
     and gain pair runs that differ in their start alone (so of one net and one seed).
-    ValueError for a run without a curve.
+    Of a metric of which less is better all is said of its negative. ValueError for a
+    run without a curve.
     """
     runs = [read(folder, metric) for folder in dict.fromkeys(folders)]
+    target *= convergence.sign(metric)
     target = target or min(float(run.curve.values.max()) for run in runs)
+    metric = ("minus " if convergence.sign(metric) < 0 else "") + metric
     synthetic = any(features.about(f)[2]["synthetic"] for f in folders)
     starts = sorted({r.start for r in runs}, key=lambda s: (s != RANDOM, s))
     of = {s: [r for r in runs if r.start == s] for s in starts}
@@ -184,7 +187,7 @@ def paired(
             "pairs that never get there": int(speed["never"]),
             "speed-up": speed,
             "gain on test": mean(after - before),
-            "gain on test, relative": mean(after / before - 1),
+            "gain on test, relative": mean((after - before) / abs(before)),
         }
         out[name] = summary, rows
     return out

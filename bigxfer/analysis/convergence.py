@@ -14,6 +14,7 @@ import numpy as np
 from bigxfer import stats
 
 METRIC = "auroc_macro"
+LESS_IS_BETTER = ("loss", "brier", "ece")  # curves have their negative
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,10 @@ class Curve:
 
 
 def read(folder: Path, metric: str = METRIC) -> Curve:
-    """The validations of a run; ValueError where there are fewer than two."""
+    """The validations of a run; ValueError where there are fewer than two.
+
+    The values are the metric's negative where less of it is better.
+    """
     found: dict[int, float] = {}
     file = folder / "metrics.jsonl"
     for line in file.read_text().splitlines() if file.is_file() else ():
@@ -36,7 +40,12 @@ def read(folder: Path, metric: str = METRIC) -> Curve:
             " --config.eval.every=STEPS"
         )
     steps = sorted(found)
-    return Curve(np.array(steps), np.array([found[s] for s in steps]))
+    values = np.array([found[s] for s in steps])
+    return Curve(np.array(steps), sign(metric) * values)
+
+
+def sign(metric: str) -> int:
+    return -1 if metric in LESS_IS_BETTER else 1
 
 
 def steps_to(curve: Curve, target: float) -> float:
