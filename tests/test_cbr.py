@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bigxfer import config, models, tree
 from bigxfer.models import cbr
@@ -113,3 +114,23 @@ def test_numbers_are_those_of_keras_layers(monkeypatch, padding, train):
             mean, var = norm.moving_mean.value, norm.moving_variance.value
             np.testing.assert_allclose(got["mean"], mean, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(got["var"], var, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("held", [(), ("block1", "block2")])
+def test_batch_statistics_on_eight_devices_are_those_of_one(held):
+    """Over the whole batch, not over each device's share; held averages stay."""
+    model = models.build(config.Model("cbr_tiny", width=0.125), 3)
+    variables = model.init(jax.random.key(0), (1, 16, 16, 3))
+    images = jax.random.normal(jax.random.key(1), (16, 16, 16, 3))
+    images *= jnp.arange(1.0, 17.0)[:, None, None, None]  # no share is like the whole
+    step = jax.jit(lambda v, x: model.apply(v, x, True, hold=held)[1])
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    spread = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+    one, eight = step(variables, images), step(variables, spread)
+    for name in ("block4", "pre_logits"):
+        np.testing.assert_allclose(eight[name], one[name], rtol=1e-4, atol=1e-5)
+    before = tree.flatten(variables["batch_stats"])
+    got = tree.flatten(eight["batch_stats"])
+    for name, want in tree.flatten(one["batch_stats"]).items():
+        np.testing.assert_allclose(got[name], want, rtol=1e-4, atol=1e-6, err_msg=name)
+        assert name.startswith(held) == (got[name] == before[name]).all()
