@@ -1,6 +1,7 @@
 """`report`: one self-contained HTML page of a study."""
 
 import argparse
+import secrets
 import time
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def write(given: inputs.Given, out: Path) -> None:
         raise ValueError(f"--out {out} must end in .html")
     page = build(given)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
+    part = out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
     part.write_text(page, "utf-8")
     part.replace(out)
     size = out.stat().st_size

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -302,7 +303,8 @@ def save(rows: list[Row], out: Path) -> None:
         ("table.csv", pa.csv.write_csv),
         ("table.parquet", pq.write_table),
     ):
-        part = out / f"{name}.part"
+        # by a name of its own: two launchers that share the runs may end at once
+        part = out / f"{name}.{secrets.token_hex(4)}.part"
         write(table, part)
         part.replace(out / name)
 
