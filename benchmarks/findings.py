@@ -3,11 +3,14 @@
   PYTHONPATH=. python benchmarks/findings.py --runs RUNS \\
       --config configs/study_transfusion.py:small=1,nih=A,covid=B
 
-For every net, target and number of shots: test metrics of each line of runs with 95%
-intervals over draws and test patients, each line less its random start on the same draws
-(Holm over the lines of one net), and how fast it learnt: steps to the random start's best
-validation AUROC (speed-up, convergence.speed_ups) and to a fixed one, and how many runs
-fell after their best. Reads run folders, trains nothing.
+For every target, net and number of shots two tables in Markdown. The first: test metrics
+of each start with 95% intervals over draws and test patients, and each less the random
+start on the same draws (p adjusted by Holm within the table). The second: how fast it
+learnt, from the validations: the best AUROC, steps to a fixed one, the speed-up
+(convergence.speed_ups, which leaves out pairs that never arrive and counts them), the
+mean of the curve less that of the random start (Student's interval over draws, which
+leaves out none), and how many runs fell after their best. Then the nets against the
+first of them. Reads run folders, trains nothing.
 """
 
 import argparse
@@ -22,7 +25,7 @@ from bigxfer import stats, tree
 from bigxfer.analysis import convergence
 from bigxfer.study import cells, grid, summary, table
 
-METRICS = ("auroc_macro", "auprc_macro", "accuracy")
+Runs = dict[str, dict[int, table.Row]]  # {line: {seed: row}}
 
 
 def main() -> None:
@@ -31,55 +34,93 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--target", type=float, default=0.0, help="fixed AUROC")
     args = parser.parse_args()
-    wanted = {node.digest for node in grid.nodes(args.config)}
+    wanted = {n.digest for n in grid.nodes(args.config) if n.kind != "cache"}
     found = table.collect([args.runs], args.runs / "no_cache")
     rows = [row for row in found.rows if row["digest"] in wanted]
-    done = {row["digest"] for row in rows}
-    missing = sum(not d.startswith("caches/") for d in wanted - done)
     named, notes = cells.lines(rows)
+    if not named:
+        raise SystemExit(f"no finished transfer of {args.config} in {args.runs}")
     for row in named:  # where all runs of an upstream start in one way, no label says
         if row["start"] and row["start"] not in row["line"]:
             row["line"] += f", {row['start']}"
-    if not named:
-        raise SystemExit(f"no finished transfer of {args.config} in {args.runs}")
-    print(f"{args.config}: {len(named)} transfers, {missing} runs are not done")
+    print(f"{len(named)} transfers, {len(wanted) - len(rows)} runs are not done")
     print(*notes, *sources(rows), sep="\n")
-    groups = defaultdict(list)
-    for row in named:
-        groups[(row["target"], row["model"], summary.rank(row["shots"]))].append(row)
-    for key in sorted(groups):
-        ends(groups[key])
-        speed(groups[key], args.target)
-    trend(named)
+    predictions = cells.Predictions()
+    groups = cells.group(named, "auroc_macro", "target", "model", "shots", "line")
+    parts: dict[tuple, Runs] = defaultdict(dict)
+    for (*place, line), runs in sorted(groups.items()):
+        parts[tuple(place)][line] = runs
+    for place, runs in parts.items():
+        ends(place, runs, predictions)
+        speed(runs, args.target)
+    sizes(parts, predictions)
 
 
 def sources(rows: list[table.Row]) -> list[str]:
-    """What is synthetic, and which test patients the upstream saw."""
+    """What is synthetic, how good upstreams are, which test patients they saw."""
     synthetic = sorted({row["target"] for row in rows if row["synthetic"]})
+    good = [upstream(row) for row in rows if row["kind"] == "upstream"]
     leaks = {row["upstream"]: row["leaked_patients"] for row in rows}
     seen = [f"{name} saw {n} test patients" for name, n in leaks.items() if n]
-    return [f"SYNTHETIC: {', '.join(synthetic)}"] * bool(synthetic) + seen
+    return [f"SYNTHETIC: {', '.join(synthetic)}"] * bool(synthetic) + good + seen
 
 
-def ends(rows: list[table.Row]) -> None:
-    """Test metrics by line, then the paired differences from the random start."""
-    predictions = cells.Predictions()
-    first = rows[0]
-    print(
-        f"\n## {first['target']}, {first['model']} ({first['params']:,} parameters),"
-        f" {first['shots']} shots of {first['target_size']} images,"
-        f" {first['test_images']} test images, {first['steps']} steps"
+def upstream(row: table.Row) -> str:
+    """One line on it; the mean over the classes that its test split has."""
+    found = [
+        value
+        for name, value in row.items()
+        if name.startswith("auroc/") and not name.endswith(("_low", "_high"))
+    ]
+    known = [value for value in found if value is not None]
+    return (
+        f"upstream {row['target']}, {row['model']}, {row['steps']} steps on"
+        f" {row['target_size']} images: mean test AUROC {np.mean(known):.3f} over"
+        f" {len(known)} of {len(found)} classes"
     )
-    by_line = {m: cells.group(rows, m, "line") for m in METRICS}
-    print(f"{'':40}{''.join(f'{m:>24}' for m in (*METRICS, 'auroc_micro'))}")
-    for (line,), runs in sorted(by_line[METRICS[0]].items()):
-        texts = []
-        for metric in METRICS:
-            here = list(by_line[metric][(line,)].values())
-            texts.append(cells.interval(cells.estimate(here, metric, predictions)[0]))
-        texts.append(f"{np.mean([micro(r) for r in runs.values()]):.3f}")
-        print(f"{line:40}{''.join(f'{t:>24}' for t in texts)}  n={len(runs)}")
-    differences(by_line, predictions)
+
+
+def ends(place: tuple, runs: Runs, predictions: cells.Predictions) -> None:
+    """Test metrics by line, and their paired differences from the random start."""
+    first = next(iter(next(iter(runs.values())).values()))
+    print(
+        f"\n### {place[0]}, {place[1]}: {first['params']:,} parameters, {place[2]} shots"
+        f" ({first['target_size']} images), {first['steps']} steps,"
+        f" {first['test_images']} test images\n\n"
+        "| start | n | AUROC | less random | p | AUPRC | less random | accuracy | micro |\n"
+        "|---|---|---|---|---|---|---|---|---|"
+    )
+    gaps = {
+        m: differences(runs, m, predictions) for m in ("auroc_macro", "auprc_macro")
+    }
+    for line, of in runs.items():
+        mine = list(of.values())
+        texts = [line, str(len(mine))]
+        for metric, gap in gaps.items():
+            found = cells.estimate(mine, metric, predictions)[0]
+            texts += [cells.interval(found), *gap.get(line, ("", ""))]
+            texts = texts if metric == "auroc_macro" else texts[:-1]
+        texts.append(f"{np.mean([row['accuracy'] for row in mine]):.3f}")
+        texts.append(f"{np.mean([micro(row) for row in mine]):.3f}")
+        print(f"| {' | '.join(texts)} |")
+
+
+def differences(
+    runs: Runs, metric: str, predictions: cells.Predictions
+) -> dict[str, tuple[str, str]]:
+    """{line: (difference in words, p)} of the lines that have a random start beside."""
+    found = {}
+    for line in runs:
+        other = summary.rival(line, set(runs))
+        if other in runs and other != line:
+            about = cells.difference(runs[line], runs[other], metric, predictions)
+            if about:
+                found[line] = about[0]
+    adjusted = stats.holm([e.p for e in found.values()])
+    return {
+        line: (f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]", f"{p:.2g}")
+        for (line, e), p in zip(found.items(), adjusted, strict=True)
+    }
 
 
 def micro(row: table.Row) -> float:
@@ -92,88 +133,65 @@ def micro(row: table.Row) -> float:
     return float(roc_auc_score(truth.ravel(), scores.ravel()))
 
 
-def differences(by_line: dict, predictions: cells.Predictions) -> None:
-    for metric in METRICS[:2]:
-        runs = {line: found for (line,), found in by_line[metric].items()}
-        found = {}
-        for line in sorted(runs):
-            other = summary.rival(line, set(runs))
-            if other in runs and other != line:
-                about = cells.difference(runs[line], runs[other], metric, predictions)
-                found[line] = other, about
-        known = {line: (o, e[0]) for line, (o, e) in found.items() if e}
-        adjusted = stats.holm([e.p for _, e in known.values()])
-        for (line, (other, e)), p in zip(known.items(), adjusted, strict=True):
-            base = np.mean([r[metric] for r in runs[other].values()])
-            print(
-                f"  {metric} {line} minus {other}: {e.value:+.3f} [{e.low:+.3f},"
-                f" {e.high:+.3f}], {e.value / base:+.1%} relative, p (Holm) {p:.2g}"
-            )
-
-
-def speed(rows: list[table.Row], target: float) -> None:
-    """Steps to the random start's best AUROC and to a fixed one; falls after the best."""
-    curves: dict[str, dict[int, convergence.Curve]] = defaultdict(dict)
-    for row in rows:
-        try:
-            curve = convergence.read(Path(row["folder"]))
-        except ValueError:
-            return  # not validated on the way
-        curves[row["line"]][row["seed"]] = curve
+def speed(runs: Runs, target: float) -> None:
+    """How fast each line learnt; nothing where runs were not validated on the way."""
+    try:
+        curves = {
+            line: {seed: convergence.read(Path(r["folder"])) for seed, r in of.items()}
+            for line, of in runs.items()
+        }
+    except ValueError:
+        return
     target = target or min(
         c.values.max() for of in curves.values() for c in of.values()
     )
     print(
-        f"  validation AUROC: best, steps to {target:.3f}, speed-up, falls after best"
+        f"\n| start | best AUROC | steps to {target:.3f} | speed-up | curve less random's"
+        " | runs that fall |\n|---|---|---|---|---|---|"
     )
-    for line, mine in sorted(curves.items()):
+    for line, mine in curves.items():
         best = np.mean([c.values.max() for c in mine.values()])
         steps = [convergence.steps_to(c, target) for c in mine.values()]
-        falls = sum(math.isfinite(convergence.overfit_onset(c)) for c in mine.values())
-        lost = np.mean([c.values.max() - c.values[-1] for c in mine.values()])
         words = ", ".join("never" if math.isinf(s) else f"{s:.0f}" for s in steps)
-        base = curves.get(summary.rival(line, set(curves)), {})
-        seeds = sorted(mine.keys() & base.keys())
-        ratio = ""
-        if seeds and base is not mine:
-            s = convergence.speed_ups(
-                [base[i] for i in seeds], [mine[i] for i in seeds]
-            )
-            ratio = f"x{s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
-            ratio += f", {s['never']:.0f} never" * bool(s["never"])
-        print(
-            f"    {line:40} {best:.3f}  {words:>20}  {ratio:28}"
-            f" {falls} of {len(mine)}, by {lost:.3f}"
-        )
+        falls = [math.isfinite(convergence.overfit_onset(c)) for c in mine.values()]
+        lost = np.mean([c.values.max() - c.values[-1] for c in mine.values()])
+        other = curves.get(summary.rival(line, set(curves)), {})
+        ratio, gap = against(mine, other) if other is not mine else ("", "")
+        fall = f"{sum(falls)} of {len(mine)}, by {lost:.3f}"
+        print(f"| {line} | {best:.3f} | {words} | {ratio} | {gap} | {fall} |")
 
 
-def trend(rows: list[table.Row]) -> None:
-    """Validation AUROC over all nets (seeds averaged first), at a few steps; 95%."""
-    at: dict[tuple, dict[str, list]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        try:
-            curve = convergence.read(Path(row["folder"]))
-        except ValueError:
-            return
-        key = (row["target"], row["line"], row["shots"])
-        at[key][row["model"]].append(curve)
-    print("\n## validation AUROC over nets")
-    for (target, line, shots), nets in sorted(at.items()):
-        if len(nets) < 2:
-            continue
-        steps = sorted(
-            set.intersection(*(set(c.steps.tolist()) for n in nets.values() for c in n))
-        )
-        for step in steps[:: max(1, len(steps) // 5)]:
-            means = [
-                np.mean([c.values[list(c.steps).index(step)] for c in net])
-                for net in nets.values()
-            ]
-            low, high = stats.t_interval(np.array(means))
-            print(
-                f"  {target} {shots} {line:40} step {step:4}: {np.mean(means):.3f}"
-                f" [{low:.3f}, {high:.3f}] over {len(means)} nets"
-            )
+def against(
+    mine: dict[int, convergence.Curve], base: dict[int, convergence.Curve]
+) -> tuple[str, str]:
+    """(speed-up, mean of the curve less the other's) over the seeds of both."""
+    if not (seeds := sorted(mine.keys() & base.keys())):
+        return "", ""
+    s = convergence.speed_ups([base[i] for i in seeds], [mine[i] for i in seeds])
+    never = f"{s['never']:.0f} of {len(seeds)} never"
+    ratio = f"x{s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
+    words = [ratio] * (s["value"] > 0) + [never] * bool(s["never"])
+    gaps = np.array([mine[i].values.mean() - base[i].values.mean() for i in seeds])
+    low, high = stats.t_interval(gaps)
+    return ", ".join(words), f"{gaps.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def sizes(parts: dict[tuple, Runs], predictions: cells.Predictions) -> None:
+    """Each net less the first, at the same start, draws and test images."""
+    print("\n### Nets\n\n| target, shots | start | nets | AUROC, difference |")
+    print("|---|---|---|---|")
+    for place, runs in parts.items():
+        target, model, shots = place
+        base = next((p for p in parts if (p[0], p[2]) == (target, shots)), place)
+        for line in runs if base != place else ():
+            if line in parts[base] and (
+                found := cells.difference(
+                    runs[line], parts[base][line], "auroc_macro", predictions
+                )
+            ):
+                e = found[0]
+                gap = f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
+                print(f"| {target}, {shots} | {line} | {model} - {base[1]} | {gap} |")
 
 
 if __name__ == "__main__":
