@@ -32,8 +32,8 @@ def seeds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("seeds")
     run = config.Run(kind="upstream")
     run.model = presets.bit("R1-1x0.25", groups=8)
-    run.data = covidx(folder, 500, shortcut=0.0)
-    run.optim = presets.small_schedule(80)
+    run.data = covidx(folder, 400, shortcut=0.0)
+    run.optim = presets.small_schedule(60)
     run.optim.batch, run.eval.resamples = 32, 50
     for seed in (0, 1):
         run.seed = seed
@@ -102,7 +102,7 @@ def test_the_rim_tells_the_class_where_a_shortcut_was_planted_and_only_there(tmp
     """The phantom's corner marks and scanners give the class away, or do not."""
     found = {}
     for planted in (0.0, 1.0):
-        opened = dataset.open(covidx(tmp_path, 600, planted), 0, print)
+        opened = dataset.open(covidx(tmp_path, 400, planted), 0, print)
         rows = np.arange(len(opened.manifest))
         probes = shortcuts.probe_all(opened.manifest, opened.images, rows)
         found[planted] = {(p.name, p.target): p.auroc["macro"] for p in probes}

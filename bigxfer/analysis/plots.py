@@ -64,12 +64,13 @@ def matrix(
     ax.imshow(values, vmin=least, vmax=1, cmap="viridis", origin="lower", aspect="auto")
     ax.set_xticks(range(len(across)), across, rotation=45, ha="right")
     ax.set_yticks(range(len(down)), down)
-    if values.size <= 150:
+    if values.size <= 256:
+        size = 8 if values.size <= 100 else 5.5
         for i, j in np.ndindex(values.shape):
             dark = values[i, j] < least + 0.6 * (1 - least)
             text = f"{values[i, j]:.2f}" if np.isfinite(values[i, j]) else "-"
             colour = "white" if dark else "black"
-            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
 
 
 def lines(ax: Any, names: Sequence[str], curves: dict[str, Sequence[float]]) -> None:
