@@ -43,8 +43,8 @@ def main() -> None:
     for row in named:  # where all runs of an upstream start in one way, no label says
         if row["start"] and row["start"] not in row["line"]:
             row["line"] += f", {row['start']}"
-    print(f"{len(named)} transfers, {len(wanted) - len(rows)} runs are not done")
-    print(*notes, *sources(rows), sep="\n")
+    state = f"{len(named)} transfers, {len(wanted) - len(rows)} runs are not done"
+    print(*(f"- {line}" for line in (state, *notes, *sources(rows))), sep="\n")
     predictions = cells.Predictions()
     groups = cells.group(named, "auroc_macro", "target", "model", "shots", "line")
     parts: dict[tuple, Runs] = defaultdict(dict)
@@ -178,20 +178,22 @@ def against(
 
 def sizes(parts: dict[tuple, Runs], predictions: cells.Predictions) -> None:
     """Each net less the first, at the same start, draws and test images."""
-    print("\n### Nets\n\n| target, shots | start | nets | AUROC, difference |")
-    print("|---|---|---|---|")
+    lines = []
     for place, runs in parts.items():
         target, model, shots = place
-        base = next((p for p in parts if (p[0], p[2]) == (target, shots)), place)
+        base = next(p for p in parts if (p[0], p[2]) == (target, shots))
         for line in runs if base != place else ():
-            if line in parts[base] and (
-                found := cells.difference(
-                    runs[line], parts[base][line], "auroc_macro", predictions
-                )
-            ):
+            other = parts[base].get(line, {})
+            found = cells.difference(runs[line], other, "auroc_macro", predictions)
+            if found:
                 e = found[0]
                 gap = f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
-                print(f"| {target}, {shots} | {line} | {model} - {base[1]} | {gap} |")
+                lines.append(
+                    f"| {target}, {shots} | {line} | {model} - {base[1]} | {gap} |"
+                )
+    if lines:
+        print("\n### Nets\n\n| target, shots | start | nets | AUROC, difference |")
+        print("|---|---|---|---|", *lines, sep="\n")
 
 
 if __name__ == "__main__":
