@@ -5,18 +5,20 @@
   python -m launch.local --config configs/study_freeze.py:phantom
   python -m launch.local --config configs/study_freeze.py:small=1,nih=A,covid=B
 
-The talk fixes the lowest 100, 75, 50, 30, 20, 10 and 0% of the layers of four nets that
-start from ImageNet, and shows the features of Inception-v3 at 100, 10 and 0%; of what it
-found our sources keep no number. What we find stands in docs/findings.md. A column for a net that starts at random says what of it comes from
-the weights, not from the number of layers that train.
+The talk fixes the lowest 100, 75, 50, 30, 20, 10 and 0% of the layers of four nets
+that start from ImageNet, and shows the features of Inception-v3 at 100, 10 and 0%; of
+what it found our sources keep no number. What we find stands in docs/findings.md. A
+column for a net that starts at random says what of it comes from the weights, not from
+the number of layers that train.
 
 The recipe, the sets and what differs from the talk are those of study_init.py. Layers
 are counted as Keras's model.layers, activations and pools among them; SmallCNN's and
 BiT's as those that have parameters. Each run's log says the share of the parameters.
 Not run by us at this size.
 
-phantom: SYNTHETIC. small: R26x0.25 from NIH radiographs (nih64) to COVID-19, 32 px, all
-seven shares from NIH, three of them at random: 30 transfers, 15 minutes on two cores.
+phantom: SYNTHETIC. small: R26x0.25 from NIH radiographs (nih64) to COVID-19, 32 px,
+all seven shares from NIH, three of them at random: 30 transfers, some 12 processor
+minutes.
 """
 
 from collections.abc import Iterator

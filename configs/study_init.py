@@ -12,16 +12,17 @@ overfit earlier; and that a SmallCNN is on par with the large nets from scratch.
 we find with three small nets stands in docs/findings.md.
 
 As published: the four nets at their default sizes and SmallCNN at 128 px, Adam at the
-set's rate (LR), 3 epochs of the head alone, then 50 of all, 8:1:1, the best checkpoint of
-the validation AUC; flips both ways, noise, brightness, saturation, hue and contrast. Not
-as published: AUROC is macro; the split keeps patients together; the amounts of the
-augmentations and the batch, which the talk does not say, are ours; images go to each
-net's own range; all 28 places of proteins with one label each, not its 17. Both starts
-go through the same 53 epochs. DATA/NAME holds histopathology, aptos, proteins, catsdogs.
-The talk says 4 days on 16 V100; not run by us.
+set's rate (LR), 3 epochs of the head alone, then 50 of all, 8:1:1, the best checkpoint
+of the validation AUC; flips both ways, noise, brightness, saturation, hue and
+contrast. Not as published: AUROC is macro; the split keeps patients together; the
+amounts of the augmentations and the batch, which the talk does not say, are ours;
+images go to each net's own range; all 28 places of proteins with one label each, not
+its 17. Both starts go through the same 53 epochs. DATA/NAME holds histopathology,
+aptos, proteins, catsdogs. The talk says 4 days on 16 V100; not run by us.
 
-phantom: SYNTHETIC, from synthetic radiographs and from shapes. small: from NIH radiographs
-(nih64) to COVID-19, 32 px; three nets, 27 transfers, 15 minutes on two cores.
+phantom: SYNTHETIC, from synthetic radiographs and from shapes. small: from NIH
+radiographs (nih64) to COVID-19, 32 px; three nets, 27 transfers, some 15 processor
+minutes.
 """
 
 from collections.abc import Iterator
