@@ -53,7 +53,7 @@ def call(*command):
 
 # One stage, whose 16 x 16 maps see 19 pixels, on three kinds of plain opacities.
 OPACITIES = """
---config configs/upstream_nih.py:recipe=small,batch=32,steps=600,phantom=2000
+--config configs/upstream_nih.py:recipe=small,batch=32,steps=600,phantom=5000
 --config.model.blocks=1 --config.model.width=1 --config.optim.lr_batch=32
 --config.data.labels=Consolidation,Pneumonia,Infiltration --config.data.views=
 --config.data.resize=64 --config.data.crop=64 --config.data.augment=crop
@@ -62,12 +62,10 @@ OPACITIES = """
 
 
 def test_gradcam_points_at_opacities(tmp_path):
-    """Better than untrained for all, and than the place where such boxes usually lie for
-    consolidation, the densest of them.
+    """Better than an untrained net, and than the place where such boxes usually lie.
 
-    Within the tolerance of the game. Without it, and for the fainter opacities, the
-    prior is as good or better: the maps are brightest on the edges of an opacity, which
-    lie just outside the box, and do not part one kind of opacity from another.
+    Within the tolerance of the game. Without it the prior is as good or better: the
+    maps are brightest on the edges of an opacity, which lie just outside the box.
     """
     run, out, cache = tmp_path / "run", tmp_path / "out", tmp_path / "cache"
     here = f"--config.data.cache={cache}", f"--workdir={run}"
@@ -76,9 +74,9 @@ def test_gradcam_points_at_opacities(tmp_path):
     result = json.loads((run / "result.json").read_text())
     assert result["metrics"]["auroc_macro"]["value"] > 0.8
     found = json.loads((out / "analysis.json").read_text())["gradcam"]
-    every, densest = (found["pointing"][name] for name in ("all", "Consolidation"))
+    every = found["pointing"]["all"]
     assert every["above/untrained"]["low"] > 0.2 and every["above/chance"]["low"] > 0.2
-    assert densest["above/box prior"]["low"] > 0, densest
+    assert every["above/box prior"]["low"] > 0.05, every
     assert found["sanity"]["root_block"] < 0.5 < found["sanity"]["head"]
 
 
