@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py [--torch-python PYTHON] [--ways eager ...]
         [--cases R26x0.25@64 ...] [--dtypes float32 bfloat16] [--rounds 3]
-        [--seconds 4] [--out FILE.json]
+        [--seconds 4] [--threads 0] [--out FILE.json]
 
 PYTHON has torch and timm. One process a way and round, the ways in turns, with the
 same allocator settings; ours does the very step that `fit` runs, random crop and flip
@@ -12,7 +12,9 @@ those of XLA's count of a forward pass, the same number for all ways; the peak i
 best matrix product that any way measured in that dtype. Memory is the process's peak
 (the allocator's on a GPU); compile time is the first round's, nothing cached.
 
-Take an idle machine: under load PyTorch's CPU time was 20 times that of an idle one.
+Take an idle machine. On a loaded one compare CPU time at --threads 1 (the share of the
+peak is by CPU time there): each way on one core, where no thread waits for another.
+
 Without a GPU the cases that need one are left out; the script means to be ready for one
 (an H200 holds all of them) but was not run on any.
 """
@@ -56,39 +58,44 @@ def median(turns: list[dict], *keys: str) -> float:
     return statistics.median(values)
 
 
-def summary(turns: dict[str, list[dict]], peak: float) -> list[dict[str, Any]]:
-    """A row for each way and mode; `peak` in FLOP/s."""
+def summary(turns: dict[str, list[dict]], clock: str) -> list[dict[str, Any]]:
+    """A row for each way and mode; the share of the peak by that clock."""
+    peak = max(t["matmul"][clock] for found in turns.values() for t in found)
     flops = turns["bigxfer"][0]["flops"]  # of an image
     rows = []
     for mode, times in (("train", 3), ("forward", 1)):
         ours = median(turns["bigxfer"], mode, "seconds")
+        ours_cpu = median(turns["bigxfer"], mode, "cpu_seconds")
         for way, found in turns.items():
             rate = 1 / median(found, mode, "seconds")
+            cpu = median(found, mode, "cpu_seconds")
             rows.append(
                 {
                     "mode": mode,
                     "way": way,
                     "images_per_s": rate,
                     "ours_over_it": ours * rate,
-                    "cpu_ms_per_image": 1e3 * median(found, mode, "cpu_seconds"),
-                    "of_peak": times * flops * rate / peak,
+                    "ours_over_it_cpu": ours_cpu / cpu,
+                    "cpu_ms_per_image": 1e3 * cpu,
+                    "of_peak": times * flops / median(found, mode, clock) / peak,
                     "peak_gb": min(t[mode]["peak_bytes"] for t in found) / 1e9,
                     "compile_s": found[0][mode]["compile_seconds"],
                     "batch": found[0]["batch"],
+                    "matmul_peak": peak,
                 }
             )
     return rows
 
 
 def table(rows: list[dict]) -> str:
-    head = "case | dtype | mode | way | images/s | ours/it, time | CPU-ms/image"
-    lines = [f"| {head} | of peak | peak GB | compile s |", "|---" * 10 + "|"]
+    head = "case | dtype | mode | way | images/s | ours/it, time | CPU | CPU-ms/image"
+    lines = [f"| {head} | of peak | peak GB | compile s |", "|---" * 11 + "|"]
     for r in rows:
         lines.append(
             f"| {r['case']} b{r['batch']} | {r['dtype']} | {r['mode']} | {r['way']}"
             f" | {r['images_per_s']:,.1f} | {r['ours_over_it']:.2f}"
-            f" | {r['cpu_ms_per_image']:.2f} | {r['of_peak']:.0%}"
-            f" | {r['peak_gb']:.2f} | {r['compile_s']:.1f} |"
+            f" | {r['ours_over_it_cpu']:.2f} | {r['cpu_ms_per_image']:.2f}"
+            f" | {r['of_peak']:.0%} | {r['peak_gb']:.2f} | {r['compile_s']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -101,9 +108,14 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a measurement")
+    parser.add_argument("--threads", type=int, default=0, help="cores; 0: all")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     cli.set_xla_flags()
+    if args.threads:  # for all ways: PyTorch counts its threads by the cores it may use
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
+        devices = f" --xla_force_host_platform_device_count={args.threads}"
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + devices
     found: dict[str, Any] = {"about": machine.about(), "allocator": machine.ALLOCATOR}
     on = "gpu" if found["about"]["gpu"] else "cpu"
     cases = GPU if on == "gpu" else CPU
@@ -114,6 +126,7 @@ def main() -> None:
     if args.cases:
         words = (case.partition(":") for case in args.cases)
         cases = {name: int(batch or cases.get(name, 64)) for name, _, batch in words}
+    clock = "cpu_seconds" if args.threads == 1 else "seconds"
     ways = {"bigxfer": sys.executable}
     # compiling by torch takes minutes on a busy CPU: --ways leaves it out
     ways |= dict.fromkeys(args.ways if args.torch_python else (), args.torch_python)
@@ -135,10 +148,9 @@ def main() -> None:
                         turns[way].append(measure(way, python, env, case))
                 sizes = {t["parameters"] for found in turns.values() for t in found}
                 assert len(sizes) == 1, f"not the same net: {sizes} parameters"
-                peak = max(t["matmul"] for found in turns.values() for t in found)
-                rows = summary(turns, peak)
+                rows = summary(turns, clock)
                 for row in rows:
-                    row |= {"case": name, "dtype": dtype, "matmul_peak": peak}
+                    row |= {"case": name, "dtype": dtype}
                 found["turns"][f"{name} {dtype}"] = turns
                 found["rows"] += rows
                 print(table(rows), flush=True)
