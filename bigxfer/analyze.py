@@ -4,6 +4,7 @@
   python -m bigxfer.analyze --run DIR --against DIR2 DIR3 --what similarity --out OUT
   python -m bigxfer.analyze --run DIR --what gradcam --endpoint block3 --out OUT
   python -m bigxfer.analyze --run RANDOM --against PRETRAINED --what convergence --out OUT
+  python -m bigxfer.analyze --config configs/study_demo.py --what convergence --out OUT
 
 Each analysis writes plots (PNG and SVG) with the numbers in them (CSV) to OUT, and its
 summary to OUT/analysis.json. Without --what all are done that the run allows.
@@ -25,7 +26,9 @@ embedding    PCA and t-SNE of the features by class and by source, the source to
 overlap      what two classes have in common: in the labels, the predictions and what
              the features of one tell of the other
 
-A run folder's config.json says all that a config would, so there is no --config.
+--config names a study: its finished transfers, the first against the others; without
+--what then convergence and calibration. A run folder's config.json says all that the
+config of a run would.
 """
 
 import argparse
@@ -57,7 +60,10 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--run", type=Path, required=True, help="folder of a finished run")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", type=Path, help="folder of a finished run")
+    which.add_argument("--config", default="", help="a study: configs/study_NAME.py")
+    add("--runs", type=Path, default=Path("runs"), help="of --config (default runs)")
     add("--against", type=Path, nargs="*", default=[], help="folders of other runs")
     add("--out", type=Path, required=True, help="folder for what is found")
     add("--what", default="", help="such as similarity,weights; default: what can be")
@@ -70,16 +76,30 @@ def main() -> None:
     )
     add("--root", default="", help="where the data lie now, if not where they lay")
     args = parser.parse_args()
-    what = args.what.split(",") if args.what else list(WHAT)
+    every = OF_FILES if args.config else WHAT
+    what = args.what.split(",") if args.what else list(every)
     if unknown := [name for name in what if name not in WHAT]:
         sys.exit(f"error: --what {unknown[0]}: there are {', '.join(WHAT)}")
     from bigxfer import cli  # absl and ml_collections: not for --help
 
     cli.set_xla_flags()
     try:
+        if args.config:
+            args.run, *args.against = finished(args.config, args.runs)
         analyze(args, what)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
+
+
+def finished(config: str, runs: Path) -> list[Path]:
+    """The folders of a study's finished transfers; ValueError where there is none."""
+    from bigxfer.study import grid
+
+    nodes = [node for node in grid.nodes(config) if node.kind == "transfer"]
+    found = [node.folder(runs) for node in nodes if node.done(runs)]
+    if not found:
+        raise ValueError(f"none of the {len(nodes)} transfers of {config} is in {runs}")
+    return found
 
 
 def analyze(args: argparse.Namespace, what: list[str]) -> None:

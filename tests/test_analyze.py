@@ -16,6 +16,7 @@ from bigxfer import analyze, config, job, presets, tree
 from bigxfer.analysis import calibration, reliability
 from bigxfer.analysis.features import Finished
 from bigxfer.data.dataset import Dataset
+from bigxfer.study import grid
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,7 +42,24 @@ def test_errors_come_before_compute(tmp_path):
     assert done.returncode == 1 and "no finished run (no config.json)" in done.stderr
     done = call("--run", tmp_path, "--out", tmp_path / "o", "--what", "similarty")
     assert "--what similarty: there are similarity" in done.stderr
+    study = "configs/study_demo.py"
+    done = call("--config", study, "--runs", tmp_path, "--out", tmp_path / "o")
+    assert f"none of the 72 transfers of {study} is in {tmp_path}" in done.stderr
+    done = call("--config", "configs/covidx_small.py", "--out", tmp_path / "o")
+    assert "it is no study" in done.stderr
+    done = call("--config", study, "--run", tmp_path, "--out", tmp_path / "o")
+    assert done.returncode == 2 and "not allowed with" in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_a_study_is_its_finished_transfers(tmp_path):
+    """Of the study's 72 transfers two, in its order."""
+    nodes = [n for n in grid.nodes("configs/study_demo.py") if n.kind == "transfer"]
+    for node in (nodes[7], nodes[3]):
+        node.folder(tmp_path).mkdir()
+        (node.folder(tmp_path) / "result.json").touch()
+    found = analyze.finished("configs/study_demo.py", tmp_path)
+    assert found == [nodes[3].folder(tmp_path), nodes[7].folder(tmp_path)]
 
 
 def toy(folder, seed, cache):

@@ -25,6 +25,7 @@ SAME_FLOOR = {  # the few who may look sideways
     ("transfer", "cli"),
     ("audit", "cli"),
     ("analyze", "cli"),
+    ("analyze", "study"),
     ("export", "cli"),
     ("predict", "cli"),
     ("predict", "cli"),
