@@ -4,6 +4,7 @@ Needs no data and no net, only metrics.jsonl, config.json and result.json.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from bigxfer.analysis.convergence import Curve
 from bigxfer.config import Init, Run
 
 RANDOM = "random"
+TICKS = [n * 10.0**k for k in range(-3, 4) for n in (1, 2, 5)]
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def draw_curves(
     of: dict[str, list[Learnt]], metric: str, target: float
 ) -> tuple[object, list[dict]]:
     """(figure, its rows): every run thin, the mean of each start thick in its band."""
-    made, axes = plots.figure(7.5, 4.8)
+    made, axes = plots.figure(7.5, 4.8 + 0.2 * len(of))
     ax, rows = axes[0, 0], []
     for k, (name, group) in enumerate(of.items()):
         colour = plots.COLOURS[k % 7]
@@ -236,13 +238,18 @@ def draw_curves(
             [p[c] for p in band] for c in ("images", "mean", "low", "high")
         )
         over = "nets" if len({r.net for r in group}) > 1 else "runs"
-        label = f"{name} ({len(group)} runs, band over {over})"
+        shown = band and band[0]["units"] > 2  # of two the interval spans all there is
+        label = f"{name} ({len(group)} runs, {'' if shown else 'no '}band over {over})"
         ax.plot(x, y, color=colour, linewidth=2.5, label=label)
-        ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        if shown:
+            ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         rows += [{"start": name, "run": f"mean over {over}", **p} for p in band]
     ax.axhline(target, color="#999999", linestyle=":")
     ax.set(xlabel="images seen", ylabel=f"{metric}, validation")
-    ax.legend(fontsize=8, loc="lower right")
+    values = np.concatenate([r.curve.values for group in of.values() for r in group])
+    edge = 0.1 * np.ptp(values) + 1e-3
+    ax.set_ylim(min(values.min(), target) - edge, values.max() + edge)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     made.suptitle(f"Learning curves; dotted: the target {target:.3f}; bands: 95%")
     return made, rows
 
@@ -259,21 +266,22 @@ def draw_speedups(pairs: dict[str, tuple[dict, list[dict]]]) -> object:
             ax.plot([found["low"], found["high"]], [k, k], color=colour, linewidth=2)
             ax.plot(found["value"], k, "D", color=colour)
         never = f"\n{found['never']:.0f} of {len(rows)} never" * bool(found["never"])
-        labels.append(f"{name}{never}")
+        labels.append("\n".join(textwrap.wrap(name, 32)) + never)
     ax.axvline(1, color="#999999", linestyle=":")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(-0.5, len(labels) - 0.5)
     ax.set_xscale("log")
-    for axis in ("major", "minor"):  # 2, not 2 x 10^0
-        getattr(ax.xaxis, f"set_{axis}_formatter")("{x:g}")
-    ax.set_xlabel("times fewer steps to the random start's best value")
+    ticks = [n for n in TICKS if ax.get_xlim()[0] <= n <= ax.get_xlim()[1]]
+    ax.set_xticks(ticks, [f"{n:g}" for n in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("times fewer steps than random to its best")
     made.suptitle("Speed-up: pairs (dots), geometric mean (diamond), 95% over pairs")
     return made
 
 
 def draw_onsets(of: dict[str, list[Learnt]], metric: str) -> object:
     """When each run is best, and how much it has lost by its last validation."""
-    made, axes = plots.figure(7, 4.5)
+    made, axes = plots.figure(7, 4.5 + 0.2 * len(of))
     ax = axes[0, 0]
     for k, (name, group) in enumerate(of.items()):
         best = [int(r.curve.values.argmax()) for r in group]
@@ -283,6 +291,6 @@ def draw_onsets(of: dict[str, list[Learnt]], metric: str) -> object:
     ax.axhline(0, color="#999999", linestyle=":")
     ax.set(xlabel="when the run was best, share of its training", xlim=(-0.03, 1.03))
     ax.set_ylabel(f"{metric} lost by the end, validation")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     made.suptitle("Overfitting: below 0, validation fell after its best step")
     return made
