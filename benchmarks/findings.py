@@ -118,9 +118,14 @@ def differences(
                 found[line] = about[0]
     adjusted = stats.holm([e.p for e in found.values()])
     return {
-        line: (f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]", f"{p:.2g}")
+        line: (told(e.value, e.low, e.high), f"{p:.2g}")
         for (line, e), p in zip(found.items(), adjusted, strict=True)
     }
+
+
+def told(value: float, low: float, high: float) -> str:
+    """ "+0.014 [-0.041, +0.069]"; one draw has no interval over draws."""
+    return f"{value:+.3f}" + f" [{low:+.3f}, {high:+.3f}]" * math.isfinite(low)
 
 
 def micro(row: table.Row) -> float:
@@ -173,7 +178,7 @@ def against(
     words = [ratio] * (s["value"] > 0) + [never] * bool(s["never"])
     gaps = np.array([mine[i].values.mean() - base[i].values.mean() for i in seeds])
     low, high = stats.t_interval(gaps)
-    return ", ".join(words), f"{gaps.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    return ", ".join(words), told(gaps.mean(), low, high)
 
 
 def sizes(parts: dict[tuple, Runs], predictions: cells.Predictions) -> None:
@@ -187,7 +192,7 @@ def sizes(parts: dict[tuple, Runs], predictions: cells.Predictions) -> None:
             found = cells.difference(runs[line], other, "auroc_macro", predictions)
             if found:
                 e = found[0]
-                gap = f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
+                gap = told(e.value, e.low, e.high)
                 lines.append(
                     f"| {target}, {shots} | {line} | {model} - {base[1]} | {gap} |"
                 )
