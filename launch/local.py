@@ -7,6 +7,8 @@ Runs that are done are not done again, half-done ones go on: after a kill, give 
 command once more. A worker that dies or hangs is started anew; a run that fails three
 times in the same way is given up and reported at the end, with those that needed it;
 the others go on. Ctrl-C saves first. Several launchers may share the folder of runs.
+Without GPUs several workers have their own cores each: results of another number of
+workers are then equal to rounding, of the same number to the bit.
 
 Prints a line a run, then the table and the path of the report; exit status 1 if any
 run was given up. It costs a second over the runs themselves; compiled programs are kept

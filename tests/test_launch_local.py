@@ -108,7 +108,7 @@ def test_ten_kills_of_the_launcher_change_nothing(tmp_path):
     done = {}
     for kill in range(10):
         process = subprocess.Popen(
-            command(config, killed),
+            command(config, killed, "--workers=2"),
             cwd=ROOT,
             env=environment(),
             stdout=subprocess.DEVNULL,
@@ -125,7 +125,7 @@ def test_ten_kills_of_the_launcher_change_nothing(tmp_path):
         assert done.items() <= now.items(), "what was done was done again"
         print(f"kill {kill}: {len(now)} done")
         done = now
-    call(config, killed)
+    call(config, killed, "--workers=2")
     now = {p: p.stat().st_mtime_ns for p in killed.glob("**/result.json")}
     assert done.items() <= now.items()
     assert table(whole) == table(killed) and len(table(whole)) == 5
