@@ -19,9 +19,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
-from bigxfer import stats, tree
+from bigxfer import metrics, stats, tree
 from bigxfer.analysis import convergence
 from bigxfer.study import cells, grid, summary, table
 
@@ -129,13 +128,13 @@ def told(value: float, low: float, high: float) -> str:
 
 
 def micro(row: table.Row) -> float:
-    """The AUROC of the ravelled one-hot labels and scores (S004's default metric)."""
+    """Micro AUROC, S004's default metric, of runs from before result.json had it."""
     saved = tree.load_npz(Path(row["folder"]) / "predictions.npz")
-    logits = saved["logits"].astype(float)
-    scores = np.exp(logits - logits.max(1, keepdims=True))
-    scores /= scores.sum(1, keepdims=True)
-    truth = np.eye(scores.shape[1])[saved["labels"]]
-    return float(roc_auc_score(truth.ravel(), scores.ravel()))
+    rows, k = saved["logits"].shape
+    found = metrics.compute(
+        saved["labels"], saved["logits"], [str(i) for i in range(k)], range(rows), 0
+    )
+    return found["metrics"]["auroc_micro"]["value"]
 
 
 def speed(runs: Runs, target: float) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from bigxfer import losses, sharding
+from bigxfer import losses, metrics, sharding
 from bigxfer.checkpoint import Checkpoints
 from bigxfer.config import Data, Run
 from bigxfer.data import augment
@@ -111,12 +111,12 @@ def make_step(
         grads = jax.tree.map(lambda g: g / count, grads)
         updates, opt = tx.update(grads, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        metrics = {
+        measured = {
             "loss": total / count,
             "lr": rate(state.step),
             "grad_norm": optax.tree.norm(grads),
         }
-        return State(state.step + 1, state.seed, params, stats, opt), metrics
+        return State(state.step + 1, state.seed, params, stats, opt), measured
 
     return step
 
@@ -202,8 +202,8 @@ def fit(
     began = saved = time.monotonic()
     for number, batch in enumerate(batches, start + 1):
         batch = {**loader.constant, **sharding.to_global(mesh, batch)}
-        state, metrics = step(state, batch)
-        watch.add(number, metrics)
+        state, measured = step(state, batch)
+        watch.add(number, measured)
         last = number == plan.steps
         stops = stop(number) and not last
         saves = number % save_every == 0 or last or stops
@@ -264,7 +264,7 @@ def better(name: str, scores: dict[str, float], best: dict) -> bool:
             f"config.eval.select={name!r} cannot be computed on the validation"
             f" split; these can: {[k for k, v in scores.items() if not math.isnan(v)]}"
         )
-    sign = -1 if name in ("loss", "brier", "ece") else 1
+    sign = -1 if name in metrics.LESS_IS_BETTER else 1
     return not best or sign * scores[name] > sign * best[name]
 
 
@@ -275,8 +275,8 @@ class Watch:
         self.log, self.progress = log, progress
         self.pending: list[tuple[int, dict]] = []
 
-    def add(self, step: int, metrics: dict) -> None:
-        self.pending.append((step, metrics))
+    def add(self, step: int, measured: dict) -> None:
+        self.pending.append((step, measured))
 
     def flush(self, checkpoints: Checkpoints) -> None:
         """Logs what is due; FloatingPointError at the first that is not finite."""

@@ -13,6 +13,7 @@ scikit-learn's where it has the metric.
 | accuracy | of the largest logit | none: with rare findings "never" scores best |
 | balanced_accuracy | mean recall of the classes | mean over classes of (sensitivity + specificity) / 2 at probability 0.5 |
 | auroc, auprc | each class against the rest, by its probability | each class among its known labels; auprc is the average precision |
+| auroc_micro | of all (image, class) pairs in one order, by the class's probability | of all known (image, label) pairs |
 | brier | mean over images of the sum over classes of (p - y)^2, half of it for 2 classes (scikit-learn's scale_by_half="auto") | mean over known labels of (p - y)^2 |
 | ece | top label, 15 bins; in small sets resamples lie above the value | mean over classes of the binary one, 15 bins of p |
 
@@ -30,6 +31,7 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from bigxfer import ranking, stats
 
 BINS = 15  # of equal width: Guo et al. 2017, arXiv 1706.04599, section 5
+LESS_IS_BETTER = ("loss", "brier", "ece")
 DROPPED = 0.05  # share of resamples without a value above which they are counted
 
 Values = dict[str, np.ndarray]  # metric -> [r], NaN where it does not exist
@@ -150,6 +152,8 @@ def _absent(truth: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
     if len(unknown := np.flatnonzero(np.isnan(truth).all(axis=0))):
         names = ", ".join(classes[int(i)] for i in unknown)
         reasons["ece"] = f"no known label of {names} in the test split"
+    if not ((truth == 0).any() and (truth == 1).any()):
+        reasons["auroc_micro"] = "no positive or no negative label in the test split"
     if np.isnan(truth).all():
         reasons["loss"] = reasons["brier"] = "no known label in the test split"
     return reasons
@@ -177,6 +181,7 @@ def _statistic(
     p = softmax(logits, axis=1) if single else expit(logits)
     # Logits rank as their sigmoids do, and do not saturate at 1.
     scores = p if single else logits
+    micro = ranking.micro(truth, scores)
     rankings = [ranking.rank(truth[:, i], scores[:, i]) for i in range(len(classes))]
     common = _softmax_metrics if single else _sigmoid_metrics
     metrics = common(truth, logits, p)
@@ -184,6 +189,7 @@ def _statistic(
     def statistic(weights: np.ndarray) -> Values:
         values = {name: metric(weights) for name, metric in metrics.items()}
         areas = [r.areas(weights) for r in rankings]
+        values["auroc_micro"] = micro.areas(weights)[0]
         for j, kind in enumerate(("auroc", "auprc")):
             values[f"{kind}_macro"] = np.mean([a[j] for a in areas], axis=0)
             for name, area in zip(classes, areas, strict=True):

@@ -3,7 +3,7 @@
 Names of shapes: r resamples, n test images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,12 @@ class Ranking:
         auroc = 1 - ratio(lost, positives * negatives)
         ap = ratio(np.einsum("rp,rp->r", w, precision), positives)
         return auroc, np.where(negatives > 0, ap, np.nan)
+
+
+def micro(truth: np.ndarray, scores: np.ndarray) -> Ranking:
+    """All entries of truth and scores [n, k] in one order, for weights of the n rows."""
+    found, k = rank(truth.ravel(), scores.ravel()), truth.shape[1]
+    return replace(found, positive=found.positive // k, negative=found.negative // k)
 
 
 def rank(truth: np.ndarray, scores: np.ndarray) -> Ranking:

@@ -62,6 +62,7 @@ def test_single_label_equals_scikit_learn(k, ties):
             labels, p if k > 2 else p[:, 1], multi_class="ovr", average="macro"
         ),
         "auprc_macro": sk.average_precision_score(np.eye(k)[labels], p),
+        "auroc_micro": sk.roc_auc_score(np.eye(k)[labels], p, average="micro"),
         "brier": sk.brier_score_loss(labels, p if k > 2 else p[:, 1]),
         "ece": binned_ece(p.max(1), p.argmax(1) == labels),
     }
@@ -84,6 +85,9 @@ def test_multi_label_equals_scikit_learn_on_known_labels():
     )
     np.testing.assert_allclose(
         found["brier"], sk.brier_score_loss(labels[known], p[known]), **CLOSE
+    )
+    np.testing.assert_allclose(
+        found["auroc_micro"], sk.roc_auc_score(labels[known], p[known]), **CLOSE
     )
     each = {"auroc": [], "auprc": [], "balanced": [], "ece": []}
     for i, name in enumerate("abc"):

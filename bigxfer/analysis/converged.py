@@ -32,6 +32,7 @@ class Learnt:
     batch: int
     curve: Curve
     test: float  # the metric on the test split, NaN where there is none
+    synthetic: bool
 
     @property
     def images(self) -> np.ndarray:
@@ -54,6 +55,7 @@ def read(folder: Path, metric: str) -> Learnt:
         run.optim.batch,
         convergence.read(folder, metric),
         math.nan if value is None else convergence.sign(metric) * value,
+        result["synthetic"],
     )
 
 
@@ -96,7 +98,7 @@ def report(
     target *= convergence.sign(metric)
     target = target or min(float(run.curve.values.max()) for run in runs)
     metric = ("minus " if convergence.sign(metric) < 0 else "") + metric
-    synthetic = any(features.about(f)[2]["synthetic"] for f in folders)
+    synthetic = any(run.synthetic for run in runs)
     starts = sorted({r.start for r in runs}, key=lambda s: (s != RANDOM, s))
     of = {s: [r for r in runs if r.start == s] for s in starts}
     table = [row(run, target) for run in runs]

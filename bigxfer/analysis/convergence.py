@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import stats
+from bigxfer import metrics, stats
 
 METRIC = "auroc_macro"
-LESS_IS_BETTER = ("loss", "brier", "ece")  # curves have their negative
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def read(folder: Path, metric: str = METRIC) -> Curve:
 
 
 def sign(metric: str) -> int:
-    return -1 if metric in LESS_IS_BETTER else 1
+    return -1 if metric in metrics.LESS_IS_BETTER else 1
 
 
 def steps_to(curve: Curve, target: float) -> float:

@@ -18,7 +18,7 @@ from bigxfer.config import Run
 from bigxfer.data import augment, dataset
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
-from bigxfer.models import Model
+from bigxfer.models import Around, Model
 from bigxfer.tree import Tree
 
 Reduce = Callable[[jax.Array], jax.Array]  # an endpoint [n, ...] -> [n, ...]
@@ -127,18 +127,12 @@ def thinned(side: int) -> Reduce:
     return reduce
 
 
-class Endpoints:
+class Endpoints(Around):
     """A model whose logits are the endpoints, side by side, for evaluate.make_predict."""
 
     def __init__(self, model: Model, names: Sequence[str], reduce: Reduce) -> None:
-        self.model, self.names, self.reduce = model, names, reduce
-        self.head = model.head
-
-    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
-        return self.model.init(key, image_shape)
-
-    def layers(self) -> list[str]:
-        return self.model.layers()
+        super().__init__(model)
+        self.names, self.reduce = names, reduce
 
     def parts(self, variables: Tree, images: jax.Array) -> list[jax.Array]:
         _, out = self.model.apply(variables, images, train=False)

@@ -46,6 +46,19 @@ class Model(Protocol):
         ...
 
 
+class Around:
+    """A model by another one's means: what it does not say is that one's."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.head = model, model.head
+
+    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
+        return self.model.init(key, image_shape)
+
+    def layers(self) -> list[str]:
+        return self.model.layers()
+
+
 MODELS: dict[str, Callable[[config.Model, int], Model]] = {
     "bit": Bit,
     **dict.fromkeys(cbr.SIZES, cbr.build),

@@ -19,7 +19,7 @@ import jax
 
 from bigxfer import tree
 from bigxfer.config import ConfigError, Freeze
-from bigxfer.models import Model, keras_zoo
+from bigxfer.models import Around, Model, keras_zoo
 from bigxfer.tree import Tree
 
 
@@ -73,7 +73,7 @@ def labels(layers: Sequence[str], params: Tree) -> Tree:
     return tree.label(params, {**rules, ".*": "train"})
 
 
-class Fixed:
+class Fixed(Around):
     """A model, for training, in which some layers stay as they are.
 
     No gradient flows to them, so that XLA drops their part of the backward pass, and
@@ -83,11 +83,9 @@ class Fixed:
     """
 
     def __init__(self, model: Model, layers: Sequence[str], batch_norm: str) -> None:
-        self.model, self.head, self.fixed = model, model.head, tuple(layers)
+        super().__init__(model)
+        self.fixed = tuple(layers)
         self.hold = self.fixed if batch_norm == "inference" else ()
-
-    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
-        return self.model.init(key, image_shape)
 
     def apply(
         self,
@@ -106,9 +104,6 @@ class Fixed:
         variables = {**variables, "params": tree.unflatten(flat)}
         hold = (*self.hold, *hold)
         return self.model.apply(variables, images, train, rngs, hold)
-
-    def layers(self) -> list[str]:
-        return self.model.layers()
 
 
 def hold(model: Model, layers: Sequence[str], batch_norm: str) -> Model:

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from bigxfer import losses, tree
-from bigxfer.models import Model
+from bigxfer.models import Around
 from bigxfer.tree import Tree
 
 L2 = 2.0**10  # google-research/big_vision configs/common_fewshot.py, l2_reg
@@ -39,14 +39,8 @@ Head = tuple[np.ndarray, np.ndarray]  # kernel [features, classes], bias [classe
 Part = tuple[np.ndarray, np.ndarray]  # features float32 [n, features], labels
 
 
-class Features:
+class Features(Around):
     """A model whose logits are its pre_logits, for evaluate.make_predict."""
-
-    def __init__(self, model: Model) -> None:
-        self.model, self.head = model, model.head
-
-    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
-        return self.model.init(key, image_shape)
 
     def apply(
         self,
@@ -58,9 +52,6 @@ class Features:
     ) -> tuple[jax.Array, Tree]:
         _, out = self.model.apply(variables, images, train, rngs, hold)
         return out["pre_logits"], out
-
-    def layers(self) -> list[str]:
-        return self.model.layers()
 
 
 def fit(how: str, train: Part, valid: Part | None, classes: int) -> Head:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bigxfer.metrics import LESS_IS_BETTER
 from bigxfer.study import cells
 from bigxfer.study.cells import Predictions
 from bigxfer.study.look import (
-    LOWER_IS_BETTER,
     METRICS,
     Panel,
     Strings,
@@ -127,7 +127,7 @@ def curves_say(panels: Sequence[Panel], metric: str) -> list[Panel]:
                     name = escape(f"{pretty(trace['meta']['line'])} {panel.model}")
                     name += f", {rest}"
                     best.setdefault(shots, []).append((float(value), name))
-        sign = -1 if metric in LOWER_IS_BETTER else 1
+        sign = -1 if metric in LESS_IS_BETTER else 1
         words = []
         ranked = sorted(best, key=_shots_rank)
         for shots in dict.fromkeys((ranked[-1], ranked[0])):

@@ -111,21 +111,30 @@ def curves(rows: Sequence[Row], x: str, metric: str) -> tuple[list[Curve], list[
         notes.append(
             f"{missing} of {len(named)} transfers are not on this axis: {why}."
         )
-    found: dict[tuple, dict[float, dict[int, Row]]] = {}
+    found, left_out = grouped(known, ALONG[x], (x,), metric)
+    return found, notes + left_out
+
+
+def grouped(
+    rows: Sequence[Row], fixed: Sequence[str], inputs: Sequence[str], metric: str
+) -> tuple[list[Curve], list[str]]:
+    """The runs by what is fixed, at their scales `inputs`; notes on what has none."""
+    groups: dict[tuple, dict[tuple[float, ...], dict[int, Row]]] = {}
     zero = 0
-    for key, runs in cells.group(known, metric, *ALONG[x], x).items():
+    for key, runs in cells.group(rows, metric, *fixed, *inputs).items():
         if not 1 - np.mean([row[metric] for row in runs.values()]) > 0:
             zero += 1
             continue
-        found.setdefault(key[:-1], {})[float(key[-1])] = runs
-    if zero:
-        notes.append(f"{zero} cells without any error are left out: no law reaches 0.")
-    out = []
-    for key, line in sorted(found.items()):
-        about = dict(zip(ALONG[x], key, strict=True))
-        scales = sorted(line)
-        out.append(Curve(about, np.array(scales), [line[s] for s in scales], metric))
-    return out, notes
+        place = tuple(map(float, key[len(fixed) :]))
+        groups.setdefault(key[: len(fixed)], {})[place] = runs
+    found = []
+    for key, places in sorted(groups.items()):
+        about = dict(zip(fixed, key, strict=True))
+        x = np.array(sorted(places))
+        runs = [places[p] for p in sorted(places)]
+        found.append(Curve(about, x if len(inputs) > 1 else x[:, 0], runs, metric))
+    notes = [f"{zero} cells without any error are left out: no law reaches 0."]
+    return found, notes if zero else []
 
 
 def scale(row: Row, x: str) -> float | None:
@@ -142,8 +151,14 @@ def law(curve: Curve, predictions: Predictions) -> Law:
     if len(x) < LEAST:
         found.reason = f"{len(x)} of the {LEAST} scales that a law needs"
         return found
-    found.cutoff = x[-1] / 2 if (x <= x[-1] / 2).sum() >= 2 else x[-2]
+    found.cutoff = cutoff(x)
     return settle(found, CURVES.values(), predictions)
+
+
+def cutoff(scales: Array) -> float:
+    """Above it scales are held out: the upper half, if that leaves two, or the last."""
+    half = scales[-1] / 2
+    return half if (scales <= half).sum() >= 2 else scales[-2]
 
 
 def settle(

@@ -41,7 +41,6 @@ METRICS = {  # those a report can show, in this order
     "ece": "ECE",
 }
 ERRORS = ("auroc_macro", "accuracy")  # laws and crossovers are of 1 - these
-LOWER_IS_BETTER = ("brier", "ece")
 UNITS = {
     "shots": "shots (images of each class)",
     "upstream_size": "upstream images",

@@ -41,11 +41,11 @@ def _means(rows: list[Row], metric: str, resamples: int) -> list[str]:
         return _one_a_line(rows, sources, metric, resamples)
     out = [f"  {'shots':>6}" + "".join(f"  {s:>26}" for s in sources)]
     for shots in order({row["shots"] for row in rows}):
-        cells = []
+        line = []
         for source in sources:
             found = compare.select(rows, shots=shots, line=source)
-            cells.append(f"  {_mean(found, metric, resamples):>26}")
-        out.append(f"  {shots:>6}" + "".join(cells))
+            line.append(f"  {_mean(found, metric, resamples):>26}")
+        out.append(f"  {shots:>6}" + "".join(line))
     return out
 
 

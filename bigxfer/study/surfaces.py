@@ -76,35 +76,19 @@ def fitted(
     if missing := len(named) - len(on):
         notes.append(f"{missing} of {len(named)} transfers lack {' or '.join(scales)}.")
     fixed = FIXED[scales]
-    found = [
-        law(curve, FORMS[scales], predictions)
-        for curve in surfaces(on, fixed, scales, metric)
-    ]
+    curves, left_out = laws.grouped(on, fixed, scales, metric)
+    notes += left_out
+    found = [law(curve, FORMS[scales], predictions) for curve in curves]
     if scales == ("upstream_size", "shots"):
         far = []
         for row in on:
             if (d := distance(row, known)) is not None:
                 variant = row["line"].removeprefix(row["upstream"])
                 far.append(row | {"line": f"all upstreams{variant}", "distance": d})
-        for curve in surfaces(far, fixed, (*scales, "distance"), metric):
+        for curve in laws.grouped(far, fixed, (*scales, "distance"), metric)[0]:
             if len(np.unique(curve.x[:, 2])) > 1:
                 found.append(law(curve, (TWO_WAY_DISTANCE,), predictions))
     return found, notes
-
-
-def surfaces(
-    rows: Sequence[Row], fixed: Sequence[str], inputs: Sequence[str], metric: str
-) -> Iterable[Curve]:
-    """The runs grouped by what is fixed; their scales in `inputs`."""
-    groups: dict[tuple, dict[tuple[float, ...], dict[int, Row]]] = {}
-    for key, runs in cells.group(rows, metric, *fixed, *inputs).items():
-        if 1 - np.mean([row[metric] for row in runs.values()]) > 0:
-            place = tuple(map(float, key[len(fixed) :]))
-            groups.setdefault(key[: len(fixed)], {})[place] = runs
-    for key, places in sorted(groups.items()):
-        about = dict(zip(fixed, key, strict=True))
-        order = sorted(places)
-        yield Curve(about, np.array(order), [places[p] for p in order], metric)
 
 
 def law(curve: Curve, forms: Iterable[Form], predictions: Predictions) -> Law:
@@ -116,6 +100,5 @@ def law(curve: Curve, forms: Iterable[Form], predictions: Predictions) -> Law:
         have = " and ".join(str(len(v)) for v in values)
         found.reason = f"{have} values of the scales: it takes 2 and {LEAST} or more"
         return found
-    scale = values[axis]
-    found.cutoff = scale[-1] / 2 if (scale <= scale[-1] / 2).sum() >= 2 else scale[-2]
+    found.cutoff = laws.cutoff(values[axis])
     return laws.settle(found, forms, predictions, axis)
