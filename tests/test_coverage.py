@@ -178,10 +178,11 @@ def shrunk(run, cache, least=False):
         run.model.blocks, run.model.groups = (1, 1, 1), 4
     d, o = run.data, run.optim
     if not set(d.reader.split("+")) <= set(PHANTOMS):
-        d.reader, d.version, d.split, d.labels = "covidx", "", "official", ()
+        d.reader, d.split, d.labels = "covidx", "official", ()
         d.views, d.sampling_class = (), ""
     d.resize = d.crop = d.phantom.pixels = SIDES.get(run.model.name, 32)
-    d.root, d.cache, d.phantom.images, d.valid = "", str(cache), 96, 0.3
+    d.root, d.version, d.cache, d.valid = "", "", str(cache), 0.3
+    d.phantom.images = 96
     o.batch, o.steps, o.epochs, o.warmup_steps, o.warmup_epochs = 8, 2, 0.0, 0, 0.0
     o.micro_batch = min(o.micro_batch, 0)
     if stages := len(run.phase.until):
