@@ -31,8 +31,6 @@ from typing import Any
 
 import machine
 
-from bigxfer import cli
-
 HERE = Path(__file__).parent
 CPU = {"R26x0.25@64": 64, "R26x0.5@64": 64, "R50x1@224": 8}  # images a step
 GPU = {"R50x1@224": 256, "R101x3@224": 128, "R152x4@224": 64}
@@ -111,11 +109,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="cores; 0: all")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    cli.set_xla_flags()
-    if args.threads:  # for all ways: PyTorch counts its threads by the cores it may use
+    if args.threads:  # for all ways: both count their threads by the cores they may use
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-        devices = f" --xla_force_host_platform_device_count={args.threads}"
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + devices
     found: dict[str, Any] = {"about": machine.about(), "allocator": machine.ALLOCATOR}
     on = "gpu" if found["about"]["gpu"] else "cpu"
     cases = GPU if on == "gpu" else CPU

@@ -5,6 +5,7 @@ python benchmarks/train_step_jax.py '{"model": "R26x0.25", "res": 64, "batch": 6
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from machine import blocks
 
-from bigxfer import config, models, optim, presets, programs, sharding, tree
+from bigxfer import cli, config, models, optim, presets, programs, sharding, tree
 from bigxfer.data import augment
 from bigxfer.log import Log
 
@@ -127,11 +128,13 @@ def peak_bytes() -> int:
 
 def main() -> None:
     case = json.loads(sys.argv[1])
+    cli.set_xla_flags(presets.bit(case["model"]))
     jax.config.update("jax_compilation_cache_dir", f"{case['cache']}/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     run = settings(case)
     mesh = sharding.make(1, run.optim.batch)
-    found: dict[str, Any] = {"batch": run.optim.batch}
+    flags = os.environ.get("XLA_FLAGS", "")
+    found: dict[str, Any] = {"batch": run.optim.batch, "xla_flags": flags}
     for mode, make in (("forward", forward), ("train", train)):
         steps, about = make(run, mesh)
         wall, cpu = blocks(steps, case["seconds"])

@@ -15,11 +15,13 @@ from ml_collections import config_flags
 from bigxfer import config, presets
 
 # Tuned on 2 CPU cores (benchmarks/NOTES.md): other fusions take 10 to 40% off a step,
-# and two devices of one thread each train 15% faster than one of two threads. XLA
-# aborts on a flag that it does not know, so only where the flags were tried.
+# and two devices of one thread each train narrow nets 10 to 25% faster than one of two
+# threads; wide ones 2 to 8% slower, and in 1.2 times the memory. XLA aborts on a flag
+# that it does not know, so only where the flags were tried.
 CPU_FLAGS = (
     "--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count={}"
 )
+WIDE = 1.0  # of BiT's widths: narrower ones are narrow
 CORES = "BIGXFER_CORES"  # "0,1": what a launcher leaves a worker of this machine
 TRIED_JAXLIB = ((0, 7), (0, 10))
 
@@ -46,7 +48,6 @@ def run(main: Main) -> None:
         " such as --config.optim.lr=0.01 (fields: bigxfer/config.py).",
     )
     flags.DEFINE_string("workdir", "", "The run folder itself; default runs/DIGEST.")
-    set_xla_flags()
 
     def start(argv: list[str]) -> None:
         if argv[1:]:
@@ -61,6 +62,7 @@ def run(main: Main) -> None:
         given = set(config_flags.get_override_values(flags.FLAGS["config"]))
         given |= presets.arg_keys(values.arg)
         set_up_logging()
+        set_xla_flags(values.model)
         try:
             main(values, given, flags.FLAGS.workdir)
         except (ValueError, OSError, ArithmeticError) as error:
@@ -83,13 +85,17 @@ def set_up_logging() -> None:
     logging.getLogger("jax").setLevel(logging.WARNING)
 
 
-def set_xla_flags() -> None:
-    """The flags that help on the CPU, unless the user has set any."""
+def set_xla_flags(model: config.Model | None = None) -> None:
+    """The flags that help on the CPU, unless the user has set any.
+
+    Where no one model is known, those for narrow nets. To be called before jax is used.
+    """
     if os.environ.get(CORES):
         os.sched_setaffinity(0, map(int, os.environ[CORES].split(",")))
     version = tuple(int(n) for n in metadata.version("jaxlib").split(".")[:2])
     if TRIED_JAXLIB[0] <= version <= TRIED_JAXLIB[1]:
-        devices = min(2, len(cores()))
+        wide = model is not None and model.name == "bit" and model.width >= WIDE
+        devices = 1 if wide else min(2, len(cores()))
         os.environ.setdefault("XLA_FLAGS", CPU_FLAGS.format(devices))
 
 

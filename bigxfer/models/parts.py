@@ -96,10 +96,10 @@ def max_pool(x: jax.Array) -> jax.Array:
     Zeros and not -inf: the stem's output is signed, so the two differ, and the
     published weights were trained with zeros (big_transfer bit_pytorch/models.py).
     """
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return parts_cpu.max_pool(x) if on_cpu() else max_pool_plain(x)
 
 
 def max_pool_plain(x: jax.Array) -> jax.Array:
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     window, strides = (1, 3, 3, 1), (1, 2, 2, 1)
     return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "VALID")

@@ -60,17 +60,18 @@ def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
 
 def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     x, kernel = saved
+    late = zero(dy)
     size, out = kernel.shape[0], kernel.shape[-1]
     # dilated by the stride, dy is one image row or column per position of x
     ends = [(m - 1) * stride + 1 for m in dy.shape[1:3]]
     if size > 1 and x.shape[0] in BATCHES:
         # images are the channels of this convolution, and x's channels its images
         pad = [(size // 2, e + size // 2 - h) for e, h in zip(ends, x.shape[1:3])]
-        image, window = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+        image, window = (x + late).transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
         dkernel = library_conv(image, window, pad, window_dilation=stride)
         dkernel = dkernel.transpose(1, 2, 0, 3)
     else:
-        cols = patches(x, size, stride)  # made again: 9 times the memory of x
+        cols = patches(x, size, stride, late)  # made again: 9 times the memory of x
         dkernel = outer(cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, out))
     if size == 1 or min(dy.shape[1:3]) < size:
         dcols = dy @ kernel.reshape(-1, out).T
@@ -78,12 +79,22 @@ def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     else:
         low = size - 1 - size // 2
         pad = [(low, h - e + size - 1 - low) for e, h in zip(ends, x.shape[1:3])]
-        turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        turned = (kernel + late)[::-1, ::-1].swapaxes(2, 3)
         dx = library_conv(dy, turned, pad, dilation=stride)
-    return dx, dkernel.reshape(kernel.shape)
+    return dx + zero(dkernel), dkernel.reshape(kernel.shape)
 
 
 conv.defvjp(conv_forward, conv_backward)
+
+
+def zero(x: jax.Array) -> jax.Array:
+    """0, but not before x is known.
+
+    XLA orders operations by nothing but their inputs, optimization barriers included.
+    Left alone it makes the patches of all layers before it needs the first, and sums
+    gradients of kernels when those of all inputs are there.
+    """
+    return jnp.minimum(jnp.abs(x[(0,) * x.ndim]), 0)
 
 
 def library_conv(
@@ -111,13 +122,15 @@ def library_conv(
     )
 
 
-def patches(x: jax.Array, size: int, stride: int) -> jax.Array:
-    """[n, h, w, c] -> [n, h', w', size * size * c], zeros beyond the border.
+def patches(
+    x: jax.Array, size: int, stride: int, border: jax.Array | float = 0.0
+) -> jax.Array:
+    """[n, h, w, c] -> [n, h', w', size * size * c], zeros (`border`) around the image.
 
     Columns first, then rows of what that gave: fewer and longer copies.
     """
     pad = size // 2
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=border)
     for axis in (2, 1):
         x = jnp.concatenate(windows(x, size, stride, axis), axis=-1)
     return x
@@ -206,8 +219,45 @@ def affine(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """3 x 3 at stride 2, VALID: the maximum of three rows, then of three columns."""
-    for axis in (1, 2):
-        a, b, c = windows(x, 3, 2, axis)
-        x = jnp.maximum(jnp.maximum(a, b), c)
-    return x
+    """3 x 3 at stride 2 within a border of zeros: maxima of rows, then of columns."""
+    odd = [(0, size % 2) for size in x.shape[1:3]]
+    return pool(pool(jnp.pad(x, [(0, 0), *odd, (0, 0)]), 1), 2)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def pool(x: jax.Array, axis: int) -> jax.Array:
+    """The maximum of elements 2 i - 1, 2 i and 2 i + 1 along an axis of even size."""
+    return pool_forward(x, axis)[0]
+
+
+def pool_forward(x: jax.Array, axis: int) -> tuple[jax.Array, Pair]:
+    before, middle, after = three(x, axis)
+    y = jnp.maximum(jnp.maximum(before, middle), after)
+    return y, (x, y)
+
+
+def pool_backward(axis: int, saved: Pair, dy: jax.Array) -> tuple[jax.Array]:
+    """The gradient goes to the first of equal values."""
+    x, y = saved
+    before, middle, _ = three(x, axis)
+    first = before == y
+    second = (middle == y) & ~first
+    even = jnp.where(second, dy, 0)
+    odd = jnp.where(first | second, 0, dy)
+    odd += shifted(jnp.where(first, dy, 0), axis, -1)
+    return (jnp.stack([even, odd], axis + 1).reshape(x.shape),)
+
+
+pool.defvjp(pool_forward, pool_backward)
+
+
+def three(x: jax.Array, axis: int) -> list[jax.Array]:
+    """Elements 2 i - 1 (0 for the first), 2 i and 2 i + 1 along an axis."""
+    middle, after = (lax.slice_in_dim(x, k, None, 2, axis) for k in (0, 1))
+    return [shifted(after, axis, 1), middle, after]
+
+
+def shifted(x: jax.Array, axis: int, by: int) -> jax.Array:
+    """x moved along an axis, zeros behind it."""
+    pad = [(by, -by, 0) if k == axis else (0, 0, 0) for k in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), pad)

@@ -20,8 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from bigxfer import losses, tree
@@ -130,6 +128,10 @@ def binary_or_softmax(
     z: np.ndarray, labels: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(classes found, weights [features, found], biases): softmax over these."""
+    # here, since scikit-learn is half a second and 100 MB that few runs need
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     found = np.unique(labels)
     if len(found) < 2:
         return found, np.zeros((z.shape[1], len(found))), np.zeros(len(found))
