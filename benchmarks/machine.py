@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bigxfer import folders
+from launch import shares
 
-# One arena, no mmap, no trimming, huge pages: 20 to 30% off a step on a CPU, for
-# PyTorch as for XLA (NOTES.md), so both sides of a comparison get it.
-ALLOCATOR = (
-    "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0"
-    ":glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=268435456"
-)
+# What the launchers set; both sides of a comparison get it.
+ALLOCATOR = shares.TUNABLES
 
 
 def about() -> dict[str, Any]:

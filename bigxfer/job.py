@@ -240,6 +240,7 @@ def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
         "data": about,
         "versions": folders.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
     }

@@ -5,23 +5,28 @@ from pathlib import Path
 
 from bigxfer import cli, config
 
+# Huge pages where the program asks malloc for memory: 10 to 15% off a training step on
+# a CPU (benchmarks/NOTES.md). glibc reads it when a process starts; others ignore it.
+TUNABLES = "glibc.malloc.hugetlb=1"
+
 
 def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
     """The environments of so many workers: one GPU each, where there are GPUs.
 
     Without, each has its own cores (if there are enough), on which a net of few
-    operations trains for less: one thread need not wait for another.
-    ConfigError where there are more workers than GPUs that were named.
+    operations trains for less: one thread need not wait for another. All have TUNABLES,
+    unless GLIBC_TUNABLES is set. ConfigError where there are more workers than GPUs that were named.
     """
+    environ = {"GLIBC_TUNABLES": TUNABLES, **environ}
     named = environ.get("CUDA_VISIBLE_DEVICES", "")
     gpus = named.split(",") if named else [str(n) for n in range(count_gpus())]
     if workers == 1:
-        return [dict(environ)]
+        return [environ]
     if not gpus:
         cores = cli.cores()
         shares = [cores[k::workers] for k in range(workers)]
         if not all(shares):
-            return [dict(environ)] * workers
+            return [environ] * workers
         return [{**environ, cli.CORES: ",".join(map(str, s))} for s in shares]
     if workers > len(gpus):
         raise config.ConfigError(f"--workers={workers}, but the GPUs are {gpus}")

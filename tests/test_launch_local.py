@@ -181,10 +181,12 @@ def test_a_run_that_cannot_be_is_given_up(tmp_path):
 def test_workers_share_out_the_cores_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(shares, "count_gpus", lambda: 0)
     monkeypatch.setattr(cli, "cores", lambda: [0, 2, 5])
-    given = {"PATH": "x"}
+    given = {"PATH": "x", "GLIBC_TUNABLES": "mine"}
     assert shares.share_out(given, 1) == [given]
     assert [e[cli.CORES] for e in shares.share_out(given, 2)] == ["0,5", "2"]
     assert shares.share_out(given, 4) == [given] * 4  # too many to share the cores
+    (alone,) = shares.share_out({"PATH": "x"}, 1)
+    assert alone == {"PATH": "x", "GLIBC_TUNABLES": shares.TUNABLES}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no core affinity")
