@@ -11,10 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from bigxfer import folders
-from launch import shares
-
-# What the launchers set; both sides of a comparison get it.
-ALLOCATOR = shares.TUNABLES
 
 
 def about() -> dict[str, Any]:

@@ -31,6 +31,8 @@ from typing import Any
 
 import machine
 
+from launch.shares import TUNABLES  # what the launchers set, for both sides
+
 HERE = Path(__file__).parent
 CPU = {"R26x0.25@64": 64, "R26x0.5@64": 64, "R50x1@224": 8}  # images a step
 GPU = {"R50x1@224": 256, "R101x3@224": 128, "R152x4@224": 64}
@@ -111,7 +113,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:  # for all ways: both count their threads by the cores they may use
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    found: dict[str, Any] = {"about": machine.about(), "allocator": machine.ALLOCATOR}
+    found: dict[str, Any] = {"about": machine.about(), "allocator": TUNABLES}
     on = "gpu" if found["about"]["gpu"] else "cpu"
     cases = GPU if on == "gpu" else CPU
     if on == "cpu":
@@ -128,7 +130,7 @@ def main() -> None:
     found |= {"turns": {}, "rows": []}
     with tempfile.TemporaryDirectory() as scratch:
         env = os.environ | {
-            "GLIBC_TUNABLES": machine.ALLOCATOR,
+            "GLIBC_TUNABLES": TUNABLES,
             "PYTHONPATH": f"{HERE.parent}:{HERE.parent / 'tests'}",
             "TORCHINDUCTOR_CACHE_DIR": f"{scratch}/inductor",
         }
