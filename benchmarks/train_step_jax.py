@@ -72,9 +72,10 @@ def forward(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[Steps, dict]:
     compiled = jax.jit(predict, out_shardings=place).lower(variables, images).compile()
 
     def steps(n: int) -> None:
-        for _ in range(n):
-            out = compiled(variables, images)
-        out.block_until_ready()
+        for _ in range(
+            n
+        ):  # one at a time, as evaluate.py: two CPU devices can else lock
+            compiled(variables, images).block_until_ready()
 
     return steps, {
         "compile_seconds": time.perf_counter() - began,

@@ -60,41 +60,44 @@ def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
 
 def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     x, kernel = saved
-    late = zero(dy)
     size, out = kernel.shape[0], kernel.shape[-1]
     # dilated by the stride, dy is one image row or column per position of x
     ends = [(m - 1) * stride + 1 for m in dy.shape[1:3]]
+    late = after(dy[:, :1, :1, :1], x) if size > 1 else x
     if size > 1 and x.shape[0] in BATCHES:
         # images are the channels of this convolution, and x's channels its images
         pad = [(size // 2, e + size // 2 - h) for e, h in zip(ends, x.shape[1:3])]
-        image, window = (x + late).transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+        image, window = late.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
         dkernel = library_conv(image, window, pad, window_dilation=stride)
         dkernel = dkernel.transpose(1, 2, 0, 3)
     else:
-        cols = patches(x, size, stride, late)  # made again: 9 times the memory of x
+        cols = patches(late, size, stride)  # made again: 9 times the memory of x
         dkernel = outer(cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, out))
+    dkernel = dkernel.reshape(kernel.shape)
+    done = dkernel[:1, :1, :1, :1]
     if size == 1 or min(dy.shape[1:3]) < size:
         dcols = dy @ kernel.reshape(-1, out).T
-        dx = sum_patches(dcols, x.shape, size, stride)
+        dx = after(done, sum_patches(dcols, x.shape, size, stride))
     else:
         low = size - 1 - size // 2
         pad = [(low, h - e + size - 1 - low) for e, h in zip(ends, x.shape[1:3])]
-        turned = (kernel + late)[::-1, ::-1].swapaxes(2, 3)
+        turned = after(done, kernel)[::-1, ::-1].swapaxes(2, 3)
         dx = library_conv(dy, turned, pad, dilation=stride)
-    return dx + zero(dkernel), dkernel.reshape(kernel.shape)
+    return dx, dkernel
 
 
 conv.defvjp(conv_forward, conv_backward)
 
 
-def zero(x: jax.Array) -> jax.Array:
-    """0, but not before x is known.
+def after(first: jax.Array, x: jax.Array) -> jax.Array:
+    """x plus a 0 that is made of `first`, so that x is not before that is.
 
-    XLA orders operations by nothing but their inputs, optimization barriers included.
-    Left alone it makes the patches of all layers before it needs the first, and sums
-    gradients of kernels when those of all inputs are there.
+    XLA orders operations by nothing but their inputs, barriers or not. Left alone it
+    makes the patches of all layers before it needs the first, and sums the gradients
+    of kernels when those of all inputs are there. `first`: few numbers, of images each
+    its own, which may lie on several devices.
     """
-    return jnp.minimum(jnp.abs(x[(0,) * x.ndim]), 0)
+    return x + jnp.minimum(jnp.abs(first), 0)
 
 
 def library_conv(
@@ -122,15 +125,13 @@ def library_conv(
     )
 
 
-def patches(
-    x: jax.Array, size: int, stride: int, border: jax.Array | float = 0.0
-) -> jax.Array:
-    """[n, h, w, c] -> [n, h', w', size * size * c], zeros (`border`) around the image.
+def patches(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """[n, h, w, c] -> [n, h', w', size * size * c], zeros beyond the border.
 
     Columns first, then rows of what that gave: fewer and longer copies.
     """
     pad = size // 2
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=border)
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     for axis in (2, 1):
         x = jnp.concatenate(windows(x, size, stride, axis), axis=-1)
     return x
