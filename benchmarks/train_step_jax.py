@@ -129,7 +129,7 @@ def peak_bytes() -> int:
 
 def main() -> None:
     case = json.loads(sys.argv[1])
-    cli.set_xla_flags(presets.bit(case["model"]))
+    cli.set_xla_flags()
     jax.config.update("jax_compilation_cache_dir", f"{case['cache']}/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     run = settings(case)

@@ -15,15 +15,19 @@ from ml_collections import config_flags
 from bigxfer import config, presets
 
 # Tuned on 2 CPU cores (benchmarks/NOTES.md): other fusions take 10 to 40% off a step,
-# and two devices of one thread each train narrow nets 10 to 25% faster than one of two
-# threads; wide ones 2 to 8% slower, and in 1.2 times the memory. XLA aborts on a flag
-# that it does not know, so only where the flags were tried.
-CPU_FLAGS = (
-    "--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count={}"
+# Eigen's convolutions, which use all cores, in place of YNN's, which often use one, 5 to
+# 13%. XLA aborts on a flag that it does not know, so each where it was tried.
+FUSIONS = "--xla_cpu_use_fusion_emitters=false"
+LIBRARY = (
+    "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
+    "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 )
-WIDE = 1.0  # of BiT's widths: narrower ones are narrow
+CPU_FLAGS = {  # by jaxlib, which from version on
+    (0, 7): FUSIONS,
+    (0, 10): f"{FUSIONS} {LIBRARY}",
+    (0, 11): "",
+}
 CORES = "BIGXFER_CORES"  # "0,1": what a launcher leaves a worker of this machine
-TRIED_JAXLIB = ((0, 7), (0, 10))
 
 BANNER = """
   ====================================================================
@@ -62,7 +66,7 @@ def run(main: Main) -> None:
         given = set(config_flags.get_override_values(flags.FLAGS["config"]))
         given |= presets.arg_keys(values.arg)
         set_up_logging()
-        set_xla_flags(values.model)
+        set_xla_flags()
         try:
             main(values, given, flags.FLAGS.workdir)
         except (ValueError, OSError, ArithmeticError) as error:
@@ -85,18 +89,14 @@ def set_up_logging() -> None:
     logging.getLogger("jax").setLevel(logging.WARNING)
 
 
-def set_xla_flags(model: config.Model | None = None) -> None:
-    """The flags that help on the CPU, unless the user has set any.
-
-    Where no one model is known, those for narrow nets. To be called before jax is used.
-    """
+def set_xla_flags() -> None:
+    """The flags that help on the CPU, unless the user has set any; before jax is used."""
     if os.environ.get(CORES):
         os.sched_setaffinity(0, map(int, os.environ[CORES].split(",")))
     version = tuple(int(n) for n in metadata.version("jaxlib").split(".")[:2])
-    if TRIED_JAXLIB[0] <= version <= TRIED_JAXLIB[1]:
-        wide = model is not None and model.name == "bit" and model.width >= WIDE
-        devices = 1 if wide else min(2, len(cores()))
-        os.environ.setdefault("XLA_FLAGS", CPU_FLAGS.format(devices))
+    tried = [flags for least, flags in CPU_FLAGS.items() if version >= least]
+    if tried and tried[-1]:
+        os.environ.setdefault("XLA_FLAGS", tried[-1])
 
 
 def cores() -> list[int]:

@@ -184,13 +184,16 @@ def micro_batches(batch: int, devices: int) -> list[int]:
 
 
 def cache_sized(batch: int, mesh: Mesh) -> int:
-    """The micro-batch that suits the caches of a CPU: up to 64 images a device.
+    """The micro-batch that suits the caches of a CPU, of 16 to 32 images a device.
 
-    R26x0.5 at 64 px trains 1.8 times as fast in parts of 64 as in one of 512 (two
-    cores). The batch itself where it has no divisor between 16 and 64.
+    At 64 px two cores train R26x0.5 and R26x0.25 0 to 10% faster in parts of 32 than of
+    64 or 128 images, 6 to 12% faster than of 16 (benchmarks/NOTES.md). The batch itself
+    where it is of 64 or less a device, or has no such divisor.
     """
+    if batch <= 64 * mesh.size:
+        return batch
     sizes = micro_batches(batch, mesh.size)
-    good = [size for size in sizes if 16 <= size / mesh.size <= 64]
+    good = [size for size in sizes if 16 <= size / mesh.size <= 32]
     return good[0] if good else batch
 
 

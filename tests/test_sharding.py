@@ -191,9 +191,10 @@ def test_a_cpu_takes_as_many_devices_as_divide_the_batch():
 
 def test_cache_sized_divides_the_batch_or_is_it():
     mesh = sharding.make()  # 8 devices
-    assert sharding.cache_sized(4096, mesh) == 512
-    assert sharding.cache_sized(8 * 96, mesh) == 8 * 48
-    assert sharding.cache_sized(64, mesh) == 64
+    assert sharding.cache_sized(4096, mesh) == 8 * 32
+    assert sharding.cache_sized(8 * 96, mesh) == 8 * 32
+    assert sharding.cache_sized(8 * 72, mesh) == 8 * 24
+    assert sharding.cache_sized(8 * 64, mesh) == 8 * 64
     assert sharding.cache_sized(8 * 509, mesh) == 8 * 509
 
 
