@@ -63,7 +63,7 @@ def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     size, out = kernel.shape[0], kernel.shape[-1]
     # dilated by the stride, dy is one image row or column per position of x
     ends = [(m - 1) * stride + 1 for m in dy.shape[1:3]]
-    late = after(dy[:, :1, :1, :1], x) if size > 1 else x
+    late = after(dy, x) if size > 1 else x
     if size > 1 and x.shape[0] in BATCHES:
         # images are the channels of this convolution, and x's channels its images
         pad = [(size // 2, e + size // 2 - h) for e, h in zip(ends, x.shape[1:3])]
@@ -73,31 +73,28 @@ def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     else:
         cols = patches(late, size, stride)  # made again: 9 times the memory of x
         dkernel = outer(cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, out))
-    dkernel = dkernel.reshape(kernel.shape)
-    done = dkernel[:1, :1, :1, :1]
     if size == 1 or min(dy.shape[1:3]) < size:
         dcols = dy @ kernel.reshape(-1, out).T
-        dx = after(done, sum_patches(dcols, x.shape, size, stride))
+        dx = sum_patches(dcols, x.shape, size, stride)
     else:
         low = size - 1 - size // 2
         pad = [(low, h - e + size - 1 - low) for e, h in zip(ends, x.shape[1:3])]
-        turned = after(done, kernel)[::-1, ::-1].swapaxes(2, 3)
+        turned = kernel[::-1, ::-1].swapaxes(2, 3)
         dx = library_conv(dy, turned, pad, dilation=stride)
-    return dx, dkernel
+    return dx, dkernel.reshape(kernel.shape)
 
 
 conv.defvjp(conv_forward, conv_backward)
 
 
-def after(first: jax.Array, x: jax.Array) -> jax.Array:
-    """x plus a 0 that is made of `first`, so that x is not before that is.
+def after(dy: jax.Array, x: jax.Array) -> jax.Array:
+    """x plus a 0 that is made of dy, so that nothing is made of x before dy is there.
 
     XLA orders operations by nothing but their inputs, barriers or not. Left alone it
-    makes the patches of all layers before it needs the first, and sums the gradients
-    of kernels when those of all inputs are there. `first`: few numbers, of images each
-    its own, which may lie on several devices.
+    makes the patches of all layers before it needs the first: a third of the memory of
+    a step. Each image has its own 0, since images may lie on several devices.
     """
-    return x + jnp.minimum(jnp.abs(first), 0)
+    return x + jnp.minimum(jnp.abs(dy[:, :1, :1, :1]), 0)
 
 
 def library_conv(
