@@ -126,7 +126,7 @@ def test_every_analysis_writes_plots_and_tables(tmp_path):
     moved = found["weights"]["a relative"]
     assert 0 < moved["root_block"] < 0.5 and moved["head"] is None
     assert found["weights"]["first layer"]["a"]["cka_debiased"] > 0.5
-    blocks = ["trained", "root_block", "block1/unit01", "group_norm"]
+    blocks = ["trained", "root_block", "block1/unit01", "block2/unit01", "group_norm"]
     assert list(found["reuse"]) == blocks
     assert found["convergence"]["random"]["runs"] == 2
     assert "no dropout" in found["dropout"]["not done"]

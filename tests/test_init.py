@@ -374,3 +374,17 @@ def test_transfusion_into_the_keras_models(name, tmp_path):
         <= changed(drawn, fresh)
         <= kernels | {n for n in below(fresh, taken) if n.endswith("bias")}
     )
+
+
+def test_a_layer_is_cut_without_its_numbered_sisters():
+    class Net:
+        head = "head/.*"
+
+        def layers(self):
+            return ["stem/conv2d", "stem/conv2d_1", "conv1", "conv1_bn", "head"]
+
+    def cut(upto):
+        return init.split_at(Net(), upto)[0][-1]
+
+    assert cut("stem/conv2d") == "stem/conv2d"
+    assert (cut("stem"), cut("conv1")) == ("stem/conv2d_1", "conv1_bn")

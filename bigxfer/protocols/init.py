@@ -90,10 +90,12 @@ def split_at(model: Model, upto: str) -> tuple[list[str], list[str]]:
     mixed4), of which the last counts. "" takes all. ConfigError where there is none.
     """
     layers = [n for n in model.layers() if not re.fullmatch(model.head, n + "/")]
+    # a layer's own parts count (conv1_bn), its numbered sisters (conv2d_1) do not
+    part = r"(/.*|_\D.*)?" if upto in layers else r"[/_].*"
     hits = [
         i
         for i, n in enumerate(layers)
-        if not upto or n == upto or n.startswith((f"{upto}/", f"{upto}_"))
+        if not upto or re.fullmatch(re.escape(upto) + part, n)
     ]
     if not hits:
         raise ConfigError(
