@@ -72,9 +72,8 @@ def forward(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[Steps, dict]:
     compiled = jax.jit(predict, out_shardings=place).lower(variables, images).compile()
 
     def steps(n: int) -> None:
-        for _ in range(
-            n
-        ):  # one at a time, as evaluate.py: two CPU devices can else lock
+        # one at a time, as evaluate.py does: two devices of a CPU can else lock
+        for _ in range(n):
             compiled(variables, images).block_until_ready()
 
     return steps, {

@@ -264,7 +264,7 @@ def better(name: str, scores: dict[str, float], best: dict) -> bool:
             f"config.eval.select={name!r} cannot be computed on the validation"
             f" split; these can: {[k for k, v in scores.items() if not math.isnan(v)]}"
         )
-    sign = -1 if name in metrics.LESS_IS_BETTER else 1
+    sign = metrics.sign(name)
     return not best or sign * scores[name] > sign * best[name]
 
 

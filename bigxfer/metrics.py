@@ -38,6 +38,11 @@ Values = dict[str, np.ndarray]  # metric -> [r], NaN where it does not exist
 Metrics = dict[str, Callable[[np.ndarray], np.ndarray]]
 
 
+def sign(metric: str) -> int:
+    """-1 where less of the metric is better, else 1."""
+    return -1 if metric in LESS_IS_BETTER else 1
+
+
 def compute(
     labels: np.ndarray,
     logits: np.ndarray,

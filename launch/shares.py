@@ -15,7 +15,8 @@ def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
 
     Without, each has its own cores (if there are enough), on which a net of few
     operations trains for less: one thread need not wait for another. All have TUNABLES,
-    unless GLIBC_TUNABLES is set. ConfigError where there are more workers than GPUs that were named.
+    unless GLIBC_TUNABLES is set. ConfigError where there are more workers than GPUs
+    that were named.
     """
     environ = {"GLIBC_TUNABLES": TUNABLES, **environ}
     named = environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import config, stats
+from bigxfer import config, metrics, stats
 from bigxfer.analysis import convergence, features, plots
 from bigxfer.analysis.convergence import Curve
 from bigxfer.config import Init, Run
@@ -54,7 +54,7 @@ def read(folder: Path, metric: str) -> Learnt:
         config.digest(alone(run)),
         run.optim.batch,
         convergence.read(folder, metric),
-        math.nan if value is None else convergence.sign(metric) * value,
+        math.nan if value is None else metrics.sign(metric) * value,
         result["synthetic"],
     )
 
@@ -95,9 +95,9 @@ def report(
     run without a curve.
     """
     runs = [read(folder, metric) for folder in dict.fromkeys(folders)]
-    target *= convergence.sign(metric)
+    target *= metrics.sign(metric)
     target = target or min(float(run.curve.values.max()) for run in runs)
-    metric = ("minus " if convergence.sign(metric) < 0 else "") + metric
+    metric = ("minus " if metrics.sign(metric) < 0 else "") + metric
     synthetic = any(run.synthetic for run in runs)
     starts = sorted({r.start for r in runs}, key=lambda s: (s != RANDOM, s))
     of = {s: [r for r in runs if r.start == s] for s in starts}

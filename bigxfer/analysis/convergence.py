@@ -40,11 +40,7 @@ def read(folder: Path, metric: str = METRIC) -> Curve:
         )
     steps = sorted(found)
     values = np.array([found[s] for s in steps])
-    return Curve(np.array(steps), sign(metric) * values)
-
-
-def sign(metric: str) -> int:
-    return -1 if metric in metrics.LESS_IS_BETTER else 1
+    return Curve(np.array(steps), metrics.sign(metric) * values)
 
 
 def steps_to(curve: Curve, target: float) -> float:

@@ -229,8 +229,8 @@ def pool(x: jax.Array, axis: int) -> jax.Array:
 
 
 def pool_forward(x: jax.Array, axis: int) -> tuple[jax.Array, Pair]:
-    before, middle, after = three(x, axis)
-    y = jnp.maximum(jnp.maximum(before, middle), after)
+    before, middle, last = three(x, axis)
+    y = jnp.maximum(jnp.maximum(before, middle), last)
     return y, (x, y)
 
 
@@ -251,8 +251,8 @@ pool.defvjp(pool_forward, pool_backward)
 
 def three(x: jax.Array, axis: int) -> list[jax.Array]:
     """Elements 2 i - 1 (0 for the first), 2 i and 2 i + 1 along an axis."""
-    middle, after = (lax.slice_in_dim(x, k, None, 2, axis) for k in (0, 1))
-    return [shifted(after, axis, 1), middle, after]
+    middle, last = (lax.slice_in_dim(x, k, None, 2, axis) for k in (0, 1))
+    return [shifted(last, axis, 1), middle, last]
 
 
 def shifted(x: jax.Array, axis: int, by: int) -> jax.Array:

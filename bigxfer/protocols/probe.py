@@ -128,7 +128,7 @@ def binary_or_softmax(
     z: np.ndarray, labels: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(classes found, weights [features, found], biases): softmax over these."""
-    # here, since scikit-learn is half a second and 100 MB that few runs need
+    # here, since scikit-learn is half a second and 70 MB that few runs need
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

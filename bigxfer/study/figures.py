@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bigxfer.metrics import LESS_IS_BETTER
+from bigxfer import metrics
 from bigxfer.study import cells
 from bigxfer.study.cells import Predictions
 from bigxfer.study.look import (
@@ -127,11 +127,10 @@ def curves_say(panels: Sequence[Panel], metric: str) -> list[Panel]:
                     name = escape(f"{pretty(trace['meta']['line'])} {panel.model}")
                     name += f", {rest}"
                     best.setdefault(shots, []).append((float(value), name))
-        sign = -1 if metric in LESS_IS_BETTER else 1
         words = []
         ranked = sorted(best, key=_shots_rank)
         for shots in dict.fromkeys((ranked[-1], ranked[0])):
-            found = sorted(best[shots], key=lambda v: -sign * v[0])
+            found = sorted(best[shots], key=lambda v: -metrics.sign(metric) * v[0])
             words.append(f"At {shots} the best mean is of <b>{found[0][1]}</b>")
             if len(found) > 1:
                 words[-1] += f" and the last of {found[-1][1]}"
