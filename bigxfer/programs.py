@@ -181,7 +181,7 @@ def compile_step(
     flops = phases.mean_cost(stages, costs, plan.steps)
     asked = run.optim.micro_batch
     if not asked and jax.default_backend() == "cpu" and not state.stats:
-        asked = sharding.cache_sized(run.optim.batch, mesh)
+        asked = sharding.cache_sized(run.optim.batch, run.data.crop, mesh)
     step, micro = sharding.fit_memory(
         lambda m: (whole if m == run.optim.batch else lower(m)).compile(),
         run.optim.batch,

@@ -265,20 +265,30 @@ FORMS = {  # (plain form, form for the CPU, shapes of the arguments)
         lambda x, k: parts_cpu.conv(x, k, 2),
         [(2, 11, 12, 3), (7, 7, 3, 5)],
     ),
-    "conv 3x3 of 16 images": (  # the kernel's gradient by the library
+    "conv 1x1 that widens": (
         lambda x, k: parts.conv_plain(x, k, 1),
         lambda x, k: parts_cpu.conv(x, k, 1),
-        [(16, 5, 4, 3), (3, 3, 3, 5)],
+        [(2, 5, 7, 4), (1, 1, 4, 6)],
+    ),
+    "conv 3x3 of 16 images": (
+        lambda x, k: parts.conv_plain(x, k, 1),
+        lambda x, k: parts_cpu.conv(x, k, 1),
+        [(16, 5, 4, 6), (3, 3, 6, 5)],
     ),
     "conv 3x3 stride 2 of 16 images": (
         lambda x, k: parts.conv_plain(x, k, 2),
         lambda x, k: parts_cpu.conv(x, k, 2),
-        [(16, 8, 7, 3), (3, 3, 3, 5)],
+        [(16, 8, 7, 6), (3, 3, 6, 5)],
     ),
-    "stem of 32 channels": (
+    "conv 7x7 stride 2 to an odd number of columns": (
         lambda x, k: parts.conv_plain(x, k, 2),
         lambda x, k: parts_cpu.conv(x, k, 2),
-        [(2, 16, 16, 3), (7, 7, 3, 32)],
+        [(2, 16, 10, 3), (7, 7, 3, 32)],
+    ),
+    "conv 5x5 of gray images": (  # two columns at once
+        lambda x, k: parts.conv_plain(x, k, 1),
+        lambda x, k: parts_cpu.conv(x, k, 1),
+        [(2, 6, 8, 1), (5, 5, 1, 3)],
     ),
     "group_norm_relu": (
         lambda x, g, b: parts.group_norm_relu_plain(3 * x + 2, g, b, 4, 1e-5),

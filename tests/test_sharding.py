@@ -191,11 +191,12 @@ def test_a_cpu_takes_as_many_devices_as_divide_the_batch():
 
 def test_cache_sized_divides_the_batch_or_is_it():
     mesh = sharding.make()  # 8 devices
-    assert sharding.cache_sized(4096, mesh) == 8 * 32
-    assert sharding.cache_sized(8 * 96, mesh) == 8 * 32
-    assert sharding.cache_sized(8 * 72, mesh) == 8 * 24
-    assert sharding.cache_sized(8 * 64, mesh) == 8 * 64
-    assert sharding.cache_sized(8 * 509, mesh) == 8 * 509
+    for images, side, want in (
+        *((512, 64, 32), (96, 64, 32), (72, 64, 24), (64, 64, 64), (509, 64, 509)),
+        *((64, 128, 32), (32, 224, 8), (8, 224, 8), (7, 224, 7), (11, 224, 11)),
+        *((8, 480, 2), (4, 1024, 4)),
+    ):
+        assert sharding.cache_sized(8 * images, side, mesh) == 8 * want
 
 
 def test_fit_memory():

@@ -11,9 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 Pair = tuple[jax.Array, jax.Array]
-# where XLA's convolution gives the gradient of a kernel soonest: it sums over
-# images in registers of 16 numbers; of 512 images it is slower than a product
-BATCHES = range(16, 257, 16)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -39,19 +36,26 @@ standardize.defvjp(standardize_forward, standardize_backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """A matrix product if 1 x 1, else XLA's convolution where that is the fast one.
+    """A matrix product or XLA's convolution, whichever is the faster.
 
     Where the image is smaller than the kernel XLA falls back to scalar code, 20
-    times slower than one product of patches and kernel (im2col).
+    times slower than one product of patches and kernel (im2col). Of kernels of one
+    pixel it runs those faster that widen: more channels out than in.
     """
-    size = kernel.shape[0]
-    if size == 1 or min(x.shape[1:3]) < size:
+    size, given, out = kernel.shape[0], *kernel.shape[2:]
+    widens = stride == 1 and out > given
+    if min(x.shape[1:3]) < size or (size == 1 and not widens):
         cols = patches(x, size, stride)
         return cols @ kernel.reshape(cols.shape[-1], -1)
-    pad, out = [(size // 2, size // 2)] * 2, kernel.shape[-1]
-    if x.shape[-1] < 16 and out == 32:  # from RGB to 32 channels is slower than to 48
-        kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, 16)))
-    return library_conv(x, kernel, pad, stride=stride)[..., :out]
+    pad = [(size // 2, size // 2)] * 2
+    columns = (x.shape[2] + 2 * (size // 2) - size) // stride + 1
+    if given > 4 or columns % 2:
+        return library_conv(x, kernel, pad, (stride, stride))
+    # Of RGB the copies of patches cost most: two columns of the output share them
+    none, first, second = (0, 0), (0, stride), (stride, 0)
+    both = [jnp.pad(kernel, (none, of, none, none)) for of in (first, second)]
+    y = library_conv(x, jnp.concatenate(both, -1), pad, (stride, 2 * stride))
+    return y.reshape(*y.shape[:2], columns, out)
 
 
 def conv_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple:
@@ -63,16 +67,14 @@ def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     size, out = kernel.shape[0], kernel.shape[-1]
     # dilated by the stride, dy is one image row or column per position of x
     ends = [(m - 1) * stride + 1 for m in dy.shape[1:3]]
-    late = after(dy, x) if size > 1 else x
-    if size > 1 and x.shape[0] in BATCHES:
-        # images are the channels of this convolution, and x's channels its images
+    if size == 1:
+        cols = patches(x, size, stride).reshape(-1, x.shape[-1])
+        dkernel = outer(cols, dy.reshape(-1, out))
+    else:  # images are the channels of this convolution, and x's channels its images
         pad = [(size // 2, e + size // 2 - h) for e, h in zip(ends, x.shape[1:3])]
-        image, window = late.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
+        image, window = after(dy, x).transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
         dkernel = library_conv(image, window, pad, window_dilation=stride)
         dkernel = dkernel.transpose(1, 2, 0, 3)
-    else:
-        cols = patches(late, size, stride)  # made again: 9 times the memory of x
-        dkernel = outer(cols.reshape(-1, cols.shape[-1]), dy.reshape(-1, out))
     if size == 1 or min(dy.shape[1:3]) < size:
         dcols = dy @ kernel.reshape(-1, out).T
         dx = sum_patches(dcols, x.shape, size, stride)
@@ -101,7 +103,7 @@ def library_conv(
     x: jax.Array,
     kernel: jax.Array,
     pad: list[tuple[int, int]],
-    stride: int = 1,
+    strides: tuple[int, int] = (1, 1),
     dilation: int = 1,
     window_dilation: int = 1,
 ) -> jax.Array:
@@ -114,7 +116,7 @@ def library_conv(
     return lax.conv_general_dilated(
         x,
         kernel,
-        (stride, stride),
+        strides,
         pad,
         lhs_dilation=(dilation, dilation),
         rhs_dilation=(window_dilation, window_dilation),
