@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import stdtrit
 
 CHUNK = 1 << 17  # weights made at once: 1 MB, which stays in the cache of a core
@@ -211,6 +210,8 @@ def _p(mean: float, parts: list[tuple[float, int]]) -> float:
 
     if reach(SMALLEST) < 0:
         return 0.0
+    from scipy.optimize import brentq  # here: 20 MB that no run needs
+
     return float(2 * np.exp(brentq(reach, SMALLEST, np.log(0.5), xtol=1e-10)))
 
 
