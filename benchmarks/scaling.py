@@ -27,6 +27,8 @@ from typing import Any
 import machine
 import scaling_model
 
+from bigxfer import cli
+
 HERE = Path(__file__).parent
 WEAK, STRONG = 16, 64  # images: of a device, of all
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "s64": 8, "pred": 1}
@@ -65,8 +67,7 @@ def communicated(program: str) -> dict[str, dict[str, int]]:
 
 def in_process(name: str, devices: int, *args: Any) -> dict[str, Any]:
     """`one` or `sharded` in a process of so many virtual devices."""
-    flags = "--xla_cpu_use_fusion_emitters=false"
-    flags += f" --xla_force_host_platform_device_count={devices}"
+    flags = f"{cli.xla_flags()} --xla_force_host_platform_device_count={devices}"
     paths = f"{HERE}:{HERE.parent}"
     env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": paths}
     code = "import json, sys, scaling; a = json.loads(sys.argv[1])\n"

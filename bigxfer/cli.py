@@ -93,10 +93,15 @@ def set_xla_flags() -> None:
     """The flags that help on the CPU, unless the user has set any; before jax is used."""
     if os.environ.get(CORES):
         os.sched_setaffinity(0, map(int, os.environ[CORES].split(",")))
+    if ours := xla_flags():
+        os.environ.setdefault("XLA_FLAGS", ours)
+
+
+def xla_flags() -> str:
+    """Those of CPU_FLAGS for the jaxlib that is installed."""
     version = tuple(int(n) for n in metadata.version("jaxlib").split(".")[:2])
     tried = [flags for least, flags in CPU_FLAGS.items() if version >= least]
-    if tried and tried[-1]:
-        os.environ.setdefault("XLA_FLAGS", tried[-1])
+    return tried[-1] if tried else ""
 
 
 def cores() -> list[int]:

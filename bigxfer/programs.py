@@ -6,8 +6,6 @@ Tracing and lowering are half of the time of a few-shot run on the CPU, so a wor
 does many keeps the programs it has made.
 """
 
-import ctypes
-import gc
 import json
 import re
 import time
@@ -19,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigxfer import config, evaluate, loop, models, optim, resident, sharding
+from bigxfer import config, evaluate, heap, loop, models, optim, resident, sharding
 from bigxfer.config import Run
 from bigxfer.data.dataset import Dataset
 from bigxfer.log import Log
@@ -191,15 +189,7 @@ def compile_step(
         mesh,
         run.mesh.memory_gb,
     )
-    give_back_memory()
+    heap.give_back()
     seconds = time.monotonic() - began
     log.say(f"compiled in {seconds:.1f} s; {flops:.3g} FLOP a step in {micro}s")
     return step, flops
-
-
-def give_back_memory() -> None:
-    """What compiling has freed, to the system: 90 MB that glibc would keep."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries lack it
-    if trim:
-        trim(0)
