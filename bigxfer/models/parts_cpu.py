@@ -69,7 +69,7 @@ def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
     ends = [(m - 1) * stride + 1 for m in dy.shape[1:3]]
     if size == 1:
         cols = patches(x, size, stride).reshape(-1, x.shape[-1])
-        dkernel = outer(cols, dy.reshape(-1, out))
+        dkernel = outer(cols, dy.reshape(-1, out)).reshape(kernel.shape)
     else:  # images are the channels of this convolution, and x's channels its images
         pad = [(size // 2, e + size // 2 - h) for e, h in zip(ends, x.shape[1:3])]
         image, window = after(dy, x).transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)
@@ -83,7 +83,7 @@ def conv_backward(stride: int, saved: Pair, dy: jax.Array) -> Pair:
         pad = [(low, h - e + size - 1 - low) for e, h in zip(ends, x.shape[1:3])]
         turned = kernel[::-1, ::-1].swapaxes(2, 3)
         dx = library_conv(dy, turned, pad, dilation=stride)
-    return dx, dkernel.reshape(kernel.shape)
+    return dx, dkernel
 
 
 conv.defvjp(conv_forward, conv_backward)
@@ -93,8 +93,8 @@ def after(dy: jax.Array, x: jax.Array) -> jax.Array:
     """x plus a 0 that is made of dy, so that nothing is made of x before dy is there.
 
     XLA orders operations by nothing but their inputs, barriers or not. Left alone it
-    makes the patches of all layers before it needs the first: a third of the memory of
-    a step. Each image has its own 0, since images may lie on several devices.
+    transposes the images of all layers before it needs the first: 65 of 840 MB in a step
+    of R50x1. Each image has its own 0, since images may lie on several devices.
     """
     return x + jnp.minimum(jnp.abs(dy[:, :1, :1, :1]), 0)
 
