@@ -47,7 +47,7 @@ def cache(tmp_path_factory):
 def test_loss_after_three_steps(name, cache, tmp_path):
     golden = json.loads(GOLDEN.read_text())
     # other CPUs sum in another order; another libjpeg may move a pixel by one
-    assert toy_loss(name, cache, tmp_path) == pytest.approx(golden[name], rel=1e-3)
+    assert toy_loss(name, cache, tmp_path) == pytest.approx(golden[name], rel=1e-4)
 
 
 def test_no_golden_number_without_its_config():

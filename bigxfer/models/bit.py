@@ -20,6 +20,7 @@ from bigxfer.models import parts
 from bigxfer.tree import Tree
 
 HEAD = r"head/.*"
+DRAWN_AT_ONCE = 2**18  # random numbers: 1 MB, of the 3.7 GB of R152x4
 
 
 def stage_width(width: float, stage: int) -> int:
@@ -159,7 +160,9 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, Tree]:
-        unit = nn.remat(Unit) if self.remat else Unit
+        # jit: units alike are traced once. R152 has 36 in a row, and jit within jit
+        # changes nothing else: XLA gets all of it in one piece.
+        unit = nn.jit(nn.remat(Unit) if self.remat else Unit)
         x = images.astype(self.dtype)
         out = {"stem": StdConv(self.widths[0], 7, 2, name="root_block")(x)}
         x = parts.max_pool(out["stem"])
@@ -178,14 +181,20 @@ def random_kernels(key: jax.Array, params: Tree) -> Tree:
     """`params` with all standardised kernels drawn anew: lecun_normal, as big_vision.
 
     A normal of variance 1 / fan-in cut at 2 standard deviations (big_vision
-    models/bit_paper.py, flax's default). One draw serves all kernels: XLA compiles
-    one kernel at a time for up to half a second, minutes in all for a deep net.
+    models/bit_paper.py, flax's default). One loop of draws serves all kernels: XLA
+    compiles one kernel at a time for up to half a second, minutes in all for a deep net,
+    and one draw of all takes four times their memory.
     """
     flat = tree.flatten(params)
     names = [n for n in sorted(flat) if n.endswith("standardized_conv2d/kernel")]
     sizes = [flat[n].size for n in names]
-    draw = jax.random.truncated_normal(key, -2.0, 2.0, (sum(sizes),))
-    draw /= 0.87962566  # the standard deviation that the cut leaves
+    keys = jax.random.split(key, -(-sum(sizes) // DRAWN_AT_ONCE))
+
+    def part(key: jax.Array) -> jax.Array:
+        normal = jax.random.truncated_normal(key, -2.0, 2.0, (DRAWN_AT_ONCE,))
+        return normal / 0.87962566  # the standard deviation that the cut leaves
+
+    draw = lax.map(part, keys).reshape(-1)
     starts = itertools.accumulate(sizes, initial=0)
     for name, size, start in zip(names, sizes, starts):
         shape = flat[name].shape
