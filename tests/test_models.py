@@ -337,6 +337,18 @@ def test_forms_take_bfloat16(name):
     )
 
 
+@pytest.mark.parametrize(
+    "shape, devices, steps",
+    [((8, 32, 34, 64), 1, 2), ((8, 32, 34, 64), 2, 1), ((8, 5, 4, 64), 1, 1)],
+)
+def test_images_last(monkeypatch, shape, devices, steps):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    x = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
+    form = jax.jit(lambda x: parts_cpu.images_last(x))  # a trace of its own
+    assert form.lower(x).as_text().count("stablehlo.transpose") == steps
+    np.testing.assert_array_equal(form(x), np.transpose(x, (3, 1, 2, 0)))
+
+
 def test_pool_pads_with_zeros():
     pooled = parts.max_pool(jnp.full((1, 4, 4, 1), -1.0))
     assert pooled[0, :, :, 0].tolist() == [[0, 0], [0, -1]]
