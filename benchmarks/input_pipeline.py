@@ -27,6 +27,7 @@ import numpy as np
 from input_rivals import rate
 from PIL import Image
 
+from bigxfer import host
 from bigxfer.data import cache, encoded
 from bigxfer.data.loader import Images, Loader, prefetch
 from bigxfer.data.manifest import Manifest
@@ -73,7 +74,7 @@ def bare(path: str) -> int:
 
 def building(source: Manifest, scratch: Path) -> None:
     files = [str(Path(source.root) / p) for p in source.path]
-    cores = cache.cores()
+    cores = len(host.cores())
     with ProcessPoolExecutor(cores) as pool:
         list(pool.map(bare, files[:32]))  # the pool and the page cache are warm
         began = time.perf_counter()

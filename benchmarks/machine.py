@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bigxfer import folders, heap
+from bigxfer import folders, host
 
 
 def about() -> dict[str, Any]:
@@ -51,7 +51,7 @@ def blocks(steps: Callable[[int], Any], seconds: float) -> tuple[float, float]:
     `steps(n)` does n of them and returns when they are done. What was measured before
     has left no memory behind.
     """
-    heap.give_back()
+    host.give_back()
     steps(1)
     began = time.perf_counter()
     steps(1)

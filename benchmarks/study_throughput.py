@@ -31,7 +31,7 @@ from typing import Any
 
 import machine
 
-from bigxfer import cli
+from bigxfer import host
 from bigxfer.study import grid
 from launch import shares
 
@@ -94,7 +94,7 @@ def alone(nodes: list[grid.Node], scratch: Path, folder: Path) -> None:
 
 def measure(args: argparse.Namespace, scratch: Path) -> list[dict[str, Any]]:
     """A record for every way, and for every round of `one` and `packed`."""
-    workers = len(cli.cores())
+    workers = len(host.cores())
     names = {head: f"{GRID}:draws={args.draws},head={head}" for head in HEADS}
     study = grid.nodes(names["trained"])
     runs = [node for node in study if node.kind == "transfer"]

@@ -104,13 +104,6 @@ def xla_flags() -> str:
     return tried[-1] if tried else ""
 
 
-def cores() -> list[int]:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def parse(argv: list[str]) -> list[str]:
     """absl's parser with a help text of our own and one-line errors."""
     if {"-h", "-help", "--help", "--helpshort"} & set(argv[1:]):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigxfer import config, evaluate, heap, loop, models, optim, resident, sharding
+from bigxfer import config, evaluate, host, loop, models, optim, resident, sharding
 from bigxfer.config import Run
 from bigxfer.data.dataset import Dataset
 from bigxfer.log import Log
@@ -189,7 +189,7 @@ def compile_step(
         mesh,
         run.mesh.memory_gb,
     )
-    heap.give_back()
+    host.give_back()
     seconds = time.monotonic() - began
     log.say(f"compiled in {seconds:.1f} s; {flops:.3g} FLOP a step in {micro}s")
     return step, flops

@@ -17,6 +17,7 @@ from bigxfer.config import ConfigError
 
 T = TypeVar("T")
 SMALL = 2**14  # elements; a smaller leaf costs more to gather than to copy
+IMAGES, PIXELS = 32, 2**19  # of a part of a step, that suit a CPU (benchmarks/NOTES.md)
 
 
 def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
@@ -195,9 +196,11 @@ def cache_sized(batch: int, side: int, mesh: Mesh) -> int:
     def suits(size: int) -> bool:
         images = size / mesh.size
         pixels = images * side * side
-        return images <= 32 and pixels <= 2**19 and (images >= 16 or pixels >= 2**18)
+        enough = images >= IMAGES / 2 or pixels >= PIXELS / 2
+        return enough and images <= IMAGES and pixels <= PIXELS
 
-    if batch <= 64 * mesh.size and batch * side * side <= 2**19 * mesh.size:
+    images = batch / mesh.size
+    if images <= 2 * IMAGES and images * side * side <= PIXELS:
         return batch
     return next((s for s in micro_batches(batch, mesh.size) if suits(s)), batch)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from bigxfer import cli, config
+from bigxfer import cli, config, host
 
 # Huge pages where the program asks malloc for memory: 10 to 15% off a training step on
 # a CPU (benchmarks/NOTES.md). glibc reads it when a process starts; others ignore it.
@@ -24,7 +24,7 @@ def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
     if workers == 1:
         return [environ]
     if not gpus:
-        cores = cli.cores()
+        cores = host.cores()
         shares = [cores[k::workers] for k in range(workers)]
         if not all(shares):
             return [environ] * workers

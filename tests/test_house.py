@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    "tree config presets stats ranking heap",
+    "tree config presets stats ranking host",
     "models data losses metrics",
     "optim sharding checkpoint folders log evaluate sources resident",
     "protocols analysis finished card",

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bigxfer import host
 from bigxfer.data import containers, decode, decoding
 from bigxfer.data.manifest import Manifest
 
@@ -83,7 +84,7 @@ def build(
         if absent.sum() > allowed:  # a wrong root is told at once
             todo[:] = False
         store.make_room(int(todo.sum()))
-        run(store, np.flatnonzero(todo), workers or cores(), say)
+        run(store, np.flatnonzero(todo), workers or len(host.cores()), say)
         cache = store.open(int(todo.sum()))
     if len(cache.bad) > allowed:
         raise ValueError(message(manifest, cache, max_bad))
@@ -114,13 +115,6 @@ def message(manifest: Manifest, cache: Cache, max_bad: float) -> str:
         f" {np.ceil(count / total * 1000) / 1000:g}."
     )
     return "\n".join([f"{head} cannot be decoded:", *lines, what])
-
-
-def cores() -> int:
-    """The cores this process may use (fewer than there are under Slurm)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from bigxfer import host
 from bigxfer.data import cache, containers, decode
 from bigxfer.data.manifest import Manifest
 
@@ -53,7 +54,7 @@ def build(
     refuse(manifest)
     folder = Path(folder) / cache.digest(manifest, 0, channels)
     folder.mkdir(parents=True, exist_ok=True)
-    allowed, workers = max_bad * len(manifest), workers or cache.cores()
+    allowed, workers = max_bad * len(manifest), workers or len(host.cores())
     with cache.locked(folder / "lock", say):
         found = cache.stats(manifest)
         job = Job(manifest, folder, channels, found, workers, say)

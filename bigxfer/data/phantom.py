@@ -6,7 +6,6 @@ apart?" can be asked where the answer is known, anywhere and without credentials
 """
 
 import json
-import os
 import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bigxfer import host
 from bigxfer.config import Phantom
 from bigxfer.data import phantom_draw as draw
 from bigxfer.data import phantom_sets as sets
@@ -119,7 +119,7 @@ def _draw_many(work: tuple[Path, list[Job]]) -> list[list]:
 def _render(folder: Path, jobs: list[Job]) -> list[list]:
     """Draws all jobs, in processes where it is worth it; the rows of truth.csv."""
     parts = [(folder, jobs[k : k + 64]) for k in range(0, len(jobs), 64)]
-    cores = os.cpu_count() or 1
+    cores = len(host.cores())
     if cores > 1 and sum(job.pixels**2 for job in jobs) > WORTH_IT:
         # spawn: a fork of a process that runs jax may hang
         with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:

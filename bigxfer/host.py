@@ -1,7 +1,15 @@
-"""The memory that malloc keeps."""
+"""The machine that this process runs on: its cores, and the memory that malloc keeps."""
 
 import ctypes
 import gc
+import os
+
+
+def cores() -> list[int]:
+    """The cores that this process may run on (fewer than there are under Slurm)."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def give_back() -> None:
