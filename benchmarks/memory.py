@@ -44,7 +44,6 @@ def settings(case: str) -> Any:
     )
     run.model.dtype, run.model.remat = "bfloat16", "remat" in more
     run.mesh.fsdp, run.mesh.memory_gb = int(fsdp), 1e9
-    run.optim.micro_batch = int(batch)  # one piece, though this process is a CPU's
     return config.resolve(run)
 
 

@@ -140,7 +140,7 @@ class Optim:
 class Eval:
     every: int = 0  # steps between validations; 0: only at the end
     select: str = ""  # a validation metric that picks the step; "": the last step
-    batch: int = 128
+    batch: int = 128  # images at once; on a CPU fewer where they are large
     resamples: int = 1000  # of the bootstrap behind every interval
 
 

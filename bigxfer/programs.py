@@ -180,7 +180,7 @@ def compile_step(
     costs = [(low.cost_analysis() or {}).get("flops", 0.0) for low in alone]
     flops = phases.mean_cost(stages, costs, plan.steps)
     asked = run.optim.micro_batch
-    if not asked and jax.default_backend() == "cpu" and not state.stats:
+    if not asked and not state.stats:
         asked = sharding.cache_sized(run.optim.batch, run.data.crop, mesh)
     step, micro = sharding.fit_memory(
         lambda m: (whole if m == run.optim.batch else lower(m)).compile(),

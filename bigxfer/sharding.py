@@ -190,8 +190,11 @@ def cache_sized(batch: int, side: int, mesh: Mesh) -> int:
     On each device at most 32 images and half a million pixels, and not so few that what
     a part costs anyhow shows. Two cores train up to 10% faster than on larger parts, at
     worst 2% slower, in half the memory (benchmarks/NOTES.md). The whole batch where it is
-    no more than 64 images and as many pixels, or where no divisor of it suits.
+    no more than 64 images and as many pixels, where no divisor of it suits, and on
+    anything but a CPU.
     """
+    if mesh.devices.flat[0].platform != "cpu":
+        return batch
 
     def suits(size: int) -> bool:
         images = size / mesh.size

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from bigxfer import config, sharding
+from bigxfer import config, evaluate, sharding
 
 
 @pytest.mark.parametrize("fsdp", [1, 2, 4, 8])
@@ -187,6 +187,14 @@ def test_a_cpu_takes_as_many_devices_as_divide_the_batch():
     assert sharding.make(1, 64).size == 8
     assert sharding.make(1, 12).size == 4
     assert sharding.make(1, 7).size == 1
+
+
+@pytest.mark.parametrize("crop, want", [(64, 128), (128, 32), (224, 10), (1024, 1)])
+def test_evaluation_on_a_cpu_takes_large_images_in_parts(crop, want):
+    run = config.Run(kind="transfer")
+    run.data.crop = crop
+    assert evaluate.images_at_once(run, sharding.make(1, 7)) == want  # one device
+    assert evaluate.images_at_once(run, sharding.make()) == min(8 * want, 128)
 
 
 def test_cache_sized_divides_the_batch_or_is_it():
