@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import COMPILE_FAST
 
-from bigxfer import cli
+from bigxfer import cli, host
 from bigxfer.study import grid, tries
 from launch import shares
 
@@ -180,7 +180,7 @@ def test_a_run_that_cannot_be_is_given_up(tmp_path):
 
 def test_workers_share_out_the_cores_where_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(shares, "count_gpus", lambda: 0)
-    monkeypatch.setattr(cli, "cores", lambda: [0, 2, 5])
+    monkeypatch.setattr(host, "cores", lambda: [0, 2, 5])
     given = {"PATH": "x", "GLIBC_TUNABLES": "mine"}
     assert shares.share_out(given, 1) == [given]
     assert [e[cli.CORES] for e in shares.share_out(given, 2)] == ["0,5", "2"]
