@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
 def report(study: list[grid.Node], path: str, runs: Path) -> int:
     """Writes table and report, prints what they say and what failed; the exit status."""
     # Here, since the workers come first: these import pyarrow and plotly.
-    from bigxfer.study import command_report, inputs, summary, table
+    from bigxfer.study import cells, command_report, inputs, summary, table
 
     states = grid.states(study, runs)
     for state in states:
@@ -72,12 +72,13 @@ def report(study: list[grid.Node], path: str, runs: Path) -> int:
     rows = [r for r in table.collect([runs], runs).rows if r["digest"] in digests]
     name = Path(path.partition(":")[0]).stem
     table.save(rows, runs / name)
-    print(summary.text(rows))
+    predictions = cells.Predictions()
+    print(summary.text(rows, predictions))
     print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
     if any(row["kind"] == "transfer" for row in rows):
         whole = table.load(runs / name / "table.parquet")  # every column of every row
         given = inputs.Given(whole, runs / name / "table.parquet", path)
-        command_report.write(given, runs / name / "report.html")
+        command_report.write(given, runs / name / "report.html", predictions)
     unfinished = [state for state in states if state.state != "done"]
     if unfinished:
         print(f"{len(unfinished)} of {len(states)} are not done; --retry tries again")

@@ -82,7 +82,7 @@ def toy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(toy):
     path = toy.path.with_name("report.html")
-    path.write_text(build(toy), "utf-8")
+    path.write_text(build(toy, Predictions(toy.find)), "utf-8")
     return path
 
 
@@ -189,7 +189,7 @@ def test_bins_of_several_labels_leave_out_the_unknown():
     ids=["one run", "no metric", "full data", "no error", "no pair", "ece alone"],
 )
 def test_poor_tables_make_a_page_too(rows):
-    assert "</html>" in build(Given(rows, Path("t/table.parquet"), ""))
+    assert "</html>" in build(Given(rows, Path("t/table.parquet"), ""), Predictions())
 
 
 def test_reliability_agrees_with_scikit_learn(page, toy):
@@ -253,7 +253,7 @@ def test_the_page_is_whole_and_says_what_it_is(page):
 
 def test_real_studies_have_no_banner_and_leaks_are_said(toy):
     rows = [r | {"synthetic": False, "leaked_patients": 3} for r in toy.rows[:8]]
-    text = build(Given(rows, toy.path, ""))
+    text = build(Given(rows, toy.path, ""), Predictions(toy.find))
     assert "SYNTHETIC" not in text.partition("<script>")[0]
     assert "8 transfers were tested on patients or images" in text
 
@@ -268,7 +268,7 @@ def test_a_config_says_which_runs_are_missing(toy, monkeypatch):
 
 def test_names_cannot_break_out_of_the_page(toy):
     rows = [r | {"upstream": "</script><b>x", "study": "<i>"} for r in toy.rows[:8]]
-    text = build(Given(rows, Path("elsewhere/table.parquet"), ""))
+    text = build(Given(rows, Path("elsewhere/table.parquet"), ""), Predictions())
     assert "</script><b>" not in text and "<i>" not in text
     said = [p["html"] for p in data_in(text)["panels"] if "html" in p]
     assert said and not any("<b>x" in html for html in said)

@@ -292,16 +292,18 @@ def test_pairs_on_the_same_test_patients(tmp_path):
             }
         )
     a, b = {"upstream": "A"}, {"upstream": "B"}
-    (found,) = compare.compare(rows, "auroc_macro", a, b, resamples=400)
+    predictions = cells.Predictions(resamples=400)
+    (found,) = compare.compare(rows, "auroc_macro", a, b, predictions=predictions)
     assert found.difference.method == "patients"
     assert 0 < found.difference.low < found.difference.value < found.difference.high
-    alone, patients = compare.resampled([tmp_path / "A"], "auroc_macro", 400)
+    alone, patients = predictions.samples(rows[:1], "auroc_macro")
     assert patients == 100
     width = np.subtract(*np.quantile(alone, [0.975, 0.025]))
     assert found.difference.high - found.difference.low < width
     save_predictions(tmp_path / "C", labels, signal, [f"q{i}x" for i in range(200)])
+    rows[1]["folder"] = str(tmp_path / "C")
     with pytest.raises(ValueError, match="other images"):
-        compare.resampled([tmp_path / "A", tmp_path / "C"], "accuracy", 10)
+        compare.compare(rows, "auroc_macro", a, b, predictions=predictions)
 
 
 def command(*args):

@@ -139,25 +139,22 @@ class Predictions:
 
     def _of(self, folder: str) -> tuple[bytes, int, metrics.Values] | None:
         if folder not in self._known:
-            self._known[folder] = None
-            if (saved := self.load(folder)) is not None:
-                patients, classes = saved["patients"], saved["classes"].tolist()
-                try:
-                    values = metrics.resampled(
-                        saved["labels"],
-                        saved["logits"],
-                        classes,
-                        patients,
-                        self.resamples,
-                        self.seed,
-                    )
-                except ValueError as error:
-                    self.unreadable.append(f"{folder}: {error}")
-                else:
-                    images = saved["ids"].tobytes() + patients.tobytes()
-                    n = len(np.unique(patients))
-                    self._known[folder] = images, n, values
+            self._known[folder] = self._resampled(folder)
         return self._known[folder]
+
+    def _resampled(self, folder: str) -> tuple[bytes, int, metrics.Values] | None:
+        """(ids and patients, how many patients, metrics); None where it cannot be."""
+        if (saved := self.load(folder)) is None:
+            return None
+        patients, classes = saved["patients"], saved["classes"].tolist()
+        about = saved["labels"], saved["logits"], classes, patients
+        try:
+            values = metrics.resampled(*about, self.resamples, self.seed)
+        except ValueError as error:
+            self.unreadable.append(f"{folder}: {error}")
+            return None
+        images = saved["ids"].tobytes() + patients.tobytes()
+        return images, len(np.unique(patients)), values
 
 
 def estimate(

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from bigxfer.study import inputs
+from bigxfer.study.cells import Predictions
 
 LIMIT = 6_000_000  # bytes of a page
 
@@ -19,17 +20,18 @@ def add(commands) -> None:
 
 def report(args: argparse.Namespace) -> None:
     given = inputs.given(args)
-    write(given, args.out or given.path.with_name("report.html"))
+    out = args.out or given.path.with_name("report.html")
+    write(given, out, Predictions(given.find))
 
 
-def write(given: inputs.Given, out: Path) -> None:
+def write(given: inputs.Given, out: Path, predictions: Predictions) -> None:
     """Builds the page and says where it lies."""
     from bigxfer.study.report import build
 
     began = time.monotonic()
     if out.suffix != ".html":
         raise ValueError(f"--out {out} must end in .html")
-    page = build(given)
+    page = build(given, predictions)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
     part.write_text(page, "utf-8")

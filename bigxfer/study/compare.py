@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bigxfer import metrics, stats, tree
+from bigxfer import stats
+from bigxfer.study.cells import Predictions
 from bigxfer.study.table import Row
 
 CELL = ("target", "shots")  # within which runs are compared
@@ -61,18 +61,17 @@ def compare(
     a: dict[str, Any],
     b: dict[str, Any],
     cell: Sequence[str] = CELL,
-    resamples: int = 0,
-    seed: int = 0,
+    predictions: Predictions | None = None,
 ) -> list[Comparison]:
     """a - b in every cell that has both, on the seeds that both have.
 
     a and b say which rows: {"upstream": "imagenet21k", "model": "R152x4"}. The family
-    of Holm's adjustment is this call: give it the rows of one question. resamples > 0
-    reads predictions.npz from the run folders and resamples patients too. Raises
-    ValueError where a side has two runs of one seed, or their test images differ.
+    of Holm's adjustment is this call: give it the rows of one question. With
+    `predictions` patients are resampled too. Raises ValueError where a side has two
+    runs of one seed, and with predictions where a run has none or other test images.
     """
     pairs = _pairs(rows, metric, a, b, cell)
-    found = [_difference(x, y, metric, resamples, seed) for _, x, y in pairs]
+    found = [_difference(x, y, metric, predictions) for _, x, y in pairs]
     adjusted = stats.holm([f.p for f in found])
     return [
         Comparison(where, a, b, metric, f, float(p))
@@ -100,15 +99,14 @@ def between(
     metric: str,
     factor: str = "upstream",
     cell: Sequence[str] = ("target", "model", "shots"),
-    resamples: int = 0,
-    seed: int = 0,
+    predictions: Predictions | None = None,
 ) -> list[Comparison]:
     """Every pair of values of `factor` in every cell; all of them are one family."""
     values = sorted({row[factor] for row in rows})
     pairs = [
         c
         for x, y in combinations(values, 2)
-        for c in compare(rows, metric, {factor: x}, {factor: y}, cell, resamples, seed)
+        for c in compare(rows, metric, {factor: x}, {factor: y}, cell, predictions)
     ]
     adjusted = stats.holm([c.difference.p for c in pairs])
     return [
@@ -170,43 +168,17 @@ def _pairs(
 
 
 def _difference(
-    left: list[Row], right: list[Row], metric: str, resamples: int, seed: int
+    left: list[Row], right: list[Row], metric: str, predictions: Predictions | None
 ) -> stats.Estimate:
     """left - right, row by row."""
     a, b = (np.array([row[metric] for row in side]) for side in (left, right))
-    if not resamples:
+    if predictions is None:
         return stats.paired(a, b)
-    folders = [Path(row["folder"]) for row in (*left, *right)]
-    samples, patients = resampled(folders, metric, resamples, seed)
-    n = len(left)
-    return stats.paired(a, b, samples[:, :n], samples[:, n:], patients, seed)
-
-
-def resampled(
-    folders: Sequence[Path], metric: str, resamples: int, seed: int = 0
-) -> tuple[np.ndarray, int]:
-    """(the metric [r, runs] on resampled patients, the same for all runs; patients).
-
-    Raises ValueError where a run was tested on other images than the first.
-    """
-    columns: list[np.ndarray] = []
-    first: tuple[np.ndarray, np.ndarray] | None = None
-    for folder in folders:
-        saved = tree.load_npz(folder / "predictions.npz")
-        order = np.argsort(saved["ids"])
-        ids, patients = saved["ids"][order], saved["patients"][order]
-        if first is None:
-            first = ids, patients
-        elif not np.array_equal(ids, first[0]):
-            raise ValueError(
-                f"{folder} was tested on other images than {folders[0]}: they cannot"
-                " be paired"
-            )
-        labels, logits = saved["labels"][order], saved["logits"][order]
-        values = metrics.resampled(
-            labels, logits, saved["classes"].tolist(), patients, resamples, seed
+    samples, patients = predictions.samples([*left, *right], metric)
+    if samples is None:
+        raise ValueError(
+            f"{left[0]['folder']} and {right[0]['folder']} cannot be paired: one of their"
+            " draws has no predictions.npz, or was tested on other images"
         )
-        columns.append(values[metric])
-    if first is None:
-        raise ValueError("no run to resample")
-    return np.stack(columns, axis=1), len(set(first[1]))
+    n = len(left)
+    return stats.paired(a, b, samples[:, :n], samples[:, n:], patients)

@@ -53,7 +53,7 @@ def _cells(drawing: Drawing):
     by = ("target", "model", "shots", "line")
     groups = cells.group(drawing.rows, "seed", *by)  # which no run lacks
     places = {k[:2] for k in groups}
-    for target, model in sorted(places, key=lambda p: drawing.models.index(p[1])):
+    for target, model in sorted(places, key=lambda p: (drawing.models.index(p[1]), p)):
         for shots in order({k[2] for k in groups if k[:2] == (target, model)}):
             found = {
                 k[3]: r for k, r in groups.items() if k[:3] == (target, model, shots)

@@ -25,9 +25,8 @@ from bigxfer.study.summary import order
 from bigxfer.study.table import Row
 
 
-def build(given: Given, title: str = "") -> str:
-    """The page as a string; reads predictions.npz of the run folders that are there."""
-    predictions = Predictions(given.find)
+def build(given: Given, predictions: Predictions, title: str = "") -> str:
+    """The page as a string."""
     rows, notes = cells.lines(given.rows)
     drawing = Drawing(rows, look.styles(r["line"] for r in rows), predictions)
     metrics = overview.metrics_of(rows)

@@ -5,11 +5,7 @@ wider than the spread of the seeds.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from bigxfer import stats
 from bigxfer.study import cells, compare
 from bigxfer.study.table import Row
 
@@ -17,7 +13,7 @@ ABREAST = 4  # more lines of runs than this stand below each other
 
 
 def text(
-    rows: Sequence[Row], metric: str = "auroc_macro", resamples: int = 1000
+    rows: Sequence[Row], predictions: cells.Predictions, metric: str = "auroc_macro"
 ) -> str:
     """Shots by line of runs, then each line against scratch on the same draws."""
     runs, notes = cells.lines(rows)
@@ -30,54 +26,58 @@ def text(
             part = compare.select(runs, target=target, model=model)
             if part:
                 lines += [f"\n{synthetic}{metric} on {target}, {model}, 95% intervals"]
-                lines += [*_means(part, metric, resamples)]
-                lines += [*_against_scratch(part, metric, resamples)]
+                lines += [*_means(part, metric, predictions)]
+                lines += [*_against_scratch(part, metric, predictions)]
     return "\n".join(lines)
 
 
-def _means(rows: list[Row], metric: str, resamples: int) -> list[str]:
+def _means(rows: list[Row], metric: str, predictions: cells.Predictions) -> list[str]:
     sources = sorted({row["line"] for row in rows})
     if len(sources) > ABREAST:
-        return _one_a_line(rows, sources, metric, resamples)
+        return _one_a_line(rows, sources, metric, predictions)
     out = [f"  {'shots':>6}" + "".join(f"  {s:>26}" for s in sources)]
     for shots in order({row["shots"] for row in rows}):
         line = []
         for source in sources:
             found = compare.select(rows, shots=shots, line=source)
-            line.append(f"  {_mean(found, metric, resamples):>26}")
+            line.append(f"  {_mean(found, metric, predictions):>26}")
         out.append(f"  {shots:>6}" + "".join(line))
     return out
 
 
 def _one_a_line(
-    rows: list[Row], sources: list[str], metric: str, resamples: int
+    rows: list[Row],
+    sources: list[str],
+    metric: str,
+    predictions: cells.Predictions,
 ) -> list[str]:
     out = []
     for shots in order({row["shots"] for row in rows}):
         for source in sources:
             if found := compare.select(rows, shots=shots, line=source):
-                out.append(f"  {shots:>6}  {_mean(found, metric, resamples)}  {source}")
+                out.append(
+                    f"  {shots:>6}  {_mean(found, metric, predictions)}  {source}"
+                )
     return out
 
 
-def _mean(rows: list[Row], metric: str, resamples: int) -> str:
+def _mean(rows: list[Row], metric: str, predictions: cells.Predictions) -> str:
     if not rows or any(row.get(metric) is None for row in rows):
         return "-"
-    points = np.array([row[metric] for row in rows])
-    folders = [Path(row["folder"]) for row in rows]
-    samples, patients = compare.resampled(folders, metric, resamples)
-    e = stats.estimate(points, samples, patients)
+    e, _ = cells.estimate(rows, metric, predictions)
     return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}] n={len(rows)}"
 
 
-def _against_scratch(rows: list[Row], metric: str, resamples: int) -> list[str]:
+def _against_scratch(
+    rows: list[Row], metric: str, predictions: cells.Predictions
+) -> list[str]:
     out, names = [], {row["line"] for row in rows}
     for source in sorted(names):
         other = rival(source, names)
         if other not in names or other == source:
             continue
         found = compare.compare(
-            rows, metric, {"line": source}, {"line": other}, resamples=resamples
+            rows, metric, {"line": source}, {"line": other}, predictions=predictions
         )
         if found:
             out.append(f"  {source} minus {other}, same draws and same test images:")
