@@ -328,10 +328,13 @@ def test_the_command(runs, tmp_path):
     assert done.returncode == 1 and "SLAMPAI" in done.stderr
 
 
-def test_help_is_quick():
-    start = time.perf_counter()
-    assert "collect" in command("--help").stdout
-    assert time.perf_counter() - start < 0.5
+def test_help_imports_nothing_slow():
+    call = [sys.executable, "-X", "importtime", "-m", "bigxfer.study", "--help"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "collect" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "bigxfer.study.command_report" in imported
+    assert not imported & {"jax", "flax", "pandas", "plotly", "sklearn", "orbax"}
 
 
 @pytest.mark.parametrize(
