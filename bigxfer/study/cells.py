@@ -137,6 +137,17 @@ class Predictions:
             return None, 0
         return np.stack([f[2][metric] for f in known], axis=1), known[0][1]
 
+    def all_of(self, rows: Sequence[Row], metric: str) -> tuple[np.ndarray, int]:
+        """`samples` of rows that have to have them; ValueError where they do not."""
+        samples, patients = self.samples(rows, metric)
+        if samples is None:
+            folders = ", ".join(row["folder"] for row in rows)
+            raise ValueError(
+                "one of these has no predictions.npz that can be read, or was tested on"
+                f" other images than the first: {folders}"
+            )
+        return samples, patients
+
     def _of(self, folder: str) -> tuple[bytes, int, metrics.Values] | None:
         if folder not in self._known:
             self._known[folder] = self._resampled(folder)

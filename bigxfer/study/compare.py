@@ -174,11 +174,6 @@ def _difference(
     a, b = (np.array([row[metric] for row in side]) for side in (left, right))
     if predictions is None:
         return stats.paired(a, b)
-    samples, patients = predictions.samples([*left, *right], metric)
-    if samples is None:
-        raise ValueError(
-            f"{left[0]['folder']} and {right[0]['folder']} cannot be paired: one of their"
-            " draws has no predictions.npz, or was tested on other images"
-        )
+    samples, patients = predictions.all_of([*left, *right], metric)
     n = len(left)
     return stats.paired(a, b, samples[:, :n], samples[:, n:], patients)

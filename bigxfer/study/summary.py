@@ -6,6 +6,9 @@ wider than the spread of the seeds.
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from bigxfer import stats
 from bigxfer.study import cells, compare
 from bigxfer.study.table import Row
 
@@ -64,7 +67,8 @@ def _one_a_line(
 def _mean(rows: list[Row], metric: str, predictions: cells.Predictions) -> str:
     if not rows or any(row.get(metric) is None for row in rows):
         return "-"
-    e, _ = cells.estimate(rows, metric, predictions)
+    points = np.array([row[metric] for row in rows])
+    e = stats.estimate(points, *predictions.all_of(rows, metric))
     return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}] n={len(rows)}"
 
 
