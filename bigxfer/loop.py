@@ -157,7 +157,7 @@ def mixup(
 
 
 def view(key: jax.Array, part: dict, share: jax.Array | None, data: Data) -> jax.Array:
-    """float32 [b, crop, crop, 3]: random views, mixed with those of the partners."""
+    """float32 [b, crop, crop, C]: random views, mixed with those of the partners."""
     images = augment.train_view(key, part["images"], part["position"], data)
     if share is None:
         return images

@@ -124,7 +124,7 @@ def build(
     else:
         net = probe.Features(model)
         features = evaluate.make_predict(net, run, mesh)
-        image = jax.ShapeDtypeStruct(shape, jnp.float32)
+        image = jax.ShapeDtypeStruct((*shape[:3], run.data.channels), jnp.float32)
         forward = jax.jit(lambda v, x: net.apply(v, x, False)[0])
         flops = (forward.lower(variables, image).cost_analysis() or {}).get("flops", 0)
     return Programs(

@@ -176,6 +176,20 @@ def test_batch_norm_moves_in_training_but_where_it_is_held(made):
         np.testing.assert_allclose(still, logits, rtol=1e-5, atol=1e-5)
 
 
+def test_grey_images_are_three_equal_channels(made):
+    """In values, and in the gradient of each of the first kernel's three channels."""
+    model, variables, images = made
+    grey = images[..., :1]
+    wide = jnp.repeat(grey, 3, axis=-1)
+    (loss, grads), (loss3, grads3) = (
+        gradients(model, variables, x) for x in (grey, wide)
+    )
+    np.testing.assert_allclose(loss, loss3, rtol=1e-5)
+    for name, grad in grads3.items():
+        scale = float(np.abs(grad).max())
+        np.testing.assert_allclose(grads[name], grad, atol=1e-3 * scale, err_msg=name)
+
+
 def test_init_depends_on_the_key_only(made):
     model, _, _ = made
     a, b, c = (model.init(jax.random.key(k), SHAPE)["params"] for k in (0, 0, 1))
@@ -294,7 +308,7 @@ FORMS = {  # (plain form, form for the CPU, shapes of the arguments)
         lambda x, k: parts_cpu.conv(x, k, 2),
         [(2, 16, 10, 3), (7, 7, 3, 32)],
     ),
-    "conv 5x5 of gray images": (  # two columns at once
+    "conv 5x5 of gray images": (
         lambda x, k: parts.conv_plain(x, k, 1),
         lambda x, k: parts_cpu.conv(x, k, 1),
         [(2, 6, 8, 1), (5, 5, 1, 3)],

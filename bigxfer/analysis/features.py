@@ -94,7 +94,7 @@ def sample(run: Finished, split: str, most: int) -> np.ndarray:
 
 
 def view(run: Finished, rows: np.ndarray) -> np.ndarray:
-    """float32 [n, crop, crop, 3] in [-1, 1]: the images as the net sees them."""
+    """float32 [n, crop, crop, C] in [-1, 1]: the images as the net sees them."""
     pixels = jnp.asarray(np.asarray(run.data.images[rows]))
     return np.asarray(augment.eval_view(pixels, run.run.data.crop))
 

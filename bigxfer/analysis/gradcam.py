@@ -68,7 +68,7 @@ def gradcam(
 ) -> np.ndarray:
     """Grad-CAM heatmaps float32 [n, h, w] in [0, 1], at the size of the images.
 
-    images: float [n, h, w, 3] in [-1, 1], as augment.eval_view makes them. classes: int
+    images: float [n, h, w, C] in [-1, 1], as augment.eval_view makes them. classes: int
     [n], the logit that each map explains (before softmax or sigmoid). endpoint: a
     layer with maps, such as "block4". Each map is divided by its largest value; one
     without positive evidence is 0 everywhere. Raises ValueError for an endpoint that
@@ -103,7 +103,7 @@ def explainer(model: Model, endpoint: str) -> Explain:
         images, classes = np.asarray(images, "float32"), np.asarray(classes, "int32")
         if images.ndim != 4 or classes.shape != images.shape[:1]:
             raise ValueError(
-                f"images {images.shape} and classes {classes.shape}: [n, h, w, 3], [n]"
+                f"images {images.shape} and classes {classes.shape}: [n, h, w, C], [n]"
             )
         out = []
         for start in range(0, len(images), BATCH):

@@ -94,7 +94,7 @@ def put_back(begun: Tree, ended: Tree, layer: str) -> Tree:
 def averager(model: Model) -> Callable[[Tree, jax.Array], Tree]:
     """averaged(variables, images): batch norm's running averages taken anew.
 
-    images: float [n, h, w, 3]. After one layer was changed the old averages fit
+    images: float [n, h, w, C]. After one layer was changed the old averages fit
     nothing above it. The model's momentum m is not known here, but its new averages
     are m old + (1 - m) batch: of old ones all 0 and all 1 both m and the batch follow.
     Variables without batch norm are returned as they are. Compiled once.

@@ -26,7 +26,7 @@ YIQ = np.array(  # of RGB, FCC 1953
 
 
 def train_view(key: Array, images: Array, position: Array, data: Data) -> Array:
-    """Random views: uint8 [b, S, S, C], int32 [b] -> float32 [b, crop, crop, 3].
+    """Random views: uint8 [b, S, S, C], int32 [b] -> float32 [b, crop, crop, C].
 
     C is 1 or 3; the result lies in [-1, 1]. `data` gives crop, augment, flip.
     Raises ValueError where images are not square uint8 or smaller than the crop.
@@ -46,7 +46,7 @@ def train_view(key: Array, images: Array, position: Array, data: Data) -> Array:
 
 def eval_view(images: Array, crop: int) -> Array:
     """The whole image at the size of the model: uint8 [b, S, S, C] ->
-    float32 [b, crop, crop, 3] in [-1, 1].
+    float32 [b, crop, crop, C] in [-1, 1].
 
     Only a resize (bilinear, antialiased), no central crop: google-research/
     big_transfer, bit_hyperrule.py and input_pipeline_tf2_or_jax.py.
@@ -196,10 +196,9 @@ def _resample(rows: Array, image: Array, columns: Array) -> Array:
 
 
 def _to_input(pixels: Array) -> Array:
-    """0..255 [b, h, w, C] -> [-1, 1], three channels. 2x - 255 is exact for whole
-    pixels, so the result is one rounding, the same in every layout."""
-    scaled = (2 * pixels.astype(jnp.float32) - 255) / 255
-    return jnp.broadcast_to(scaled, (*pixels.shape[:3], 3))
+    """0..255 -> [-1, 1]. 2x - 255 is exact for whole pixels, so the result is one
+    rounding, the same in every layout."""
+    return (2 * pixels.astype(jnp.float32) - 255) / 255
 
 
 def _check(images: Array, crop: int) -> int:

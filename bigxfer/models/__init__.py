@@ -34,7 +34,8 @@ class Model(Protocol):
     ) -> tuple[jax.Array, Tree]:
         """(logits float32 [n, classes], endpoints by name, pre_logits among them).
 
-        images: float [n, h, w, 3] in [-1, 1]. The endpoints are in order of depth;
+        images: float [n, h, w, 3] in [-1, 1], or [n, h, w, 1], which stands for three
+        equal channels: grey images. The endpoints are in order of depth;
         new batch statistics, where the model has any and `train` is set, are in their
         "batch_stats". `hold` names layers whose batch norm uses, and keeps, its
         running averages even so. rngs: {"dropout": key} where the model has dropout.

@@ -55,13 +55,14 @@ class StdKernel(nn.Module):
 class StdConv(nn.Module):
     """Convolution with a standardised kernel, no bias: the stem and the shortcuts."""
 
+    channels: int  # of its input, but a grey image may have one for three
     features: int
     size: int
     stride: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.size, self.size, x.shape[-1], self.features)
+        shape = (self.size, self.size, self.channels, self.features)
         kernel = StdKernel(shape, name="standardized_conv2d")(x.dtype)
         return parts.conv(x, kernel, self.stride)
 
@@ -96,7 +97,8 @@ class Layer(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = GroupNormRelu(self.groups, name="group_norm")(x)
         if self.project:
-            x = StdConv(self.project, 1, self.project_stride, name="proj")(h)
+            width, stride = h.shape[-1], self.project_stride
+            x = StdConv(width, self.project, 1, stride, name="proj")(h)
         shape = (self.size, self.size, h.shape[-1], self.features)
         kernel = StdKernel(shape, name="standardized_conv2d")(h.dtype)
         return parts.conv(h, kernel, self.stride), x
@@ -164,7 +166,7 @@ class ResNet(nn.Module):
         # changes nothing else: XLA gets all of it in one piece.
         unit = nn.jit(nn.remat(Unit) if self.remat else Unit)
         x = images.astype(self.dtype)
-        out = {"stem": StdConv(self.widths[0], 7, 2, name="root_block")(x)}
+        out = {"stem": StdConv(3, self.widths[0], 7, 2, name="root_block")(x)}
         x = parts.max_pool(out["stem"])
         for stage, (units, width) in enumerate(zip(self.blocks, self.widths)):
             name = f"block{stage + 1}"

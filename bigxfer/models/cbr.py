@@ -120,6 +120,7 @@ class Linen:
         rngs: Any = None,
         hold: Sequence[str] = (),
     ) -> tuple[jax.Array, Tree]:
+        images = parts.alike(images, 3)
         apply = partial(self.net.apply, variables, images, train, tuple(hold))
         if not train:
             return apply()

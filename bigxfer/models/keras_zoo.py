@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bigxfer import config, tree
-from bigxfer.models import keras_files
+from bigxfer.models import keras_files, parts
 from bigxfer.tree import Tree
 
 STATS = ("moving_mean", "moving_variance")
@@ -266,7 +266,8 @@ class KerasNet:
         values = [(variable, flat[name]) for name, variable in self.vars.items()]
         scope = keras().StatelessScope(state_mapping=values)
         with scope, self.held(hold):
-            maps = self.call(preprocess(images, self.net.pixels), training=train)
+            pixels = preprocess(parts.alike(images, 3), self.net.pixels)
+            maps = self.call(pixels, training=train)
             new = {n: scope.get_current_value(v) for n, v in self.vars.items()}
         if maps[-1].size == 0:
             raise ValueError(
