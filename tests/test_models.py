@@ -184,7 +184,7 @@ def test_grey_images_are_three_equal_channels(made):
     (loss, grads), (loss3, grads3) = (
         gradients(model, variables, x) for x in (grey, wide)
     )
-    np.testing.assert_allclose(loss, loss3, rtol=1e-5)
+    np.testing.assert_allclose(loss, loss3, rtol=1e-4)
     for name, grad in grads3.items():
         scale = float(np.abs(grad).max())
         np.testing.assert_allclose(grads[name], grad, atol=1e-3 * scale, err_msg=name)

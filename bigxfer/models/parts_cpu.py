@@ -41,22 +41,22 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
     Where the image is smaller than the kernel XLA falls back to scalar code, 20
     times slower than one product of patches and kernel (im2col). Of kernels of one
-    pixel it runs those faster that widen: more channels out than in. Of one channel,
-    a grey image, it copies patches number by number: twice as long as im2col.
+    pixel it runs those faster that widen: more channels out than in.
     """
     size, given, out = kernel.shape[0], *kernel.shape[2:]
     widens = stride == 1 and out > given
-    if min(x.shape[1:3]) < size or (size == 1 and not widens) or given == 1:
+    if min(x.shape[1:3]) < size or (size == 1 and not widens):
         cols = patches(x, size, stride)
         return cols @ kernel.reshape(cols.shape[-1], -1)
     pad = [(size // 2, size // 2)] * 2
     columns = (x.shape[2] + 2 * (size // 2) - size) // stride + 1
-    if given > 4 or columns % 2:
+    shared = 4 if given == 1 else 2
+    if given > 4 or columns % shared:
         return library_conv(x, kernel, pad, (stride, stride))
-    # Of RGB the copies of patches cost most: two columns of the output share them
-    none, first, second = (0, 0), (0, stride), (stride, 0)
-    both = [jnp.pad(kernel, (none, of, none, none)) for of in (first, second)]
-    y = library_conv(x, jnp.concatenate(both, -1), pad, (stride, 2 * stride))
+    # Of images the copies of patches cost most: some columns of the output share them
+    none, ends = (0, 0), range(0, shared * stride, stride)
+    each = [jnp.pad(kernel, (none, (e, ends[-1] - e), none, none)) for e in ends]
+    y = library_conv(x, jnp.concatenate(each, -1), pad, (stride, shared * stride))
     return y.reshape(*y.shape[:2], columns, out)
 
 
