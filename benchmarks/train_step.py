@@ -2,15 +2,17 @@
 
     python benchmarks/train_step.py [--torch-python PYTHON] [--ways eager ...]
         [--cases R26x0.25@64 ...] [--dtypes float32 bfloat16] [--rounds 3]
-        [--seconds 4] [--threads 0] [--out FILE.json]
+        [--seconds 4] [--threads 0] [--norms plain closed kernel] [--out FILE.json]
 
 PYTHON has torch and timm. One process a way and round, the ways in turns, with the
 same allocator settings; ours does the very step that `fit` runs, random crop and flip
 of uint8 images included, PyTorch's forward, backward and SGD with momentum on floats
 that lie ready. The table has medians over the rounds. FLOP are 3 times (forward: once)
 those of XLA's count of a forward pass, the same number for all ways; the peak is the
-best matrix product that any way measured in that dtype. Memory is the process's peak
-(the allocator's on a GPU); compile time is the first round's, nothing cached.
+best matrix product that any way measured in that dtype. --norms adds ours with other
+forms of group norm (norms.py) beside the one that parts.py picks. Memory is the
+process's peak (the allocator's on a GPU); compile time is the first round's, nothing
+cached.
 
 Take an idle machine. On a loaded one compare CPU time at --threads 1 (the share of the
 peak is by CPU time there): each way on one core, where no thread waits for another.
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import norms
 
 from launch.shares import TUNABLES  # what the launchers set, for both sides
 
@@ -41,7 +44,8 @@ TORCH = ("eager", "eager channels_last", "compile channels_last")
 
 def measure(way: str, python: str, env: dict[str, str], case: dict) -> dict[str, Any]:
     """What a worker of one way prints; raises with its last words if it fails."""
-    script = HERE / f"train_step_{'jax' if way == 'bigxfer' else 'torch'}.py"
+    ours = way.partition(" ")[0] == "bigxfer"
+    script = HERE / f"train_step_{'jax' if ours else 'torch'}.py"
     call = [python, "-W", "ignore", str(script), json.dumps({**case, "way": way})]
     done = subprocess.run(call, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
@@ -105,6 +109,7 @@ def main() -> None:
     parser.add_argument("--torch-python", default="", help="a Python with torch, timm")
     parser.add_argument("--cases", nargs="*", help="such as R50x1@224, or R50x1@224:16")
     parser.add_argument("--ways", nargs="*", default=TORCH, choices=TORCH)
+    parser.add_argument("--norms", nargs="*", default=(), choices=norms.NAMES)
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a measurement")
@@ -124,7 +129,8 @@ def main() -> None:
         words = (case.partition(":") for case in args.cases)
         cases = {name: int(batch or cases.get(name, 64)) for name, _, batch in words}
     clock = "cpu_seconds" if args.threads == 1 else "seconds"
-    ways = {"bigxfer": sys.executable}
+    ours = ("bigxfer", *(f"bigxfer {norm}" for norm in args.norms))
+    ways = dict.fromkeys(ours, sys.executable)
     # compiling by torch takes minutes on a busy CPU: --ways leaves it out
     ways |= dict.fromkeys(args.ways if args.torch_python else (), args.torch_python)
     found |= {"turns": {}, "rows": []}

@@ -15,12 +15,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import norms
 import numpy as np
 from machine import blocks
 
 from bigxfer import cli, config, models, optim, presets, programs, sharding, tree
 from bigxfer.data import augment
 from bigxfer.log import Log
+from bigxfer.models import parts
 
 CLASSES = 1000
 Steps = Callable[[int], Any]
@@ -131,6 +133,8 @@ def main() -> None:
     cli.set_xla_flags()
     jax.config.update("jax_compilation_cache_dir", f"{case['cache']}/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if norm := case["way"].partition(" ")[2]:  # "bigxfer": what parts.py picks
+        parts.group_norm_relu = norms.forms()[norm]
     run = settings(case)
     mesh = sharding.make(1, run.optim.batch)
     flags = os.environ.get("XLA_FLAGS", "")
