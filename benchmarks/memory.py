@@ -47,10 +47,9 @@ def settings(case: str) -> Any:
     return config.resolve(run)
 
 
-def compiled(case: str) -> dict[str, Any]:
-    """Bytes on each device, seconds to compile."""
+def compiled_step(run: Any, classes: int, devices: Any) -> Any:
+    """The step of a run, compiled for devices that are only described."""
     import jax
-    from jax.experimental import topologies
     from jax.sharding import AxisType, Mesh
 
     from bigxfer import optim, programs, sharding
@@ -58,10 +57,8 @@ def compiled(case: str) -> dict[str, Any]:
     from bigxfer.models import parts
 
     parts.on_cpu = lambda: False  # the forms of accelerators
-    run = settings(case)
-    fsdp, batch, size = run.mesh.fsdp, run.optim.batch, run.data.resize
-    chips = topologies.get_topology_desc(platform="tpu", topology_name="v5p:2x2x1")
-    grid = np.array(chips.devices[:fsdp]).reshape(-1, fsdp)
+    batch, size = run.optim.batch, run.data.resize
+    grid = np.array(devices).reshape(-1, run.mesh.fsdp)
     mesh = Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     whole = sharding.batch(mesh)
     rows = {
@@ -75,14 +72,25 @@ def compiled(case: str) -> dict[str, Any]:
         )
     }
     plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
+    return programs.build(run, plan, classes, False, mesh, rows, log).step
+
+
+def compiled(case: str) -> dict[str, Any]:
+    """Bytes on each device, seconds to compile."""
+    from jax.experimental import topologies
+
+    from bigxfer import sharding
+
+    run = settings(case)
+    chips = topologies.get_topology_desc(platform="tpu", topology_name="v5p:2x2x1")
     began = time.monotonic()
-    made = programs.build(run, plan, CLASSES, False, mesh, rows, log)
-    memory = made.step.memory_analysis()
+    step = compiled_step(run, CLASSES, chips.devices[: run.mesh.fsdp])
+    memory = step.memory_analysis()
     return {
         "case": case,
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
-        "whole": sharding.memory_needed(made.step),
+        "whole": sharding.memory_needed(step),
         "compile_seconds": time.monotonic() - began,
     }
 

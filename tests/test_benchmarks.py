@@ -23,7 +23,15 @@ def as_scripts(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["train_step", "study_throughput", "scaling", "memory", "group_norm"]
+    "name",
+    [
+        "train_step",
+        "study_throughput",
+        "scaling",
+        "memory",
+        "group_norm",
+        "gpu_program",
+    ],
 )
 def test_help(name):
     call = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"]
