@@ -11,8 +11,7 @@ from typing import Any
 
 KINDS = ("group norm", "convolutions", "weight standardisation", "rest")
 SIZES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8}
-SIZES |= {"u64": 8, "pred": 1, "u8": 1, "s8": 1, "u16": 2, "s16": 2}
-ARRAY = re.compile(rf"\b({'|'.join(SIZES)})\[([\d,]*)\]")
+SIZES |= {"u64": 8, "pred": 1, "u8": 1, "s8": 1, "u16": 2, "s16": 2, "token": 0}
 LINE = re.compile(r"\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*?)\)(.*)")
 BODY = re.compile(r"^%([\w.-]+) \(.*?\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast"}
@@ -41,10 +40,10 @@ def moved(text: str) -> dict[str, Any]:
 
 
 def size(types: str) -> int:
-    """Bytes of an array's type, or of a tuple's."""
+    """Bytes of an array's type, or of a tuple's; KeyError for a dtype not in SIZES."""
     return sum(
         SIZES[dtype] * math.prod(int(n) for n in shape.split(",") if n)
-        for dtype, shape in ARRAY.findall(types)
+        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", types)
     )
 
 

@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hlo_bytes
 import machine
 import scaling_model
 
@@ -31,8 +32,6 @@ from bigxfer import cli
 
 HERE = Path(__file__).parent
 WEAK, STRONG = 16, 64  # images: of a device, of all
-BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "s64": 8, "pred": 1}
-BYTES |= {"f64": 8, "u8": 1, "s8": 1}
 COLLECTIVES = (
     "all-reduce",
     "all-gather",
@@ -53,15 +52,9 @@ def communicated(program: str) -> dict[str, dict[str, int]]:
         match = re.search(rf"= (.*?) ({names})(-start|-done)?\(", line)
         if not match or match[3] == "-start":
             continue
-        size = 0
-        for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", match[1]):
-            count = 1
-            for n in filter(None, shape.split(",")):
-                count *= int(n)
-            size += BYTES[kind] * count
         entry = found.setdefault(match[2], {"ops": 0, "bytes": 0})
         entry["ops"] += 1
-        entry["bytes"] += size
+        entry["bytes"] += hlo_bytes.size(match[1])
     return found
 
 

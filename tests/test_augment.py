@@ -33,6 +33,7 @@ def test_shape_range_and_channels(mode, channels):
     out = view(images(5, 30, channels), jnp.arange(5), mode)
     assert out.shape == (5, 24, 24, channels) and out.dtype == jnp.float32
     assert float(jnp.abs(out).max()) <= 1 + 1e-6
+    assert bool((out[..., 0] == out[..., -1]).all()) == (channels == 1)
 
 
 def test_hue_and_saturation_are_those_of_yiq():
