@@ -1,21 +1,24 @@
 """A training step and a forward pass of BiT, beside timm's in PyTorch.
 
     python benchmarks/train_step.py [--torch-python PYTHON] [--ways eager ...]
-        [--cases R26x0.25@64 ...] [--dtypes float32 bfloat16] [--rounds 3]
-        [--seconds 4] [--threads 0] [--norms plain closed kernel] [--out FILE.json]
+        [--cases R26x0.25@64 ...] [--dtypes float32 bfloat16] [--processes 2]
+        [--turns 5] [--seconds 2] [--threads 0] [--norms plain closed kernel]
+        [--out FILE.json]
 
-PYTHON has torch and timm. One process a way and round, the ways in turns, with the
-same allocator settings; ours does the very step that `fit` runs, random crop and flip
-of uint8 images included, PyTorch's forward, backward and SGD with momentum on floats
-that lie ready. The table has medians over the rounds. FLOP are 3 times (forward: once)
-those of XLA's count of a forward pass, the same number for all ways; the peak is the
-best matrix product that any way measured in that dtype. --norms adds ours with other
-forms of group norm (norms.py) beside the one that parts.py picks. Memory is the
-process's peak (the allocator's on a GPU); compile time is the first round's, nothing
-cached.
+PYTHON has torch and timm. A process a way, all alive at once on a CPU (one after the
+other on a GPU, whose memory they would share), which take turns of a few steps; all of
+it again with new processes. They have the same allocator settings; ours does the very
+step that `fit` runs, random crop and flip of uint8 images included, PyTorch's forward,
+backward and SGD with momentum on floats that lie ready. The table has medians over all
+turns; ratios are taken within a round of turns, with the 95% interval of their median.
+FLOP are 3 times (forward: once) those of XLA's count of a forward pass, the same number
+for all ways; the peak is the best matrix product that any way measured in that dtype.
+--norms adds ours with other forms of group norm (norms.py) beside the one that parts.py
+picks. Memory is the process's peak (the allocator's on a GPU), compiling included where
+there is no second process; compile time is the first process's, nothing cached.
 
-Take an idle machine. On a loaded one compare CPU time at --threads 1 (the share of the
-peak is by CPU time there): each way on one core, where no thread waits for another.
+On a loaded machine compare CPU time at --threads 1 (the share of the peak is by CPU time
+there): each way on one core, where no thread waits for another.
 
 Without a GPU the cases that need one are left out; the script means to be ready for one
 (an H200 holds all of them) but was not run on any.
@@ -25,66 +28,92 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import machine
 import norms
+from scipy.stats import binom
+from turns import Worker
 
 from launch.shares import TUNABLES  # what the launchers set, for both sides
 
 HERE = Path(__file__).parent
 CPU = {"R26x0.25@64": 64, "R26x0.5@64": 64, "R50x1@224": 8}  # images a step
 GPU = {"R50x1@224": 256, "R101x3@224": 128, "R152x4@224": 64}
+MODES, CLOCKS = ("forward", "train", "matmul"), ("seconds", "cpu_seconds")
 TORCH = ("eager", "eager channels_last", "compile channels_last")
 
 
-def measure(way: str, python: str, env: dict[str, str], case: dict) -> dict[str, Any]:
-    """What a worker of one way prints; raises with its last words if it fails."""
-    ours = way.partition(" ")[0] == "bigxfer"
-    script = HERE / f"train_step_{'jax' if ours else 'torch'}.py"
-    call = [python, "-W", "ignore", str(script), json.dumps({**case, "way": way})]
-    done = subprocess.run(call, capture_output=True, text=True, env=env, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{way} {case}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def call(way: str, python: str, case: dict) -> list[str]:
+    script = HERE / f"train_step_{'jax' if way.startswith('bigxfer') else 'torch'}.py"
+    return [python, "-W", "ignore", str(script), json.dumps({**case, "way": way})]
 
 
-def median(turns: list[dict], *keys: str) -> float:
-    values = []
-    for value in turns:
-        for key in keys:
-            value = value[key]
-        values.append(value)
-    return statistics.median(values)
+def measure(calls: Mapping[str, list[str]], env: dict, turns: int) -> dict[str, Any]:
+    """{way: {mode: {**what is known of it, "turns": [...]}}} of new processes."""
+    found: dict[str, Any] = {way: {} for way in calls}
+    with ExitStack() as stack:
+        workers = {w: stack.enter_context(Worker(c, env)) for w, c in calls.items()}
+        for mode in MODES:
+            for way, worker in workers.items():
+                found[way][mode] = worker.ask(mode) | {"turns": []}
+            for _ in range(turns):
+                for way, worker in workers.items():
+                    found[way][mode]["turns"].append(worker.ask("turn"))
+    return found
 
 
-def summary(turns: dict[str, list[dict]], clock: str) -> list[dict[str, Any]]:
-    """A row for each way and mode; the share of the peak by that clock."""
-    peak = max(t["matmul"][clock] for found in turns.values() for t in found)
-    flops = turns["bigxfer"][0]["flops"]  # of an image
+def per_image(processes: Iterable[dict], mode: str, clock: str) -> list[float]:
+    """Of all turns of a way: seconds by that clock."""
+    known = (process[mode] for process in processes)
+    return [turn[clock] / k["batch"] for k in known for turn in k["turns"]]
+
+
+def median(values: Iterable[float]) -> tuple[float, float, float]:
+    """And its 95% interval, by ranks: of fewer than six values all of their range."""
+    ranked = sorted(values)
+    least = max(0, int(binom.ppf(0.025, len(ranked), 0.5)) - 1)
+    return statistics.median(ranked), ranked[least], ranked[-1 - least]
+
+
+def summary(found: dict[str, list[dict]], clock: str) -> list[dict[str, Any]]:
+    """A row for each mode and way, from {way: its processes}; the peak by that clock."""
+    peak = 0.0
+    for processes in found.values():
+        for process in processes:
+            known = process["matmul"]
+            times = [turn[clock] for turn in known["turns"]]
+            peak = max(peak, known["flops"] / statistics.median(times))
+    flops = found["bigxfer"][0]["forward"]["flops"]  # of an image
     rows = []
-    for mode, times in (("train", 3), ("forward", 1)):
-        ours = median(turns["bigxfer"], mode, "seconds")
-        ours_cpu = median(turns["bigxfer"], mode, "cpu_seconds")
-        for way, found in turns.items():
-            rate = 1 / median(found, mode, "seconds")
-            cpu = median(found, mode, "cpu_seconds")
+    for mode, passes in (("train", 3), ("forward", 1)):
+        ours = {c: per_image(found["bigxfer"], mode, c) for c in CLOCKS}
+        for way, processes in found.items():
+            its = {c: per_image(processes, mode, c) for c in CLOCKS}
+            ratios = {
+                c: median(a / b for a, b in zip(ours[c], its[c], strict=True))
+                for c in CLOCKS
+            }
+            seconds, cpu_seconds = (statistics.median(its[c]) for c in CLOCKS)
+            known = [process[mode] for process in processes]
+            peaks = [max(t["peak_bytes"] for t in k["turns"]) for k in known]
             rows.append(
                 {
                     "mode": mode,
                     "way": way,
-                    "images_per_s": rate,
-                    "ours_over_it": ours * rate,
-                    "ours_over_it_cpu": ours_cpu / cpu,
-                    "cpu_ms_per_image": 1e3 * cpu,
-                    "of_peak": times * flops / median(found, mode, clock) / peak,
-                    "peak_gb": min(t[mode]["peak_bytes"] for t in found) / 1e9,
-                    "compile_s": found[0][mode]["compile_seconds"],
-                    "batch": found[0]["batch"],
+                    "images_per_s": 1 / seconds,
+                    "ours_over_it": ratios["seconds"],
+                    "ours_over_it_cpu": ratios["cpu_seconds"],
+                    "cpu_ms_per_image": 1e3 * cpu_seconds,
+                    "of_peak": passes * flops / statistics.median(its[clock]) / peak,
+                    "peak_gb": min(peaks) / 1e9,
+                    "compile_s": known[0]["compile_seconds"],
+                    "batch": known[0]["batch"],
                     "matmul_peak": peak,
                 }
             )
@@ -95,11 +124,15 @@ def table(rows: list[dict]) -> str:
     head = "case | dtype | mode | way | images/s | ours/it, time | CPU | CPU-ms/image"
     lines = [f"| {head} | of peak | peak GB | compile s |", "|---" * 11 + "|"]
     for r in rows:
+        time, cpu = (
+            "" if r["way"] == "bigxfer" else "{:.2f} ({:.2f} to {:.2f})".format(*r[key])
+            for key in ("ours_over_it", "ours_over_it_cpu")
+        )
         lines.append(
             f"| {r['case']} b{r['batch']} | {r['dtype']} | {r['mode']} | {r['way']}"
-            f" | {r['images_per_s']:,.1f} | {r['ours_over_it']:.2f}"
-            f" | {r['ours_over_it_cpu']:.2f} | {r['cpu_ms_per_image']:.2f}"
-            f" | {r['of_peak']:.0%} | {r['peak_gb']:.2f} | {r['compile_s']:.1f} |"
+            f" | {r['images_per_s']:,.1f} | {time} | {cpu}"
+            f" | {r['cpu_ms_per_image']:.2f} | {r['of_peak']:.0%}"
+            f" | {r['peak_gb']:.2f} | {r['compile_s']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -111,8 +144,9 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=TORCH, choices=TORCH)
     parser.add_argument("--norms", nargs="*", default=(), choices=norms.NAMES)
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of a measurement")
+    parser.add_argument("--processes", type=int, default=2, help="of each way")
+    parser.add_argument("--turns", type=int, default=5, help="of each process")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn")
     parser.add_argument("--threads", type=int, default=0, help="cores; 0: all")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -145,16 +179,20 @@ def main() -> None:
             for dtype in args.dtypes:
                 case = {"model": model, "res": int(res), "batch": batch, "dtype": dtype}
                 case |= {"seconds": args.seconds, "cache": scratch}
-                turns: dict[str, list[dict]] = {way: [] for way in ways}
-                for _ in range(args.rounds):
-                    for way, python in ways.items():
-                        turns[way].append(measure(way, python, env, case))
-                sizes = {t["parameters"] for found in turns.values() for t in found}
+                calls = {w: call(w, python, case) for w, python in ways.items()}
+                # together on a CPU; on a GPU each alone, in turns as processes
+                groups = [calls] if on == "cpu" else [{w: calls[w]} for w in ways]
+                timed: dict[str, list[dict]] = {way: [] for way in ways}
+                for _ in range(args.processes):
+                    for group in groups:
+                        for way, process in measure(group, env, args.turns).items():
+                            timed[way].append(process)
+                sizes = {p["forward"]["parameters"] for w in timed.values() for p in w}
                 assert len(sizes) == 1, f"not the same net: {sizes} parameters"
-                rows = summary(turns, clock)
+                rows = summary(timed, clock)
                 for row in rows:
                     row |= {"case": name, "dtype": dtype}
-                found["turns"][f"{name} {dtype}"] = turns
+                found["turns"][f"{name} {dtype}"] = timed
                 found["rows"] += rows
                 print(table(rows), flush=True)
     out = args.out or HERE / "results" / f"train_step_{on}.json"

@@ -1,7 +1,7 @@
-"""Our side of train_step.py: one process, one case; prints a line of json.
+"""Our side of train_step.py: one process, one case; it answers as turns.serve does.
 
 python benchmarks/train_step_jax.py '{"model": "R26x0.25", "res": 64, "batch": 64,
-    "dtype": "float32", "seconds": 4, "cache": FOLDER, "way": "bigxfer"}'
+    "dtype": "float32", "seconds": 2, "cache": FOLDER, "way": "bigxfer"}'
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import norms
 import numpy as np
-from machine import blocks
+import turns
 
 from bigxfer import cli, config, models, optim, presets, programs, sharding, tree
 from bigxfer.data import augment
@@ -25,7 +25,6 @@ from bigxfer.log import Log
 from bigxfer.models import parts
 
 CLASSES = 1000
-Steps = Callable[[int], Any]
 
 
 def settings(case: dict) -> config.Run:
@@ -51,7 +50,7 @@ def example(batch: int, side: int) -> dict[str, np.ndarray]:
     }
 
 
-def forward(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[Steps, dict]:
+def forward(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[turns.Steps, dict]:
     """The compiled prediction, and what is known of the net."""
     model, crop, batch = (
         models.build(run.model, CLASSES),
@@ -79,13 +78,15 @@ def forward(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[Steps, dict]:
             compiled(variables, images).block_until_ready()
 
     return steps, {
+        "batch": batch,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "compile_seconds": time.perf_counter() - began,
         "flops": cost["flops"],
         "parameters": tree.count(variables["params"]),
     }
 
 
-def train(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[Steps, dict]:
+def train(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[turns.Steps, dict]:
     """The step of `fit`, as transfer.py compiles it."""
     batch = sharding.to_global(mesh, example(run.optim.batch, run.data.resize))
     plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
@@ -100,11 +101,11 @@ def train(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[Steps, dict]:
             state, metrics = made.step(state, batch)
         metrics["loss"].block_until_ready()
 
-    return steps, {"compile_seconds": compiling}
+    return steps, {"batch": run.optim.batch, "compile_seconds": compiling}
 
 
-def matmul(dtype: str, mesh: jax.sharding.Mesh, seconds: float) -> dict[str, float]:
-    """FLOP/s of a large square product, its rows spread over the devices."""
+def matmul(dtype: str, mesh: jax.sharding.Mesh) -> tuple[turns.Steps, dict]:
+    """A large square product, its rows spread over the devices."""
     n = 8192 if jax.default_backend() == "gpu" else 2048
     keys = jax.random.split(jax.random.key(0))
     a, b = (jax.random.normal(key, (n, n), jnp.dtype(dtype)) for key in keys)
@@ -117,8 +118,7 @@ def matmul(dtype: str, mesh: jax.sharding.Mesh, seconds: float) -> dict[str, flo
             out = product(a, b)
         out.block_until_ready()
 
-    wall, cpu = blocks(products, min(seconds, 2.0))
-    return {"seconds": 2 * n**3 / wall, "cpu_seconds": 2 * n**3 / cpu}
+    return products, {"flops": 2 * n**3}
 
 
 def peak_bytes() -> int:
@@ -137,18 +137,12 @@ def main() -> None:
         parts.group_norm_relu = norms.forms()[norm]
     run = settings(case)
     mesh = sharding.make(1, run.optim.batch)
-    flags = os.environ.get("XLA_FLAGS", "")
-    found: dict[str, Any] = {"batch": run.optim.batch, "xla_flags": flags}
-    for mode, make in (("forward", forward), ("train", train)):
-        steps, about = make(run, mesh)
-        wall, cpu = blocks(steps, case["seconds"])
-        each = {"seconds": wall, "cpu_seconds": cpu}
-        each = {name: value / run.optim.batch for name, value in each.items()}
-        found[mode] = {**each, **about, "peak_bytes": peak_bytes()}
-        del steps
-    found |= {name: found["forward"].pop(name) for name in ("flops", "parameters")}
-    found["matmul"] = matmul(case["dtype"], mesh, case["seconds"])
-    print(json.dumps(found))
+    makes = {
+        "forward": partial(forward, run, mesh),
+        "train": partial(train, run, mesh),
+        "matmul": partial(matmul, case["dtype"], mesh),
+    }
+    turns.serve(makes, case["seconds"], peak_bytes)
 
 
 if __name__ == "__main__":

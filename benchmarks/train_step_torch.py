@@ -11,10 +11,11 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from machine import blocks
+import turns
 from make_timm_golden import stub_torchvision
 from torch.nn.functional import cross_entropy
 
@@ -46,81 +47,111 @@ def build(name: str) -> torch.nn.Module:
 
 def main() -> None:
     case = json.loads(sys.argv[1])
-    gpu = torch.cuda.is_available()
-    device = "cuda" if gpu else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does by default
     torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    layout = torch.contiguous_format
+    if "channels_last" in case["way"]:
+        layout = torch.channels_last
+    net = build(case["model"]).to(device, memory_format=layout)
+    if "compile" in case["way"]:
+        net = torch.compile(net)
+    makes = {
+        mode: partial(make, steps, net, case, device, layout)
+        for mode, steps in (("forward", forward), ("train", train))
+    }
+    makes["matmul"] = partial(matmul, getattr(torch, case["dtype"]), device)
+    turns.serve(makes, case["seconds"], peak_bytes)
+
+
+def make(
+    mode: Callable,
+    net: torch.nn.Module,
+    case: dict,
+    device: str,
+    layout: torch.memory_format,
+) -> tuple[turns.Steps, dict]:
+    """Steps of the case's batch, halved until it fits."""
     batch = case["batch"]
     while True:
+        images = torch.randn(batch, 3, case["res"], case["res"], device=device)
+        images = images.to(memory_format=layout)
+        steps = mode(net, images, case["dtype"])
+        times = []
         try:
-            print(json.dumps(measure(case, batch, device)))
-            return
+            for _ in range(2):
+                began = time.perf_counter()
+                steps(1)
+                times.append(time.perf_counter() - began)
         except torch.cuda.OutOfMemoryError:
-            batch //= 2  # what fits; the table has the batch
+            batch //= 2
             torch.cuda.empty_cache()
+            continue
+        return steps, {
+            "batch": batch,
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "compile_seconds": max(0.0, times[0] - times[1]),
+        }
 
 
-def measure(case: dict, batch: int, device: str) -> dict:
-    dtype, seconds = getattr(torch, case["dtype"]), case["seconds"]
-    last = "channels_last" in case["way"]
-    layout = torch.channels_last if last else torch.contiguous_format
-    images = torch.randn(batch, 3, case["res"], case["res"], device=device)
-    images = images.to(memory_format=layout)
-    labels = torch.randint(0, CLASSES, (batch,), device=device)
-    net = build(case["model"]).to(device, memory_format=layout)
-    found = {"batch": batch, "parameters": sum(p.numel() for p in net.parameters())}
-    fast = torch.compile(net) if "compile" in case["way"] else net
+def cast(device: str, dtype: str) -> torch.autocast:
+    kind = getattr(torch, dtype)
+    return torch.autocast(device, kind, enabled=kind != torch.float32)
+
+
+def forward(net: torch.nn.Module, images: torch.Tensor, dtype: str) -> turns.Steps:
+    net.eval()
+
+    def steps(n: int) -> None:
+        with torch.inference_mode(), cast(images.device.type, dtype):
+            for _ in range(n):
+                net(images)
+        wait(images.device.type)
+
+    return steps
+
+
+def train(net: torch.nn.Module, images: torch.Tensor, dtype: str) -> turns.Steps:
+    net.train()
+    device = images.device.type
+    labels = torch.randint(0, CLASSES, (len(images),), device=device)
     options = {"fused": True} if device == "cuda" else {}
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, **options)
-    cast = partial(torch.autocast, device, dtype, enabled=dtype != torch.float32)
-
-    def wait() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    def peak() -> int:
-        if device == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    def forwards(n: int) -> None:
-        with torch.inference_mode(), cast():
-            for _ in range(n):
-                fast(images)
-        wait()
 
     def steps(n: int) -> None:
         for _ in range(n):
             optimizer.zero_grad(set_to_none=True)
-            with cast():
-                loss = cross_entropy(fast(images), labels)
+            with cast(device, dtype):
+                loss = cross_entropy(net(images), labels)
             loss.backward()
             optimizer.step()
-        wait()
+        wait(device)
 
-    for mode, do, train in (("forward", forwards, False), ("train", steps, True)):
-        net.train(train)
-        began = time.perf_counter()
-        do(1)
-        first = time.perf_counter() - began
-        wall, cpu = blocks(do, seconds)
-        found[mode] = {
-            "seconds": wall / batch,
-            "cpu_seconds": cpu / batch,
-            "compile_seconds": max(0.0, first - wall),
-            "peak_bytes": peak(),
-        }
+    return steps
+
+
+def matmul(dtype: torch.dtype, device: str) -> tuple[turns.Steps, dict]:
     n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
 
     def products(k: int) -> None:
         for _ in range(k):
             a @ b
-        wait()
+        wait(device)
 
-    wall, cpu = blocks(products, min(seconds, 2.0))
-    found["matmul"] = {"seconds": 2 * n**3 / wall, "cpu_seconds": 2 * n**3 / cpu}
-    return found
+    return products, {"flops": 2 * n**3}
+
+
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_bytes() -> int:
+    """Of the device's allocator, or on a CPU of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -148,3 +148,83 @@ def test_steps_are_timed_in_blocks():
     wall, cpu = machine.blocks(lambda n: asked.append(n) or np.ones(10**4).sum(), 0.05)
     assert 0 < wall < 0.05 and cpu >= 0
     assert asked[:2] == [1, 1] and len(set(asked[2:])) == 1 and asked[2] >= 1
+
+
+WORKER = """
+import time
+import turns
+
+
+def make():
+    def steps(n):
+        time.sleep(0.01 * n)
+        print("a library's chatter", flush=True)
+
+    return steps, {"batch": 2}
+
+
+turns.serve({"a": make}, seconds=0.05, peak=lambda: 7)
+"""
+
+
+def test_a_worker_makes_takes_turns_and_ends(tmp_path):
+    import turns
+
+    (tmp_path / "worker.py").write_text(WORKER)
+    env = {"PYTHONPATH": f"{BENCHMARKS}:{BENCHMARKS.parent}"}
+    with turns.Worker([sys.executable, str(tmp_path / "worker.py")], env) as worker:
+        assert worker.ask("a") == {"batch": 2}
+        for _ in range(2):
+            turn = worker.ask("turn")
+            assert turn["peak_bytes"] == 7
+            assert turn["seconds"] >= 0.01 > turn["cpu_seconds"]  # asleep
+        with pytest.raises(RuntimeError, match="KeyError: 'b'"):
+            worker.ask("b")
+        with pytest.raises(RuntimeError, match="KeyError: 'b'"):
+            worker.ask("turn")  # it has ended
+    assert worker.process.poll() is not None
+
+
+def test_ratios_are_taken_within_a_round_of_turns():
+    """The machine is three times slower in every second round; ours takes 0.8 of it."""
+    import train_step
+
+    moods = [1.0, 3.0] * 4
+
+    def process(seconds):
+        times = [
+            {"seconds": seconds * m, "cpu_seconds": 2 * seconds * m} for m in moods
+        ]
+        turns = [{**t, "peak_bytes": k} for k, t in enumerate(times)]
+        about = {"batch": 4, "compile_seconds": 5.0, "flops": 100, "turns": turns}
+        return dict.fromkeys(("forward", "train", "matmul"), about)
+
+    found = {"bigxfer": [process(0.8)] * 2, "other": [process(1.0)] * 2}
+    rows = train_step.summary(found, "seconds")
+    assert [(r["mode"], r["way"]) for r in rows] == [
+        ("train", "bigxfer"),
+        ("train", "other"),
+        ("forward", "bigxfer"),
+        ("forward", "other"),
+    ]
+    for row in rows[1::2]:
+        np.testing.assert_allclose(row["ours_over_it"], 0.8)
+        np.testing.assert_allclose(row["ours_over_it_cpu"], 0.8)
+    ours = rows[0]
+    assert ours["images_per_s"] == pytest.approx(4 / (0.8 * 2))  # at the median mood
+    assert ours["cpu_ms_per_image"] == pytest.approx(1e3 * 2 * 0.8 * 2 / 4)
+    assert ours["matmul_peak"] == pytest.approx(100 / (0.8 * 2))
+    assert ours["of_peak"] == pytest.approx(3 * 100 / (1.6 / 4) / (100 / 1.6))
+    assert ours["peak_gb"] == 7e-9
+    assert "0.80 (0.80 to 0.80)" in train_step.table(
+        [{**rows[1], "case": "", "dtype": ""}]
+    )
+
+
+@pytest.mark.parametrize("n, first", [(5, 0), (6, 0), (9, 1), (10, 1), (20, 5)])
+def test_interval_of_a_median(n, first):
+    """By ranks: 2 and 9 of 10, 6 and 15 of 20 (tables of the sign test)."""
+    import train_step
+
+    values = np.random.default_rng(n).permutation(n)
+    assert train_step.median(values) == ((n - 1) / 2, first, n - 1 - first)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -71,7 +72,7 @@ def test_a_changed_row_is_noticed(tmp_path):
         column = table.schema.get_field_index(name)
         assert other[0] != row[name][0]
         changed = table.slice(0, 1).set_column(column, name, other)
-        pq.write_table(module.pa.concat_tables([changed, table.slice(1)]), path)
+        pq.write_table(pa.concat_tables([changed, table.slice(1)]), path)
         with pytest.raises(ValueError, match="m.parquet is damaged"):
             Manifest.load(path)
 

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 COLUMNS = ("id", "path", "patient", "source", "view", "split")
 BLOCK = 1 << 16  # rows that are read or hashed at once
@@ -106,6 +103,9 @@ class Manifest:
         `patient` is left out where every image is its own, as in ImageNet: 14 million
         strings are held once, not twice.
         """
+        import pyarrow as pa  # here: 26 MB that most runs do not need
+        import pyarrow.parquet as pq
+
         alone = np.array_equal(self.patient, self.id)
         names = [n for n in COLUMNS if not (alone and n == "patient")]
         columns = {name: pa.array(getattr(self, name), pa.string()) for name in names}
@@ -130,6 +130,8 @@ class Manifest:
     @classmethod
     def load(cls, path: Path | str) -> "Manifest":
         """Reads what `save` wrote; ValueError where the hash does not fit."""
+        import pyarrow.parquet as pq  # here, as in `save`
+
         with pq.ParquetFile(path) as file:
             about = json.loads(file.schema_arrow.metadata[b"about"])
             classes = tuple(about["classes"])
@@ -161,14 +163,16 @@ class Manifest:
         )
 
 
-def _strings(
-    file: pq.ParquetFile, name: str, sha: Any, hash_only: bool = False
-) -> np.ndarray:
-    """One column [n] of Python strings; on the way it is hashed as Manifest.hash does.
+def _strings(file: Any, name: str, sha: Any, hash_only: bool = False) -> np.ndarray:
+    """One column [n] of a pq.ParquetFile as Python strings; on the way it is hashed as
+    Manifest.hash does.
 
     Block by block, so that Arrow's copy never stands beside the whole; what repeats
     (all but id and path) is one object a block and value.
     """
+    import pyarrow as pa  # here, as in `save`
+    import pyarrow.compute as pc
+
     out = np.empty(0 if hash_only else file.metadata.num_rows, object)
     start = 0
     for batch in file.iter_batches(BLOCK, columns=[name]):

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pyarrow as pa
-
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.tables import SEE, DataError
@@ -17,6 +15,8 @@ def read(root: str | Path, data: Data) -> Manifest:
     The label policies are those that it was saved with. Raises DataError where the
     file is absent, damaged, or no manifest.
     """
+    import pyarrow as pa  # here, as in Manifest.save
+
     path = Path(root) / FILE
     if not path.is_file():
         raise DataError(f"{root}: looked for {FILE}, found none; {SEE}")
