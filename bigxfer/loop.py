@@ -170,7 +170,7 @@ class Clock:
     """Seconds of this run over all its processes' lives, compile time left out."""
 
     train: float = 0.0
-    waiting: float = 0.0  # of these, for data
+    waiting: float = 0.0  # of these, for data, with the device idle at their end
 
 
 def fit(
@@ -198,7 +198,7 @@ def fit(
     save_every = max(1, min(plan.steps // (run.checkpoints or 4), most))
     # Several processes have to agree, and their clocks do not.
     rare = not (run.checkpoints or run.eval.select or jax.process_count() > 1)
-    batches = prefetch(loader, start, plan.steps)
+    batches = prefetch(loader, start, plan.steps, busy=watch.busy)
     began = saved = time.monotonic()
     for number, batch in enumerate(batches, start + 1):
         batch = {**loader.constant, **sharding.to_global(mesh, batch)}
@@ -277,6 +277,10 @@ class Watch:
 
     def add(self, step: int, measured: dict) -> None:
         self.pending.append((step, measured))
+
+    def busy(self) -> bool:
+        """Whether the device is still at the last step."""
+        return bool(self.pending) and not self.pending[-1][1]["loss"].is_ready()
 
     def flush(self, checkpoints: Checkpoints) -> None:
         """Logs what is due; FloatingPointError at the first that is not finite."""

@@ -91,6 +91,8 @@ def test_prefetch_counts_the_waiting():
     mine.__class__ = Slow
     batches = prefetch(mine, 0, 4)
     assert len(list(batches)) == 4 and 0.1 < batches.waited < 5
+    batches = prefetch(mine, 0, 4, busy=lambda: True)  # with a step, all the while
+    assert len(list(batches)) == 4 and batches.waited == 0
     batches = prefetch(mine, 0, 2)
     time.sleep(0.5)
     assert len(list(batches)) == 2 and batches.waited < 0.1

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import optax
 import pytest
 
 from bigxfer import config, loop, models, optim, presets, tree
+from bigxfer.log import Log
 
 KEY = jax.random.key(7)
 CLASSES = 3
@@ -129,3 +132,20 @@ def test_only_optax_updates():
     after, metrics = step(state, batch())
     moved = optax.tree.norm(optax.tree.sub(after.params, state.params))
     np.testing.assert_allclose(moved, 0.5 * metrics["grad_norm"], rtol=1e-4)
+
+
+def test_the_loop_knows_whether_the_device_is_at_a_step():
+    @jax.jit
+    def step(x):
+        return jax.lax.fori_loop(0, 2000, lambda _, y: jnp.tanh(y @ y), x).sum()
+
+    log = Log(Path(), config.Run().log, primary=False)
+    watch = loop.Watch(log, loop.Progress(log, 0, 9, 1))
+    x = jnp.full((128, 128), 0.01)
+    step(x).block_until_ready()
+    assert not watch.busy()
+    loss = step(x)
+    watch.add(1, {"loss": loss})
+    seen = watch.busy()
+    loss.block_until_ready()
+    assert seen and not watch.busy()

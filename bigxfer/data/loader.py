@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -166,12 +166,16 @@ class Loader:
 class Prefetch:
     """Iterates over batches that one thread gathers ahead.
 
-    `waited` is the seconds that the consumer has spent waiting for data so far. An
+    `waited` is the seconds that the consumer has spent waiting for data so far, but for
+    waits at whose end `busy()` says that there was work to do all the same. An
     exception in the thread is raised where the batch would have come.
     """
 
-    def __init__(self, loader: Feed, start: int, stop: int, depth: int) -> None:
+    def __init__(
+        self, loader: Feed, start: int, stop: int, depth: int, busy: Callable[[], bool]
+    ) -> None:
         self.waited = 0.0
+        self.busy = busy
         self.left = max(0, stop - start)
         self.ready: queue.Queue = queue.Queue(depth)
         self.closed = threading.Event()
@@ -188,7 +192,8 @@ class Prefetch:
             raise StopIteration
         began = time.perf_counter()
         item = self.ready.get()
-        self.waited += time.perf_counter() - began
+        if not self.busy():
+            self.waited += time.perf_counter() - began
         self.left -= 1
         if isinstance(item, Exception):
             self.close()
@@ -223,6 +228,12 @@ def fill(
             return
 
 
-def prefetch(loader: Feed, start: int, stop: int, depth: int = 2) -> Prefetch:
+def prefetch(
+    loader: Feed,
+    start: int,
+    stop: int,
+    depth: int = 2,
+    busy: Callable[[], bool] = lambda: False,
+) -> Prefetch:
     """The batches of steps start .. stop - 1, gathered up to `depth` ahead."""
-    return Prefetch(loader, start, stop, depth)
+    return Prefetch(loader, start, stop, depth, busy)
