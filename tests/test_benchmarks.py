@@ -31,6 +31,7 @@ def as_scripts(monkeypatch):
         "memory",
         "group_norm",
         "gpu_program",
+        "startup",
     ],
 )
 def test_help(name):
