@@ -43,8 +43,9 @@ def first_step(scratch: Path) -> float:
     call += [f"--config.data.cache={scratch / 'data'}", f"--workdir={place}/run"]
     env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(scratch / "xla")}
     began = time.perf_counter()
+    quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
     run = subprocess.Popen(
-        call, cwd=HERE.parent, env=env, stderr=subprocess.PIPE, text=True
+        call, cwd=HERE.parent, env=env, stdout=quiet, stderr=pipe, text=True
     )
     assert run.stderr
     took, said = 0.0, []
