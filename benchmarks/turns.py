@@ -11,14 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 from bigxfer import host
 
 Steps = Callable[[int], Any]  # (n) does n steps and returns when they are done
-Make = Callable[
-    [], tuple[Steps, dict[str, Any]]
-]  # the steps, and what is known of them
+# () -> the steps, and what is known of them
+Make = Callable[[], tuple[Steps, dict[str, Any]]]
 
 
 class Worker:
@@ -34,10 +34,8 @@ class Worker:
     def ask(self, what: str) -> dict[str, Any]:
         """Its answer to a name or "turn"; RuntimeError with its last words if it fails."""
         assert self.process.stdin and self.process.stdout
-        try:
+        with suppress(BrokenPipeError):  # where it has ended no answer comes either
             print(what, file=self.process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # it has ended: no answer comes either
         for line in self.process.stdout:
             if line.startswith("{"):  # libraries print, too
                 return json.loads(line)
