@@ -3,19 +3,20 @@
     PYTHON benchmarks/input_rivals.py tf|torch|grain FOLDER PIXELS SIZE BATCH SECONDS
 
 Run by input_pipeline.py in a Python that has the library. FOLDER holds the images,
-PIXELS is the memmap of the cache. It prints {way: kind} at first; then each line of
-stdin names a way, and is answered by its images a second. "check" is answered by the
-mean difference of its first decoded image from the cache's, in gray levels.
+PIXELS is the memmap of the cache. It answers as turns.reply does: to "ways" with their
+names, to a way with its images a second, to "check" with the mean difference of its
+first decoded image from the cache's, in gray levels.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import turns
 
 SKIPPED = 8  # batches: what was fetched ahead before the clock started
 Batches = Iterator[np.ndarray]
@@ -155,15 +156,16 @@ def main() -> None:
     pixels = np.memmap(file, np.uint8, "r", shape=shape)
     make = {"tf": tf_ways, "torch": torch_ways, "grain": grain_ways}[side]
     ways = make(files, pixels, int(size), int(batch))
-    print(json.dumps(list(ways)), flush=True)
-    for line in sys.stdin:
-        batches = ways[line.strip()]()
-        if line.strip() == "check":
-            found = abs(next(batches).astype(float) - pixels[0]).mean()
-        else:
-            found = rate(batches, float(seconds))
-        print(found, flush=True)
-        del batches
+
+    def answer(what: str) -> dict[str, Any]:
+        if what == "ways":
+            return {"ways": [way for way in ways if way != "check"]}
+        batches = ways[what]()
+        if what == "check":
+            return {"levels": abs(next(batches).astype(float) - pixels[0]).mean()}
+        return {"images_per_s": rate(batches, float(seconds))}
+
+    turns.reply(answer)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,12 @@
 import json
 import os
 import platform
-import statistics
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bigxfer import folders, host
+from bigxfer import folders
 
 
 def about() -> dict[str, Any]:
@@ -43,26 +41,6 @@ def gpu() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.partition("\n")[0]
-
-
-def blocks(steps: Callable[[int], Any], seconds: float) -> tuple[float, float]:
-    """Medians of (seconds, CPU-seconds) of one step, over blocks of a fifth each.
-
-    `steps(n)` does n of them and returns when they are done. What was measured before
-    has left no memory behind.
-    """
-    host.give_back()
-    steps(1)
-    began = time.perf_counter()
-    steps(1)
-    each = max(1, round(seconds / 5 / (time.perf_counter() - began)))
-    walls, cpus, end = [], [], time.perf_counter() + seconds
-    while not walls or time.perf_counter() < end:
-        began, worked = time.perf_counter(), time.process_time()
-        steps(each)
-        walls.append((time.perf_counter() - began) / each)
-        cpus.append((time.process_time() - worked) / each)
-    return statistics.median(walls), statistics.median(cpus)
 
 
 def save(path: Path, found: dict[str, Any]) -> None:

@@ -1,12 +1,14 @@
-"""Scaling over devices: virtual ones measured, bytes read from the program, a model.
+"""Scaling over devices and processes: measured, bytes from the program, a model.
 
     python benchmarks/scaling.py [--model R26x0.25] [--res 64] [--devices 1 2 4 8]
         [--sharded R152x4] [--out FILE.json]
 
-1. Weak scaling (16 images a device) and strong (64 in all), as data parallelism and
-   with parameters sharded over all devices (fsdp): a process for each. The devices
-   of a CPU are threads: beyond its cores only the cost of splitting is to be seen. On
-   GPUs the devices are real ones, as far as there are any.
+1. Weak scaling (16 images a device) and strong (64 in all), as data parallelism over the
+   virtual devices of one process, as that over processes of one device each, and with
+   parameters sharded over all devices (fsdp). All of a kind live at once and take turns,
+   the first of them alone on one device. The devices of a CPU are threads: beyond its
+   cores only the cost of splitting is to be seen. On GPUs the devices are real ones, as
+   far as there are any.
 2. Bytes that each device's collectives give out in a step, by the shapes in the
    compiled program. Data parallelism should sum each gradient once: 4 bytes a
    parameter.
@@ -19,16 +21,20 @@ import argparse
 import json
 import os
 import re
-import subprocess
+import socket
+import statistics
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import hlo_bytes
 import machine
 import scaling_model
+import turns
 
 from bigxfer import cli
+from launch import shares
 
 HERE = Path(__file__).parent
 WEAK, STRONG = 16, 64  # images: of a device, of all
@@ -58,56 +64,85 @@ def communicated(program: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def in_process(name: str, devices: int, *args: Any) -> dict[str, Any]:
-    """`one` or `sharded` in a process of so many virtual devices."""
-    flags = f"{cli.xla_flags()} --xla_force_host_platform_device_count={devices}"
-    paths = f"{HERE}:{HERE.parent}"
-    env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": paths}
-    code = "import json, sys, scaling; a = json.loads(sys.argv[1])\n"
-    code += f"print(json.dumps(scaling.{name}(*a)))"
-    call = [sys.executable, "-W", "ignore", "-c", code, json.dumps([*args, devices])]
-    done = subprocess.run(call, capture_output=True, text=True, env=env, check=False)
-    if done.returncode:
-        raise RuntimeError(
-            f"{name} {args} on {devices} devices:\n{done.stderr[-2000:]}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
+class Together:
+    """Processes that are one run; answers as a turns.Worker does, for all of them."""
+
+    def __init__(self, stack: ExitStack, processes: int, devices: int, case: dict):
+        flags = f"{cli.xla_flags()} --xla_force_host_platform_device_count={devices}"
+        env = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
+        env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # others are on the GPU, too
+        if processes > 1:
+            with socket.socket() as free:
+                free.bind(("localhost", 0))
+                env["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
+            env["JAX_NUM_PROCESSES"] = str(processes)
+        code = "import json, sys, scaling; scaling.work(**json.loads(sys.argv[1]))"
+        call = [sys.executable, "-W", "ignore", "-c", code, json.dumps(case)]
+        self.workers = []
+        for k, share in enumerate(shares.share_out(env, processes)):
+            worker = turns.Worker(call, share | {"JAX_PROCESS_ID": str(k)})
+            self.workers.append(stack.enter_context(worker))
+
+    def ask(self, what: str) -> dict[str, Any]:
+        """The first process's answer, with the CPU-seconds of all."""
+        for worker in self.workers:
+            worker.tell(what)
+        found = [worker.answer() for worker in self.workers]
+        if what == "turn":
+            found[0]["cpu_seconds"] = sum(f["cpu_seconds"] for f in found)
+        return found[0]
 
 
-def one(
-    model: str, res: int, batch: int, fsdp: int, seconds: float, devices: int
-) -> dict[str, Any]:
-    """The step of `fit` on the devices of this process."""
+def work(model: str, res: int, batch: int, fsdp: int, seconds: float) -> None:
+    """Serves the step of `fit` on all devices of all processes, this one among them."""
+    import train_step_jax as ours
+
+    from bigxfer import sharding
+
+    cli.set_xla_flags()  # and the cores, where each process has its own
+    if (found := sharding.arguments(os.environ)) is not None:
+        sharding.start(**found)
+    case = {"model": model, "res": res, "batch": batch, "dtype": "float32"}
+
+    def step() -> tuple[turns.Steps, dict[str, Any]]:
+        return made(ours.settings(case), fsdp)
+
+    turns.serve({"step": step}, seconds, ours.peak_bytes)
+
+
+def made(run: Any, fsdp: int) -> tuple[turns.Steps, dict[str, Any]]:
+    """The steps of this run, and what its program says."""
+    import jax
     import jax.numpy as jnp
     import train_step_jax as ours
+    from jax.experimental import multihost_utils
 
     from bigxfer import config, optim, programs, sharding, tree
     from bigxfer.log import Log
 
-    case = {"model": model, "res": res, "batch": batch, "dtype": "float32"}
-    run = ours.settings(case)
+    batch = run.optim.batch
     run.optim.micro_batch = batch  # in one piece, so that all programs do the same
     run.mesh.fsdp = fsdp
     run = config.resolve(run)
     mesh = sharding.make(fsdp, batch)
-    assert mesh.size == devices, f"{mesh.size} devices, {devices} asked for"
-    rows = sharding.to_global(mesh, ours.example(batch, run.data.resize))
+    here = ours.example(batch // jax.process_count(), run.data.resize)
+    rows = sharding.to_global(mesh, here)
     plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
-    made = programs.build(run, plan, ours.CLASSES, False, mesh, rows, log)
-    state = made.scratch(jnp.int32(0))
-    memory = made.step.memory_analysis()
+    program = programs.build(run, plan, ours.CLASSES, False, mesh, rows, log)
+    state = program.scratch(jnp.int32(0))
+    memory = program.step.memory_analysis()
 
     def steps(n: int) -> None:
         nonlocal state
+        if jax.process_count() > 1:  # as many as the first says: each has its own clock
+            n = int(multihost_utils.broadcast_one_to_all(jnp.int32(n)))
         for _ in range(n):
-            state, metrics = made.step(state, rows)
+            state, metrics = program.step(state, rows)
         metrics["loss"].block_until_ready()
 
-    wall, cpu = machine.blocks(steps, seconds)
-    return {
-        "seconds": wall,
-        "cpu_seconds": cpu,
-        "communicated": communicated(made.step.as_text()),
+    return steps, {
+        "devices": mesh.size,
+        "communicated": communicated(program.step.as_text()),
         "parameter_bytes": 4 * tree.count(state.params),
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
@@ -115,11 +150,12 @@ def one(
 
 
 def sharded(model: str, res: int, devices: int) -> dict[str, Any]:
-    """Bytes of a state of SGD with momentum on one device, fsdp over all of them."""
+    """Bytes of a state of SGD with momentum on one device, and with fsdp over so many."""
     import math
 
     import jax
     import optax
+    from jax.sharding import AbstractMesh, AxisType
 
     from bigxfer import models, presets, sharding
 
@@ -128,7 +164,8 @@ def sharded(model: str, res: int, devices: int) -> dict[str, Any]:
     state = params, jax.eval_shape(optax.trace(0.9).init, params)
 
     def held(fsdp: int) -> int:
-        place = sharding.place_state(sharding.make(fsdp), state)
+        mesh = AbstractMesh((1, fsdp), ("data", "fsdp"), (AxisType.Auto,) * 2)
+        place = sharding.place_state(mesh, state)
         sizes = jax.tree.map(
             lambda leaf, p: 4 * math.prod(p.shard_shape(leaf.shape)), state, place
         )
@@ -138,33 +175,49 @@ def sharded(model: str, res: int, devices: int) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A process for each number of devices and kind of scaling."""
-    cases = [("weak", n, n * WEAK, 1) for n in args.devices]
-    cases += [("strong", n, STRONG, 1) for n in args.devices]
-    cases += [("strong, fsdp", n, STRONG, n) for n in args.devices if n > 1]
+    """A row for each number of devices and kind of scaling."""
     rows = []
-    for kind, n, batch, fsdp in cases:
-        found = in_process("one", n, args.model, args.res, batch, fsdp, args.seconds)
-        rows.append({"kind": kind, "devices": n, "batch": batch, **found})
-        print(kind, n, f"{found['seconds']:.3f} s a step", flush=True)
+    for kind in ("weak", "strong", "weak, processes", "strong, processes", "fsdp"):
+        with ExitStack() as stack:
+            found, alive = [], []
+            for n in args.devices:
+                batch = n * WEAK if kind.startswith("weak") else STRONG
+                case = {"model": args.model, "res": args.res, "batch": batch}
+                case |= {"fsdp": n if kind == "fsdp" else 1, "seconds": args.seconds}
+                split = (n, 1) if "processes" in kind else (1, n)
+                together = Together(stack, *split, case)
+                row = {"kind": kind, "batch": batch, **together.ask("step")}
+                assert row["devices"] == n, f"{row['devices']} devices, {n} asked for"
+                found.append(row | {"turns": []})
+                alive.append(together)
+            for _ in range(args.turns):
+                for row, together in zip(found, alive, strict=True):
+                    row["turns"].append(together.ask("turn"))
+        rows += found
+        print(table(found), flush=True)
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    head = "| scaling | devices | images | ms a step | CPU-ms | CPU-ms an image, x of 1"
+    head = "| scaling | devices | images | ms a step | CPU-ms | CPU-ms an image, x of its first"
     more = (
         "collectives | MB given out | of the parameters | state and batch MB | temp MB"
     )
     lines = [f"{head} | {more} |", "|---" * 11 + "|"]
-    first = rows[0]["cpu_seconds"] / rows[0]["batch"]
+    kind, first = "", []
     for r in rows:
+        wall, cpu = ([t[c] for t in r["turns"]] for c in ("seconds", "cpu_seconds"))
+        each = [seconds / r["batch"] for seconds in cpu]
+        if r["kind"] != kind:
+            kind, first = r["kind"], each
+        ratios = (a / b for a, b in zip(each, first, strict=True))  # in a round
         sizes = r["communicated"].values()
         total = sum(entry["bytes"] for entry in sizes)
         said = ", ".join(f"{e['ops']} {n}" for n, e in r["communicated"].items())
         lines.append(
-            f"| {r['kind']} | {r['devices']} | {r['batch']} | {1e3 * r['seconds']:.0f}"
-            f" | {1e3 * r['cpu_seconds']:.0f}"
-            f" | {r['cpu_seconds'] / r['batch'] / first:.2f} | {said or 'none'}"
+            f"| {r['kind']} | {r['devices']} | {r['batch']}"
+            f" | {1e3 * statistics.median(wall):.1f} | {1e3 * statistics.median(cpu):.1f}"
+            f" | {statistics.median(ratios):.2f} | {said or 'none'}"
             f" | {total / 1e6:.2f} | {total / r['parameter_bytes']:.2f}"
             f" | {r['argument_bytes'] / 1e6:.1f} | {r['temporary_bytes'] / 1e6:.0f} |"
         )
@@ -176,13 +229,14 @@ def main() -> None:
     parser.add_argument("--model", default="R26x0.25")
     parser.add_argument("--res", type=int, default=64)
     parser.add_argument("--devices", type=int, nargs="*", default=[1, 2, 4, 8])
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--turns", type=int, default=5, help="of each")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
     parser.add_argument("--sharded", default="R152x4")
     parser.add_argument("--out", type=Path, default=HERE / "results/scaling.json")
     args = parser.parse_args()
     about = {"about": machine.about(), "model": args.model, "res": args.res}
     rows = measure(args)
-    state = in_process("sharded", 4, args.sharded, 224)
+    state = sharded(args.sharded, 224, 4)
     paper = {"assumed": scaling_model.ASSUMED, "rows": scaling_model.rows()}
     machine.save(args.out, {**about, "measured": rows, "state": state, "paper": paper})
     print(table(rows))

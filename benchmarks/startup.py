@@ -6,7 +6,8 @@ help: `python -m bigxfer.train --help`. first step: `python -m bigxfer.transfer`
 at 224 px, batch 8, one step on the phantom (SYNTHETIC), from the command to the line that
 says it has trained; "cold" with an empty JAX_COMPILATION_CACHE_DIR, "warm" with the one
 that this left. compile: tracing and compiling the step of `fit` without a cache, R50x1
-and R152x1 in turns, a process each; their ratio is taken within a round.
+and R152x1 in turns, a process each; the ratio is R152x1's to the mean of R50x1's before
+and after it, since the machine's speed changes from one minute to the next.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import machine
@@ -23,7 +25,6 @@ import machine
 from launch.shares import TUNABLES
 
 HERE = Path(__file__).parent
-NETS = ("R50x1", "R152x1")
 CONFIG = "configs/covidx_hyperrule.py:model=R50x1,res=224,batch=8,steps=1,phantom=120"
 
 
@@ -96,10 +97,13 @@ def main() -> None:
         times["first step, cold"] = [first_step(Path(scratch))]
         warm = [first_step(Path(scratch)) for _ in range(args.rounds)]
         times["first step, warm"] = warm
-    rounds = [[compile_seconds(net) for net in NETS] for _ in range(args.rounds)]
-    for net, found in zip(NETS, zip(*rounds, strict=True), strict=True):
-        times[f"compile {net}"] = list(found)
-    ratios = [deep / shallow for shallow, deep in rounds]
+    shallow, deep = [compile_seconds("R50x1")], []
+    for _ in range(args.rounds):
+        deep.append(compile_seconds("R152x1"))
+        shallow.append(compile_seconds("R50x1"))
+    times |= {"compile R50x1": shallow, "compile R152x1": deep}
+    around = map(statistics.mean, pairwise(shallow))
+    ratios = [there / here for there, here in zip(deep, around, strict=True)]
     print("| what | median | all |\n|---|---|---|")
     for name, found in times.items():
         each = ", ".join(f"{s:.2f}" for s in found)

@@ -37,8 +37,7 @@ from typing import Any
 
 import machine
 import norms
-from scipy.stats import binom
-from turns import Worker
+from turns import Worker, median
 
 from launch.shares import TUNABLES  # what the launchers set, for both sides
 
@@ -72,13 +71,6 @@ def per_image(processes: Iterable[dict], mode: str, clock: str) -> list[float]:
     """Of all turns of a way: seconds by that clock."""
     known = (process[mode] for process in processes)
     return [turn[clock] / k["batch"] for k in known for turn in k["turns"]]
-
-
-def median(values: Iterable[float]) -> tuple[float, float, float]:
-    """And its 95% interval, by ranks: of fewer than six values all of their range."""
-    ranked = sorted(values)
-    least = max(0, int(binom.ppf(0.025, len(ranked), 0.5)) - 1)
-    return statistics.median(ranked), ranked[least], ranked[-1 - least]
 
 
 def summary(found: dict[str, list[dict]], clock: str) -> list[dict[str, Any]]:

@@ -6,11 +6,12 @@ but for its turns of a second or two, and ratios are taken within a round of tur
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ Make = Callable[[], tuple[Steps, dict[str, Any]]]
 
 
 class Worker:
-    """A process that runs `serve`; a context manager that ends it."""
+    """A process that runs `serve` or `reply`; a context manager that ends it."""
 
     def __init__(self, call: list[str], env: Mapping[str, str]):
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -32,15 +33,24 @@ class Worker:
         )
 
     def ask(self, what: str) -> dict[str, Any]:
-        """Its answer to a name or "turn"; RuntimeError with its last words if it fails."""
-        assert self.process.stdin and self.process.stdout
+        """Its answer; RuntimeError with its last words if it fails."""
+        self.tell(what)
+        return self.answer()
+
+    def tell(self, what: str) -> None:
+        """Asks without waiting: for processes that work together."""
+        assert self.process.stdin
         with suppress(BrokenPipeError):  # where it has ended no answer comes either
             print(what, file=self.process.stdin, flush=True)
+
+    def answer(self) -> dict[str, Any]:
+        """The answer to what was told first of what is not answered yet."""
+        assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith("{"):  # libraries print, too
                 return json.loads(line)
         self.said.seek(0)
-        raise RuntimeError(f"{self.process.args}, {what}:\n{self.said.read()[-2000:]}")
+        raise RuntimeError(f"{self.process.args}:\n{self.said.read()[-2000:]}")
 
     def __enter__(self) -> Self:
         return self
@@ -58,16 +68,25 @@ def serve(makes: Mapping[str, Make], seconds: float, peak: Callable[[], int]) ->
     step, and the peak of memory in bytes up to then.
     """
     steps: Steps | None = None
-    for line in sys.stdin:
-        if (name := line.strip()) == "turn":
+
+    def answer(what: str) -> dict[str, Any]:
+        nonlocal steps
+        if what == "turn":
             assert steps is not None, "nothing was made"
-            answer = turn(steps, seconds) | {"peak_bytes": peak()}
-        else:
-            steps = None  # before the next are made
-            steps, answer = makes[name]()
-            host.give_back()  # what making it has left in memory
-            steps(1)
-        print(json.dumps(answer), flush=True)
+            return turn(steps, seconds) | {"peak_bytes": peak()}
+        steps = None  # before the next are made
+        steps, known = makes[what]()
+        host.give_back()  # what making it has left in memory
+        steps(1)
+        return known
+
+    reply(answer)
+
+
+def reply(answer: Callable[[str], dict[str, Any]]) -> None:
+    """Answers each line of stdin with a line of json."""
+    for line in sys.stdin:
+        print(json.dumps(answer(line.strip())), flush=True)
 
 
 def turn(steps: Steps, seconds: float) -> dict[str, float]:
@@ -79,3 +98,12 @@ def turn(steps: Steps, seconds: float) -> dict[str, float]:
     steps(count)
     wall, cpu = time.perf_counter() - began, time.process_time() - worked
     return {"seconds": wall / count, "cpu_seconds": cpu / count}
+
+
+def median(values: Iterable[float]) -> tuple[float, float, float]:
+    """And its 95% interval, by ranks: of fewer than six values all of their range."""
+    from scipy.stats import binom  # here: not every worker's Python has it
+
+    ranked = sorted(values)
+    least = max(0, int(binom.ppf(0.025, len(ranked), 0.5)) - 1)
+    return statistics.median(ranked), ranked[least], ranked[-1 - least]

@@ -32,6 +32,7 @@ def as_scripts(monkeypatch):
         "group_norm",
         "gpu_program",
         "startup",
+        "input_pipeline",
     ],
 )
 def test_help(name):
@@ -142,15 +143,6 @@ def test_the_throughput_grid_lists():
     assert all(n.run.freeze.head == "ridge" for n in study if n.kind == "transfer")
 
 
-def test_steps_are_timed_in_blocks():
-    import machine
-
-    asked = []
-    wall, cpu = machine.blocks(lambda n: asked.append(n) or np.ones(10**4).sum(), 0.05)
-    assert 0 < wall < 0.05 and cpu >= 0
-    assert asked[:2] == [1, 1] and len(set(asked[2:])) == 1 and asked[2] >= 1
-
-
 WORKER = """
 import time
 import turns
@@ -184,6 +176,38 @@ def test_a_worker_makes_takes_turns_and_ends(tmp_path):
         with pytest.raises(RuntimeError, match="KeyError: 'b'"):
             worker.ask("turn")  # it has ended
     assert worker.process.poll() is not None
+
+
+def test_workers_that_are_told_work_at_once(tmp_path):
+    import turns
+
+    (tmp_path / "worker.py").write_text(WORKER)
+    env = {"PYTHONPATH": f"{BENCHMARKS}:{BENCHMARKS.parent}"}
+    call = [sys.executable, str(tmp_path / "worker.py")]
+    with turns.Worker(call, env) as first, turns.Worker(call, env) as second:
+        for what in ("a", "turn"):
+            for worker in (first, second):
+                worker.tell(what)
+        assert second.answer() == first.answer() == {"batch": 2}
+        assert second.answer()["peak_bytes"] == first.answer()["peak_bytes"] == 7
+
+
+def test_scaling_s_ratios_are_to_the_first_of_a_kind():
+    """On a machine three times slower in every second round; half as much an image."""
+    import scaling
+
+    def row(kind, devices, batch, cpu):
+        turns = [{"seconds": cpu * m, "cpu_seconds": cpu * m} for m in (1.0, 3.0)]
+        about = {"kind": kind, "devices": devices, "batch": batch, "turns": turns}
+        sizes = {"parameter_bytes": 4, "argument_bytes": 0, "temporary_bytes": 0}
+        return about | sizes | {"communicated": {}}
+
+    rows = [row("weak", 1, 16, 0.1), row("weak", 2, 32, 0.1)]
+    rows += [row("strong", 1, 64, 0.2), row("strong", 2, 64, 0.5)]
+    lines = scaling.table(rows).splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:8]] for line in lines]
+    assert [c[5] for c in cells] == ["1.00", "0.50", "1.00", "2.50"]
+    assert cells[1] == ["weak", "2", "32", "200.0", "200.0", "0.50", "none"]
 
 
 def test_ratios_are_taken_within_a_round_of_turns():
@@ -225,7 +249,7 @@ def test_ratios_are_taken_within_a_round_of_turns():
 @pytest.mark.parametrize("n, first", [(5, 0), (6, 0), (9, 1), (10, 1), (20, 5)])
 def test_interval_of_a_median(n, first):
     """By ranks: 2 and 9 of 10, 6 and 15 of 20 (tables of the sign test)."""
-    import train_step
+    import turns
 
     values = np.random.default_rng(n).permutation(n)
-    assert train_step.median(values) == ((n - 1) / 2, first, n - 1 - first)
+    assert turns.median(values) == ((n - 1) / 2, first, n - 1 - first)
