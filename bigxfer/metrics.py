@@ -26,7 +26,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax, softmax
+import scipy  # scipy.special, 13 MB, loads where it is used: not while training
 
 from bigxfer import ranking, stats
 
@@ -183,7 +183,7 @@ def _statistic(
 ) -> Callable[[np.ndarray], Values]:
     """weights [r, n] -> {metric: [r]}; everything that needs no weight is done once."""
     single = labels.ndim == 1
-    p = softmax(logits, axis=1) if single else expit(logits)
+    p = scipy.special.softmax(logits, axis=1) if single else scipy.special.expit(logits)
     # Logits rank as their sigmoids do, and do not saturate at 1.
     scores = p if single else logits
     micro = ranking.micro(truth, scores)
@@ -226,7 +226,7 @@ def _ece(
 def _softmax_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Metrics:
     known = np.ones(len(p))
     right = (p.argmax(axis=1) == truth.argmax(axis=1)).astype(np.float64)
-    loss = -(truth * log_softmax(logits, axis=1)).sum(axis=1)
+    loss = -(truth * scipy.special.log_softmax(logits, axis=1)).sum(axis=1)
     brier = ((p - truth) ** 2).sum(axis=1) / (2 if p.shape[1] == 2 else 1)
 
     def mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -244,7 +244,8 @@ def _softmax_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Me
 def _sigmoid_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Metrics:
     known = ~np.isnan(truth)
     y = np.where(known, truth, 0)
-    loss = np.where(known, -y * log_expit(logits) - (1 - y) * log_expit(-logits), 0)
+    log_p = scipy.special.log_expit
+    loss = np.where(known, -y * log_p(logits) - (1 - y) * log_p(-logits), 0)
     brier = np.where(known, (p - y) ** 2, 0)
     called = logits > 0
 
@@ -292,7 +293,8 @@ def operating_point(
     truths = [_one_vs_rest(labels, len(classes)) for labels, _ in (valid, test)]
     single = valid[0].ndim == 1
     probability = [
-        softmax(x, axis=1) if single else expit(x) for x in (valid[1], test[1])
+        scipy.special.softmax(x, axis=1) if single else scipy.special.expit(x)
+        for x in (valid[1], test[1])
     ]
     found: dict[str, Any] = {}
     for i, name in enumerate(classes):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+import scipy  # scipy.special, 13 MB, loads where it is used: not while training
 
 CHUNK = 1 << 17  # weights made at once: 1 MB, which stays in the cache of a core
 SMALLEST = -300.0  # the logarithm of the least tail that a p is told for
@@ -98,7 +98,7 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     if len(values) < 2:
         return float("nan"), float("nan")
     se = values.std(ddof=1) / np.sqrt(len(values))
-    half = se * stdtrit(len(values) - 1, (1 + level) / 2)
+    half = se * scipy.special.stdtrit(len(values) - 1, (1 + level) / 2)
     return float(values.mean() - half), float(values.mean() + half)
 
 
@@ -197,7 +197,7 @@ def t_test(points: np.ndarray, samples: np.ndarray | None, patients: int) -> flo
 
 def _half(parts: list[tuple[float, int]], tail: float) -> float:
     """Half the width of the interval that leaves `tail` on either side."""
-    return math.hypot(*(np.sqrt(v) * stdtrit(f, tail) for v, f in parts))
+    return math.hypot(*(np.sqrt(v) * scipy.special.stdtrit(f, tail) for v, f in parts))
 
 
 def _p(mean: float, parts: list[tuple[float, int]]) -> float:
