@@ -2,17 +2,18 @@
 
     python benchmarks/train_step.py [--torch-python PYTHON] [--ways eager ...]
         [--cases R26x0.25@64 ...] [--dtypes float32 bfloat16] [--processes 2]
-        [--turns 5] [--seconds 2] [--threads 0] [--norms plain closed kernel]
-        [--out FILE.json]
+        [--turns 5] [--seconds 2] [--threads 0] [--apart]
+        [--norms plain closed kernel] [--out FILE.json]
 
-PYTHON has torch and timm. A process a way, all alive at once on a CPU (one after the
-other on a GPU, whose memory they would share), which take turns of a few steps; all of
-it again with new processes. They have the same allocator settings; ours does the very
-step that `fit` runs, random crop and flip of uint8 images included, PyTorch's forward,
-backward and SGD with momentum on floats that lie ready. The table has medians over all
-turns; ratios are taken within a round of turns, with the 95% interval of their median.
-FLOP are 3 times (forward: once) those of XLA's count of a forward pass, the same number
-for all ways; the peak is the best matrix product that any way measured in that dtype.
+PYTHON has torch and timm. A process a way, all alive at once on a CPU, which take turns
+of a few steps (one after the other on a GPU, whose memory they would share, and with
+--apart, for nets of which two do not fit); all of it again with new processes. They
+have the same allocator settings; ours does the very step that `fit` runs, random crop
+and flip of uint8 images included, PyTorch's forward, backward and SGD with momentum on
+floats that lie ready. The table has medians over all turns; ratios are taken within a
+round of turns, with the 95% interval of their median. FLOP are 3 times (forward: once)
+those of XLA's count of a forward pass, the same number for all ways; the peak is the
+best matrix product that any way measured in that dtype.
 --norms adds ours with other forms of group norm (norms.py) beside the one that parts.py
 picks. Memory is the process's peak (the allocator's on a GPU), compiling included where
 there is no second process; compile time is the first process's, nothing cached.
@@ -139,6 +140,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="of each way")
     parser.add_argument("--turns", type=int, default=5, help="of each process")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn")
+    parser.add_argument("--apart", action="store_true", help="no two alive at once")
     parser.add_argument("--threads", type=int, default=0, help="cores; 0: all")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -146,6 +148,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     found: dict[str, Any] = {"about": machine.about(), "allocator": TUNABLES}
     on = "gpu" if found["about"]["gpu"] else "cpu"
+    apart = args.apart or on == "gpu"
     cases = GPU if on == "gpu" else CPU
     if on == "cpu":
         print(f"no GPU here: {', '.join(GPU.keys() - CPU.keys())} are left out")
@@ -172,8 +175,7 @@ def main() -> None:
                 case = {"model": model, "res": int(res), "batch": batch, "dtype": dtype}
                 case |= {"seconds": args.seconds, "cache": scratch}
                 calls = {w: call(w, python, case) for w, python in ways.items()}
-                # together on a CPU; on a GPU each alone, in turns as processes
-                groups = [calls] if on == "cpu" else [{w: calls[w]} for w in ways]
+                groups = [{w: calls[w]} for w in ways] if apart else [calls]
                 timed: dict[str, list[dict]] = {way: [] for way in ways}
                 for _ in range(args.processes):
                     for group in groups:
