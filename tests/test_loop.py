@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import jax
@@ -114,6 +115,23 @@ def test_mixup_with_an_unknown_label_is_unknown():
     np.testing.assert_array_equal(np.isnan(mixed["targets"]), want)
     same, share = loop.mixup(KEY, batch(2), y, 0.0)
     assert share is None and same["targets"] is y
+
+
+@pytest.mark.parametrize("shapes", [[(3,), (2, 4), (5,), ()], [(2, 4), (1, 1, 3, 2)]])
+def test_norm_of_vectors_and_others(shapes):
+    rng = np.random.default_rng(0)
+    grads = {
+        str(k): rng.normal(size=s).astype(np.float32) for k, s in enumerate(shapes)
+    }
+    flat = np.concatenate([g.ravel() for g in grads.values()])
+    np.testing.assert_allclose(loop.norm(grads), np.linalg.norm(flat), rtol=1e-6)
+    assert np.isnan(loop.norm({**grads, "a": np.float32([1, np.nan])}))
+
+
+def test_no_kernel_is_copied_before_its_update():
+    step, state = stepper()
+    text = jax.jit(step, donate_argnums=0).lower(state, batch()).compile().as_text()
+    assert not re.findall(r"copy\(%?state_params\S*kernel\S*\)", text)
 
 
 def test_better_keeps_the_earlier_of_ties_and_knows_which_way_is_up():
