@@ -108,7 +108,8 @@ def make_step(
             sums, _ = jax.lax.scan(one, sums, (jnp.arange(parts), pieces))
         grads, total, count, stats = sums
         count = jnp.maximum(count, 1)  # a batch in which no label is known
-        length = norm(grads)
+        # Split over devices, vectors in one would each be gathered for it.
+        length = norm(grads) if run.mesh.fsdp == 1 else optax.tree.norm(grads)
         # Plus 0, so that no update comes before all gradients are there: XLA copies
         # kernels that are yet to be read, 74 of 102 MB in a step of R50x1 on a CPU.
         after = count + jnp.minimum(length, 0)
