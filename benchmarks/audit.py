@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--pixels", type=int, default=224)
     args = parser.parse_args()
-    from bigxfer.data import leakage
+    from bigxfer.data import duplicates
 
     kinds = (".jpg", ".jpeg", ".png")
     files = sorted(p for p in args.images.rglob("*") if p.suffix.lower() in kinds)
@@ -93,9 +93,9 @@ def main() -> None:
         report = {"machine": machine.about(), "images": args.count}
         rows = np.arange(args.count)
         start = time.perf_counter()
-        prints = leakage.fingerprint(images, rows)
+        prints = duplicates.fingerprint(images, rows)
         printed = time.perf_counter()
-        pairs = leakage.near(images, prints, rows)
+        pairs = duplicates.near(images, prints, rows)
         end = time.perf_counter()
     found = {(p.a, p.b) for p in pairs}
     report |= {

@@ -13,11 +13,11 @@ import time
 import numpy as np
 from scipy.stats import norm
 
-from bigxfer import stats
-from bigxfer.study import forms
-from bigxfer.study.crossover import crossover
-from bigxfer.study.fits import fit
-from bigxfer.study.intervals import bootstrap, smooth_sigma
+from bigxfer.scaling import forms
+from bigxfer.scaling.bootstrap import bootstrap, smooth_sigma
+from bigxfer.scaling.crossover import crossover
+from bigxfer.scaling.fit import fit
+from bigxfer.statistics import intervals
 
 PATIENTS = 400
 
@@ -38,9 +38,9 @@ PUBLISHED = {
 }
 
 
-def tally(rows: list, name: str, truth: float, intervals: list) -> None:
+def tally(rows: list, name: str, truth: float, ends: list) -> None:
     """Print and keep one row: coverage of `truth` and median width of [(low, high)]."""
-    low, high = np.array(intervals, float).T
+    low, high = np.array(ends, float).T
     covered = np.mean((low <= truth) & (truth <= high))
     width = np.median(high - low)
     verdict = "" if "only" in name else "pass" if covered >= 0.92 else "BELOW 92%"
@@ -78,15 +78,19 @@ def cover_means(rows: list, simulations: int) -> None:
         for seed in range(simulations):
             rng = np.random.default_rng([seed, draws])
             wrong, truth = image_study(rng, draws, draw_sd)
-            samples = [stats.means(w, np.arange(PATIENTS), 1000, seed) for w in wrong]
+            samples = [
+                intervals.means(w, np.arange(PATIENTS), 1000, seed) for w in wrong
+            ]
             points = wrong.mean(2)
-            one = stats.estimate(points[0], samples[0], PATIENTS, seed)
+            one = intervals.estimate(points[0], samples[0], PATIENTS, seed)
             found["mean"].append((one.low, one.high))
             sem = points[0].std(ddof=1) / np.sqrt(draws)
             centre = points[0].mean()
             found["mean, seeds only"].append((centre - 1.96 * sem, centre + 1.96 * sem))
-            found["mean, patients only"].append(stats.percentile(samples[0].mean(1)))
-            two = stats.paired(*points, *samples, patients=PATIENTS, seed=seed)
+            found["mean, patients only"].append(
+                intervals.percentile(samples[0].mean(1))
+            )
+            two = intervals.paired(*points, *samples, patients=PATIENTS, seed=seed)
             pairs["paired difference"].append((two.low, two.high))
             gap = points[0] - points[1]
             half = 1.96 * gap.std(ddof=1) / np.sqrt(draws)
@@ -94,10 +98,10 @@ def cover_means(rows: list, simulations: int) -> None:
                 (gap.mean() - half, gap.mean() + half)
             )
         tag = f"{draws} draws of sd {draw_sd}"
-        for name, intervals in found.items():
-            tally(rows, f"{name}, {tag}", truth[0], intervals)
-        for name, intervals in pairs.items():
-            tally(rows, f"{name}, {tag}", truth[0] - truth[1], intervals)
+        for name, ends in found.items():
+            tally(rows, f"{name}, {tag}", truth[0], ends)
+        for name, ends in pairs.items():
+            tally(rows, f"{name}, {tag}", truth[0] - truth[1], ends)
 
 
 def cover_laws(rows: list, simulations: int) -> None:
@@ -119,8 +123,8 @@ def cover_laws(rows: list, simulations: int) -> None:
                 kept.append(got.parameters[key][1:])
             _, low, high = got.predict([10 * x[-1]])
             ahead.append((low[0], high[0]))
-        for key, intervals in found.items():
-            tally(rows, f"{name} law, {draws} draws: {key}", parameters[key], intervals)
+        for key, ends in found.items():
+            tally(rows, f"{name} law, {draws} draws: {key}", parameters[key], ends)
         forecast = float(truth.predict([10 * x[-1]])[0])
         tally(rows, f"{name} law, {draws} draws: error at 10x", forecast, ahead)
 
@@ -142,14 +146,14 @@ def cover_laws_with_patients(rows: list, simulations: int) -> None:
         y = wrong.mean(2)
         sigma = smooth_sigma(x, y.std(0, ddof=1) / y.mean(0))
         law = fit(forms.M2, x, y, sigma=sigma, starts=16)
-        curves = stats.means(wrong.mean(0), np.arange(PATIENTS), 500, seed)
+        curves = intervals.means(wrong.mean(0), np.arange(PATIENTS), 500, seed)
         for kind, resampled in (("", curves), (", draws only", None)):
             got = bootstrap(law, resampled=resampled, replicates=500).parameters
             for key in truth.parameters:
                 found[key, kind].append(got[key][1:])
-    for (key, kind), intervals in found.items():
+    for (key, kind), ends in found.items():
         name = f"COVIDx law, 5 draws, {PATIENTS} patients{kind}: {key}"
-        tally(rows, name, truth.parameters[key], intervals)
+        tally(rows, name, truth.parameters[key], ends)
 
 
 def cover_crossovers(rows: list, simulations: int) -> None:
@@ -193,9 +197,9 @@ def cover_law_crossovers(rows: list, simulations: int, shots) -> None:
             got = crossover(shots, a, b, form=form, replicates=400, seed=seed)
             with np.errstate(divide="ignore"):
                 found[name].append(np.log([got.low, got.high]))
-    for name, intervals in found.items():
-        intervals = np.clip(intervals, grid[0], grid[-1])
-        tally(rows, f"crossover ln n* of two M2 curves, {name}", truth, intervals)
+    for name, ends in found.items():
+        ends = np.clip(ends, grid[0], grid[-1])
+        tally(rows, f"crossover ln n* of two M2 curves, {name}", truth, ends)
 
 
 def main() -> None:

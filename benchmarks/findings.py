@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import metrics, stats, tree
+from bigxfer import tree
 from bigxfer.analysis import convergence
-from bigxfer.study import cells, grid, summary, table
+from bigxfer.statistics import intervals, metrics
+from bigxfer.study import grid
+from bigxfer.tables import cells, summary, table
 
 Runs = dict[str, dict[int, table.Row]]  # {line: {seed: row}}
 
@@ -115,7 +117,7 @@ def differences(
             about = cells.difference(runs[line], runs[other], metric, predictions)
             if about:
                 found[line] = about[0]
-    adjusted = stats.holm([e.p for e in found.values()])
+    adjusted = intervals.holm([e.p for e in found.values()])
     return {
         line: (told(e.value, e.low, e.high), f"{p:.2g}")
         for (line, e), p in zip(found.items(), adjusted, strict=True)
@@ -176,7 +178,7 @@ def against(
     ratio = f"x{s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
     words = [ratio] * (s["value"] > 0) + [never] * bool(s["never"])
     gaps = np.array([mine[i].values.mean() - base[i].values.mean() for i in seeds])
-    low, high = stats.t_interval(gaps)
+    low, high = intervals.t_interval(gaps)
     return ", ".join(words), told(gaps.mean(), low, high)
 
 

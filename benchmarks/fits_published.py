@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer.study import forms
-from bigxfer.study.fits import choose, fit
+from bigxfer.scaling import forms
+from bigxfer.scaling.fit import choose, fit
 
 FORMS = forms.CURVES | forms.FLEXIBLE
 

@@ -27,7 +27,8 @@ WAYS = {  # name: (freeze.bottom, freeze.head)
 
 def measure(args: argparse.Namespace, name: str, folder: Path) -> dict[str, float]:
     """The cost that a run of one of the ways reports."""
-    from bigxfer import config, job, presets  # imports jax: after the flags are set
+    from bigxfer import config, presets
+    from bigxfer.runs import job  # imports jax: after the flags are set
 
     run = presets.load(
         f"configs/covidx_hyperrule.py:model={args.model},res={args.res},"

@@ -34,9 +34,9 @@ from input_rivals import rate
 from PIL import Image
 
 from bigxfer import cli, host
-from bigxfer.data import cache, encoded
 from bigxfer.data.loader import Images, Loader, prefetch
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.pixels import cache, cache_encoded
 
 HERE = Path(__file__).parent
 SIZE, BATCH = 256, 64
@@ -127,7 +127,7 @@ def comparing(
 ) -> dict[str, list[float]]:
     """{way: images a second of its turns}, ours and the rivals' on the same files."""
     raw = cache.build(source, scratch, SIZE, 1)
-    kept = encoded.build(source, scratch, SIZE, 1)
+    kept = cache_encoded.build(source, scratch, SIZE, 1)
     n = len(source)
 
     def ours(images: Images) -> float:
@@ -169,8 +169,9 @@ def stepping(source: Manifest, scratch: Path) -> dict[str, Any]:
     import jax.numpy as jnp
     import train_step_jax as ours
 
-    from bigxfer import loop, optim, programs, sharding
-    from bigxfer.log import Log, Progress
+    from bigxfer.protocols import optim
+    from bigxfer.training import compiled, loop, sharding
+    from bigxfer.training.log import Log, Progress
 
     run = ours.settings(
         {"model": "R26x0.25", "res": 64, "batch": 64, "dtype": "float32"}
@@ -181,7 +182,7 @@ def stepping(source: Manifest, scratch: Path) -> dict[str, Any]:
     mesh = sharding.make(1, run.optim.batch)
     lying = sharding.to_global(mesh, loader.batch(0))
     plan, log = optim.plan(run.optim, n), Log(scratch, run.log, primary=False)
-    made = programs.build(run, plan, ours.CLASSES, False, mesh, lying, log)
+    made = compiled.build(run, plan, ours.CLASSES, False, mesh, lying, log)
     state, waited, took = made.scratch(jnp.int32(0)), 0.0, 0.0
 
     def ready(steps: int) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bigxfer import folders
+from bigxfer.runs import folders
 
 
 def about() -> dict[str, Any]:

@@ -5,7 +5,7 @@
 
 A case is MODEL:BATCH:FSDP[:remat]: the net at 224 px in bfloat16 with 21,843 classes, the
 global batch, and over how many devices parameters and optimizer are split. The step is
-lowered as in programs.py and compiled by XLA's TPU compiler for a described v5p (95 GB
+lowered as in compiled.py and compiled by XLA's TPU compiler for a described v5p (95 GB
 a chip); nothing is allocated or run. A GPU's compiler keeps other temporaries: read
 these as the memory of the net, within tens of percent. Prints a table, writes
 results/memory.json.
@@ -52,9 +52,10 @@ def compiled_step(run: Any, classes: int, devices: Any) -> Any:
     import jax
     from jax.sharding import AxisType, Mesh
 
-    from bigxfer import optim, programs, sharding
-    from bigxfer.log import Log
     from bigxfer.models import parts
+    from bigxfer.protocols import optim
+    from bigxfer.training import compiled, sharding
+    from bigxfer.training.log import Log
 
     parts.on_cpu = lambda: False  # the forms of accelerators
     batch, size = run.optim.batch, run.data.resize
@@ -72,14 +73,12 @@ def compiled_step(run: Any, classes: int, devices: Any) -> Any:
         )
     }
     plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
-    return programs.build(run, plan, classes, False, mesh, rows, log).step
+    return compiled.build(run, plan, classes, False, mesh, rows, log).step
 
 
-def compiled(case: str) -> dict[str, Any]:
+def compile_case(case: str) -> dict[str, Any]:
     """Bytes on each device, seconds to compile."""
     from jax.experimental import topologies
-
-    from bigxfer import sharding
 
     run = settings(case)
     chips = topologies.get_topology_desc(platform="tpu", topology_name="v5p:2x2x1")
@@ -90,7 +89,7 @@ def compiled(case: str) -> dict[str, Any]:
         "case": case,
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
-        "whole": sharding.memory_needed(step),
+        "whole": memory.memory_needed(step),
         "compile_seconds": time.monotonic() - began,
     }
 
@@ -129,7 +128,7 @@ def main() -> None:
     about, rows = machine.about(), []
     for case in args.cases:
         try:
-            rows.append(compiled(case))
+            rows.append(compile_case(case))
         except jax.errors.JaxRuntimeError as error:  # more than a chip holds
             said = next(line for line in str(error).splitlines() if line.strip())
             rows.append({"case": case, "error": said[:200]})

@@ -97,7 +97,7 @@ def work(model: str, res: int, batch: int, fsdp: int, seconds: float) -> None:
     """Serves the step of `fit` on all devices of all processes, this one among them."""
     import train_step_jax as ours
 
-    from bigxfer import sharding
+    from bigxfer.training import sharding
 
     cli.set_xla_flags()  # and the cores, where each process has its own
     if (found := sharding.arguments(os.environ)) is not None:
@@ -117,8 +117,10 @@ def made(run: Any, fsdp: int) -> tuple[turns.Steps, dict[str, Any]]:
     import train_step_jax as ours
     from jax.experimental import multihost_utils
 
-    from bigxfer import config, optim, programs, sharding, tree
-    from bigxfer.log import Log
+    from bigxfer import config, tree
+    from bigxfer.protocols import optim
+    from bigxfer.training import compiled, sharding
+    from bigxfer.training.log import Log
 
     batch = run.optim.batch
     run.optim.micro_batch = batch  # in one piece, so that all programs do the same
@@ -128,7 +130,7 @@ def made(run: Any, fsdp: int) -> tuple[turns.Steps, dict[str, Any]]:
     here = ours.example(batch // jax.process_count(), run.data.resize)
     rows = sharding.to_global(mesh, here)
     plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
-    program = programs.build(run, plan, ours.CLASSES, False, mesh, rows, log)
+    program = compiled.build(run, plan, ours.CLASSES, False, mesh, rows, log)
     state = program.scratch(jnp.int32(0))
     memory = program.step.memory_analysis()
 
@@ -157,7 +159,8 @@ def sharded(model: str, res: int, devices: int) -> dict[str, Any]:
     import optax
     from jax.sharding import AbstractMesh, AxisType
 
-    from bigxfer import models, presets, sharding
+    from bigxfer import models, presets
+    from bigxfer.training import sharding
 
     net = models.build(presets.bit(model), 1000)
     params = jax.eval_shape(lambda: net.init(jax.random.key(0), (1, res, res, 3)))

@@ -70,7 +70,8 @@ def compile_here(net: str) -> float:
     import jax
     import train_step_jax as ours
 
-    from bigxfer import cli, sharding
+    from bigxfer import cli
+    from bigxfer.training import sharding
 
     cli.set_xla_flags()
     jax.config.update("jax_enable_compilation_cache", False)

@@ -19,10 +19,12 @@ import norms
 import numpy as np
 import turns
 
-from bigxfer import cli, config, models, optim, presets, programs, sharding, tree
+from bigxfer import cli, config, models, presets, tree
 from bigxfer.data import augment
-from bigxfer.log import Log
 from bigxfer.models import parts
+from bigxfer.protocols import optim
+from bigxfer.training import compiled, sharding
+from bigxfer.training.log import Log
 
 CLASSES = 1000
 
@@ -70,12 +72,12 @@ def forward(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[turns.Steps, dict
     one = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.uint8)
     cost = jax.jit(predict).lower(jax.eval_shape(begin), one).cost_analysis()
     began = time.perf_counter()
-    compiled = jax.jit(predict, out_shardings=place).lower(variables, images).compile()
+    program = jax.jit(predict, out_shardings=place).lower(variables, images).compile()
 
     def steps(n: int) -> None:
         # one at a time, as evaluate.py does: two devices of a CPU can else lock
         for _ in range(n):
-            compiled(variables, images).block_until_ready()
+            program(variables, images).block_until_ready()
 
     return steps, {
         "batch": batch,
@@ -91,7 +93,7 @@ def train(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[turns.Steps, dict]:
     batch = sharding.to_global(mesh, example(run.optim.batch, run.data.resize))
     plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
     began = time.perf_counter()
-    made = programs.build(run, plan, CLASSES, False, mesh, batch, log)
+    made = compiled.build(run, plan, CLASSES, False, mesh, batch, log)
     compiling = time.perf_counter() - began
     state = made.scratch(jnp.int32(0))
 

@@ -104,8 +104,8 @@ def finished(config: str, runs: Path) -> list[Path]:
 
 def analyze(args: argparse.Namespace, what: list[str]) -> None:
     """Runs the analyses and writes analysis.json last."""
-    from bigxfer import folders  # imports here: --help should not wait for jax
     from bigxfer.analysis import features
+    from bigxfer.runs import folders  # imports here: --help should not wait for jax
 
     _, about, _ = features.about(args.run)  # what is wrong is found before compute
     for folder in args.against:

@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from bigxfer import cli, config, presets
-from bigxfer.data import dataset, leakage, shortcuts, split
+from bigxfer.data import dataset, duplicates, shortcuts, split
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
 
@@ -61,7 +61,7 @@ def ready(run: config.Run, given: set[str]) -> config.Run:
 def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
     """What audit.json holds: of `a` and, where there is one, of `a` against `b`."""
     rows, prints = recognised(a)
-    pairs = leakage.near(a.images, prints, rows)
+    pairs = duplicates.near(a.images, prints, rows)
     leaks = split.check(a.manifest)
     report = {
         "synthetic": a.manifest.synthetic,
@@ -74,8 +74,8 @@ def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
     }
     if b is not None:
         rows_b, prints_b = recognised(b)
-        pairs = leakage.near(a.images, prints, rows, (b.images, prints_b, rows_b))
-        shared = leakage.shared_patients(a.manifest, b.manifest)
+        pairs = duplicates.near(a.images, prints, rows, (b.images, prints_b, rows_b))
+        shared = duplicates.shared_patients(a.manifest, b.manifest)
         report["synthetic"] |= b.manifest.synthetic
         report["sets"].append(describe(b, prints_b))
         report["against"] = {
@@ -85,15 +85,15 @@ def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
     return report
 
 
-def recognised(data: Dataset) -> tuple[np.ndarray, leakage.Prints]:
+def recognised(data: Dataset) -> tuple[np.ndarray, duplicates.Prints]:
     """(the rows of all splits that have pixels, their prints)."""
     rows = np.sort(np.concatenate(list(data.rows.values())))
-    prints = leakage.fingerprint(data.images, rows)
+    prints = duplicates.fingerprint(data.images, rows)
     say(f"{data.manifest.name}: {len(rows)} images fingerprinted")
     return rows, prints
 
 
-def describe(data: Dataset, prints: leakage.Prints) -> dict[str, Any]:
+def describe(data: Dataset, prints: duplicates.Prints) -> dict[str, Any]:
     """The set, its splits, and how its classes stand by split, source and view."""
     m = data.manifest
     positive = split.positives(m)
@@ -116,7 +116,7 @@ def describe(data: Dataset, prints: leakage.Prints) -> dict[str, Any]:
     }
 
 
-def described(pair: leakage.Pair, a: Manifest, b: Manifest) -> dict[str, Any]:
+def described(pair: duplicates.Pair, a: Manifest, b: Manifest) -> dict[str, Any]:
     """The pair with what the manifests say of both sides."""
     i, j = pair.a, pair.b
     sides = [

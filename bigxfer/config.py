@@ -38,7 +38,7 @@ class Model:
 
 @dataclass
 class Phantom:
-    """The synthetic stand-in for data that is not at hand (data/phantom.py)."""
+    """The synthetic stand-in for data that is not at hand (data/phantom/write.py)."""
 
     images: int = 0  # 0: real data from data.root
     pixels: int = 64  # side of the images on disk

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bigxfer.trained import Trained
+    from bigxfer.runs.finished import Trained
 
 GROUPS = 32  # of every norm in timm, BiT's code and big_vision
 TIMM = ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")  # as resnetv2_*_bit
@@ -32,14 +32,17 @@ RESIZED = "resized to {0} x {0}, bilinear with antialiasing, aspect not kept"
 
 def main(args: argparse.Namespace) -> None:
     """Opens the run, writes the file and the JSON beside it."""
-    from bigxfer import folders, trained  # import jax: --help should not wait for it
+    from bigxfer.runs import (
+        finished,
+        folders,  # import jax: --help should not wait for it
+    )
 
     write, ending = FORMATS[args.to]
     if ending and args.out.suffix != ending:
         raise ValueError(f"--out {args.out} must end in {ending}: others go by that")
     if args.input != "float32" and args.to != "stablehlo":
         raise ValueError(f"--input {args.input} is for --to stablehlo")
-    run = trained.open(args.run)
+    run = finished.open(args.run)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     call, images = write(run, args)
     temperature, calibration = run.calibration()

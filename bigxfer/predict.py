@@ -21,20 +21,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from bigxfer.training import predictor
+
 if TYPE_CHECKING:
     import numpy as np
 
-    from bigxfer.trained import Trained
+    from bigxfer.runs.finished import Trained
 
 AT_ONCE = 256  # images whose heatmaps are made together, by one compiled program
 
 
 def main(args: argparse.Namespace) -> int:
     """Lists the images, opens the run, writes a row for each image; 1 if one is bad."""
-    from bigxfer import trained  # imports jax: --help should not wait for it
+    from bigxfer.runs import finished  # imports jax: --help should not wait for it
 
     root, paths = listed(args.images)
-    run = trained.open(args.run)
+    run = finished.open(args.run)
     data = run.run.data
     files = Files(root, paths, data.resize, data.channels)
     temperature, calibration = run.calibration()
@@ -71,13 +73,13 @@ def predictions(
 
     import numpy as np
 
-    from bigxfer import evaluate, sharding
     from bigxfer.data.loader import Loader
+    from bigxfer.training import sharding
 
     many = len(files)
     batch = min(batch or run.run.eval.batch, many)
     how = replace(run.run, eval=replace(run.run.eval, batch=batch))
-    predict = evaluate.make_predict(run.model, how, sharding.make(1, batch))
+    predict = predictor.make_predict(run.model, how, sharding.make(1, batch))
     labels = np.zeros(many, np.int32)  # that a Loader wants; not looked at
     for start in range(0, many, batch):
         rows = np.arange(start, min(start + batch, many))
@@ -158,7 +160,7 @@ class Files:
     def read(self, row: int) -> "np.ndarray":
         import numpy as np
 
-        from bigxfer.data import decode
+        from bigxfer.data.pixels import decode
 
         _, size, _, channels = self.shape
         try:

@@ -14,7 +14,8 @@ last, result.json. The same command again resumes a run that was killed.
 
 from pathlib import Path
 
-from bigxfer import cli, config, folders, presets
+from bigxfer import cli, config, presets
+from bigxfer.runs import folders
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
@@ -29,7 +30,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         found = folders.find_parameters(Path(run.init.checkpoint))
         run.init.checkpoint, run.init.digest = found
 
-    from bigxfer import job  # imports jax: --help should not wait for it
+    from bigxfer.runs import job  # imports jax: --help should not wait for it
 
     folder = Path(workdir or f"runs/{config.digest(run)}")
     job.start_processes()

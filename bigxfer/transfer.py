@@ -12,7 +12,8 @@ upstream under runs/. --config.init.kind=random trains from scratch.
 
 from pathlib import Path
 
-from bigxfer import cli, config, folders, presets
+from bigxfer import cli, config, presets
+from bigxfer.runs import folders
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
@@ -23,7 +24,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         run = run if "phantom" in given else presets.standin(run, given)
     run = config.resolve(run)
 
-    from bigxfer import job  # imports jax: --help should not wait for it
+    from bigxfer.runs import job  # imports jax: --help should not wait for it
 
     job.start_processes()
     if run.init.kind == "pretrained":
@@ -34,7 +35,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
 
 def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
     """(npz of the upstream's parameters, its digest); trains a phantom upstream."""
-    from bigxfer import job
+    from bigxfer.runs import job
 
     if run.init.checkpoint:
         return folders.find_parameters(Path(run.init.checkpoint))

@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import app, flags
 
 from bigxfer import config
-from bigxfer.study import grid, tries
+from bigxfer.study import claims, grid
 from launch import pool, shares
 
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     if flags.FLAGS.retry:
         for node in study:
-            tries.forgive(node.folder(runs))
+            claims.forgive(node.folder(runs))
     todo = [n for n in study if flags.FLAGS.only in ("", n.digest)]
     workers = pool.Pool(
         todo, runs, pool.worker_command(path, runs), environs, flags.FLAGS.hang
@@ -55,13 +55,14 @@ def main(argv: list[str]) -> None:
         workers.run()
     except OSError as error:
         sys.exit(f"error: {error}")
-    sys.exit(report(study, path, runs))
+    sys.exit(conclude(study, path, runs))
 
 
-def report(study: list[grid.Node], path: str, runs: Path) -> int:
+def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
     """Writes table and report, prints what they say and what failed; the exit status."""
     # Here, since the workers come first: these import pyarrow and plotly.
-    from bigxfer.study import cells, command_report, inputs, summary, table
+    from bigxfer.study.commands import report
+    from bigxfer.tables import cells, summary, table, table_args
 
     states = grid.states(study, runs)
     for state in states:
@@ -77,8 +78,8 @@ def report(study: list[grid.Node], path: str, runs: Path) -> int:
     print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
     if any(row["kind"] == "transfer" for row in rows):
         whole = table.load(runs / name / "table.parquet")  # every column of every row
-        given = inputs.Given(whole, runs / name / "table.parquet", path)
-        command_report.write(given, runs / name / "report.html", predictions)
+        given = table_args.Given(whole, runs / name / "table.parquet", path)
+        report.write(given, runs / name / "report.html", predictions)
     unfinished = [state for state in states if state.state != "done"]
     if unfinished:
         print(f"{len(unfinished)} of {len(states)} are not done; --retry tries again")

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigxfer.study import grid, tries
+from bigxfer.study import claims, grid
 from launch import pool, shares
 
 
@@ -56,7 +56,7 @@ class Work:
         states = grid.states(study, workers.runs)
         left = [s for s in states if s.state not in ("done", "given up", "waiting")]
         if workers.stopping and left:
-            requeue(tries.job_id(os.environ))
+            requeue(claims.job_id(os.environ))
 
 
 def requeue(job: str) -> None:

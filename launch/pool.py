@@ -1,6 +1,6 @@
 """Workers on this machine: gives them ready runs, watches them, starts them anew.
 
-A pool claims a run (study/tries.py) before it hands it to one of its workers, touches
+A pool claims a run (study/claims.py) before it hands it to one of its workers, touches
 the claim while the run gets on, and writes down how the try ended. A worker that dies
 is started anew; one whose run folder has not changed for `hang` seconds is killed
 first, whatever it is stuck in: a thread of its own that lives on proves nothing. When
@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigxfer.study import grid, tries
+from bigxfer.study import claims, grid
 
 RELEASED = (75, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses; 75: run saved
 KILLED = "killed by SIGKILL"
@@ -123,7 +123,7 @@ class Pool:
         ready.sort(key=lambda state: bool(state.error))  # those that failed: last
         while ready and idle:
             state = ready.pop(self.best(idle[0], [s.node for s in ready]))
-            claim = tries.claim(state.node.folder(self.runs), state.tries)
+            claim = claims.claim(state.node.folder(self.runs), state.tries)
             if claim:
                 self.give(idle.pop(0), state.node, claim)
         now = time.monotonic()
@@ -153,7 +153,7 @@ class Pool:
         if slot.process is None:
             slot.process, slot.ready = self.start(slot.environ), False
             slot.shapes = set()
-        tries.add_worker(claim, slot.process.pid)
+        claims.add_worker(claim, slot.process.pid)
         slot.node, slot.claim, slot.verdict = node, claim, ""
         slot.shapes.add(node.shape)
         slot.moved = slot.touched = time.monotonic()
@@ -206,7 +206,7 @@ class Pool:
         else:  # not the run's fault
             self.finish(slot, "released")
             self.unready += 1
-            if self.unready == tries.STRIKES:
+            if self.unready == claims.STRIKES:
                 raise OSError(
                     f"{self.unready} workers in a row died before they were ready"
                     f" ({describe(status)}); see above, or try\n  {shlex.join(self.command)}"
@@ -218,7 +218,7 @@ class Pool:
         if node is None:
             return
         with suppress(FileNotFoundError):  # somebody has removed the folder
-            tries.finish(slot.claim, how, kind, message)
+            claims.finish(slot.claim, how, kind, message)
         self.next_look = 0
         if how == "done":
             self.done.add(node.digest)
@@ -235,7 +235,7 @@ class Pool:
         if now - slot.touched < min(TOUCH, self.hang / 4):
             return
         slot.touched = now
-        if not tries.touch(slot.claim):  # we slept, and it was taken over
+        if not claims.touch(slot.claim):  # we slept, and it was taken over
             self.say(f"{slot.node.digest}: another launcher has it now, or it is gone")
             slot.node = None
             self.end(slot)

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         launch.dry_run()
         return
     launch.watch()
-    sys.exit(local.report(study, f.config, Path(f.runs)))
+    sys.exit(local.conclude(study, f.config, Path(f.runs)))
 
 
 class Launch:

@@ -43,7 +43,8 @@ def main(argv: list[str]) -> None:
 
     import jax
 
-    from bigxfer import job, loop
+    from bigxfer.runs import job
+    from bigxfer.training import loop
 
     quieten()
     stopping = threading.Event()
@@ -102,7 +103,7 @@ def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict) -> None:
 
     `stop(step)` says whether to save and leave; None is for several processes.
     """
-    from bigxfer import folders, job
+    from bigxfer.runs import folders, job
 
     if node.kind == "cache":
         folder = node.folder(runs)
@@ -116,8 +117,8 @@ def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict) -> None:
 
 def build_cache(node: grid.Node, stop: Stop) -> dict:
     """Decodes the whole data set; what was decoded stays when it is stopped."""
-    from bigxfer import loop
     from bigxfer.data import dataset
+    from bigxfer.training import loop
 
     def say(line: str) -> None:
         logging.getLogger("bigxfer").info(line)

@@ -5,7 +5,8 @@ import json
 import jax
 import numpy as np
 
-from bigxfer import config, metrics, models, presets, tree
+from bigxfer import config, models, presets, tree
+from bigxfer.statistics import metrics
 
 CLASSES = ("covid19", "normal", "pneumonia")
 

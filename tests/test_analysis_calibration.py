@@ -4,8 +4,9 @@ import pytest
 from sklearn.calibration import calibration_curve
 from test_analysis_gradcam import made
 
-from bigxfer import metrics
-from bigxfer.analysis import calibration
+from bigxfer.analysis import ensembles
+from bigxfer.runs import predictions
+from bigxfer.statistics import calibration, metrics
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +105,14 @@ def test_no_temperature_is_made_up():
 def test_an_ensemble_is_the_mean_of_probabilities():
     labels, logits = draw(200, 1.0)
     other = logits[:, ::-1]
-    found = calibration.ensemble(labels, [logits, other])
+    found = ensembles.ensemble(labels, [logits, other])
     want = (
         calibration.probabilities(labels, logits)
         + calibration.probabilities(labels, other)
     ) / 2
     np.testing.assert_allclose(calibration.probabilities(labels, found), want)
     many = np.zeros((200, 4))
-    found = calibration.ensemble(many, [logits, other])
+    found = ensembles.ensemble(many, [logits, other])
     want = (
         calibration.probabilities(many, logits) + calibration.probabilities(many, other)
     ) / 2
@@ -122,56 +123,56 @@ def test_ensembles_align_by_id_and_refuse_others():
     labels, logits = draw(20, 1.0)
     ids = np.arange(20).astype(str)
     rest = ids, ids, ids
-    a = calibration.Predictions(ids, *rest, labels, logits, tuple("abcd"))
+    a = predictions.Predictions(ids, *rest, labels, logits, tuple("abcd"))
     turned = np.arange(20)[::-1]
-    b = calibration.Predictions(
+    b = predictions.Predictions(
         ids[turned], *rest, labels[turned], logits[turned], tuple("abcd")
     )
-    for found in calibration.aligned([a, b]):
+    for found in ensembles.aligned([a, b]):
         np.testing.assert_array_equal(found, logits)
-    c = calibration.Predictions(ids, *rest, labels, logits, tuple("abce"))
+    c = predictions.Predictions(ids, *rest, labels, logits, tuple("abce"))
     with pytest.raises(ValueError, match="run 2 was judged on other images or classes"):
-        calibration.aligned([a, c])
-    d = calibration.Predictions(ids, *rest, 3 - labels, logits, tuple("abcd"))
+        ensembles.aligned([a, c])
+    d = predictions.Predictions(ids, *rest, 3 - labels, logits, tuple("abcd"))
     with pytest.raises(ValueError, match="run 2 has other labels"):
-        calibration.aligned([a, d])
+        ensembles.aligned([a, d])
 
 
 def test_mc_dropout_varies_and_leaves_batch_norm_alone():
     model, variables, _ = made("smallcnn")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
-    passes = calibration.mc_dropout(model, variables, pixels, 32, passes=3)
+    passes = ensembles.mc_dropout(model, variables, pixels, 32, passes=3)
     assert len(passes) == 3 and passes[0].shape == (3, 3)
     assert not np.array_equal(passes[0], passes[1])
-    alone = calibration.mc_dropout(model, variables, pixels[:1], 32, passes=1)
+    alone = ensembles.mc_dropout(model, variables, pixels[:1], 32, passes=1)
     assert np.isfinite(alone[0]).all()
-    again = calibration.mc_dropout(model, variables, pixels, 32, passes=1)
-    more = calibration.mc_dropout(model, variables, pixels, 32, passes=1, seed=1)
+    again = ensembles.mc_dropout(model, variables, pixels, 32, passes=1)
+    more = ensembles.mc_dropout(model, variables, pixels, 32, passes=1, seed=1)
     assert not np.array_equal(again[0], more[0])
     bit, variables, _ = made("cbr_tiny")
     with pytest.raises(ValueError, match="no dropout"):
-        calibration.mc_dropout(bit, variables, pixels, 32, passes=2)
+        ensembles.mc_dropout(bit, variables, pixels, 32, passes=2)
     assert jax.tree.all(jax.tree.map(lambda x: bool(np.isfinite(x).all()), variables))
 
 
 def test_referral_rises_where_uncertainty_knows():
     labels, logits = draw(1000, 1.0)
     p = calibration.probabilities(labels, logits)
-    unsure = calibration.uncertainty(labels, p)
+    unsure = ensembles.uncertainty(labels, p)
     patients = np.arange(1000).astype(str)
-    curve = calibration.referral(labels, p, patients, unsure)
+    curve = ensembles.referral(labels, p, patients, unsure)
     assert curve[-1]["coverage"] == 1 and curve[-1]["images"] == 1000
     assert curve[-1]["accuracy"] == pytest.approx(curve[0]["chance"])
     assert curve[0]["accuracy"] > curve[-1]["accuracy"] + 0.1
     assert curve[0]["low"] <= curve[0]["accuracy"] <= curve[0]["high"]
-    blind = calibration.referral(labels, p, patients, np.arange(1000.0))
+    blind = ensembles.referral(labels, p, patients, np.arange(1000.0))
     assert abs(blind[9]["accuracy"] - blind[9]["chance"]) < 0.05
 
 
 def test_entropy():
-    assert calibration.uncertainty(np.zeros(1, int), np.full((1, 4), 0.25)) == (
+    assert ensembles.uncertainty(np.zeros(1, int), np.full((1, 4), 0.25)) == (
         pytest.approx(np.log(4))
     )
-    assert calibration.uncertainty(np.zeros((1, 2)), np.array([[0.5, 1.0]])) == (
+    assert ensembles.uncertainty(np.zeros((1, 2)), np.array([[0.5, 1.0]])) == (
         pytest.approx(np.log(2) / 2)
     )

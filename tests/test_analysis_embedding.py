@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from test_split import manifest
 
-from bigxfer import metrics
 from bigxfer.analysis import embedding
-from bigxfer.analysis.calibration import Predictions
+from bigxfer.runs.predictions import Predictions
+from bigxfer.statistics import metrics
 
 
 def drawn(n=240, leak=0.0, seed=0):

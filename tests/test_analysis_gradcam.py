@@ -7,7 +7,8 @@ from test_split import manifest
 from bigxfer import config, models, tree
 from bigxfer.analysis import gradcam, pointing
 from bigxfer.config import Phantom
-from bigxfer.data import phantom, readers
+from bigxfer.data import readers
+from bigxfer.data.phantom import write
 from bigxfer.models import parts
 
 NETS = {
@@ -193,7 +194,7 @@ def test_a_box_covers_its_pixels():
 
 def test_boxes_of_the_phantom_are_of_its_labels(tmp_path):
     """Every box is of a class that its image is labelled with, and inside it."""
-    root = phantom.write("nih", tmp_path / "p", Phantom(images=20, pixels=24))
+    root = write.write("nih", tmp_path / "p", Phantom(images=20, pixels=24))
     part = readers.read(config.Data(reader="nih", root=str(root), views=()))
     found = pointing.boxes(part)
     assert len(found) > 60

@@ -12,10 +12,12 @@ import pytest
 from make_run import make_run
 from test_split import manifest
 
-from bigxfer import analyze, config, job, presets, tree
-from bigxfer.analysis import calibration, reliability
+from bigxfer import analyze, config, presets, tree
+from bigxfer.analysis import reliability
 from bigxfer.analysis.features import Finished
 from bigxfer.data.dataset import Dataset
+from bigxfer.runs import job
+from bigxfer.statistics import calibration
 from bigxfer.study import grid
 
 ROOT = Path(__file__).parents[1]

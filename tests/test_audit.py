@@ -9,7 +9,7 @@ from test_leakage import copied, scenes
 from test_split import manifest
 
 from bigxfer import audit
-from bigxfer.data import decode
+from bigxfer.data.pixels import decode
 
 ROOT = Path(__file__).parents[1]
 

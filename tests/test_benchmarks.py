@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bigxfer import models, presets, sharding, tree
+from bigxfer import models, presets, tree
+from bigxfer.training import sharding
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

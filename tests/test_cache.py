@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigxfer.data import cache, decode, decoding
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.pixels import cache, decode, decode_pool
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,7 +75,9 @@ def test_processes_give_the_same_bytes_as_one(tmp_path):
 
 
 def test_workers_do_not_import_the_main_module_or_jax():
-    code = "import sys, bigxfer.data.decoding; print([m for m in ('jax', 'flax')"
+    code = (
+        "import sys, bigxfer.data.pixels.decode_pool; print([m for m in ('jax', 'flax')"
+    )
     code += " if m in sys.modules])"
     out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert out.strip() == "[]"
@@ -256,7 +258,7 @@ def test_enospc_in_this_process(tmp_path, monkeypatch):
         return real(fd, data, at)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding.os, "pwrite", full)
+        patch.setattr(decode_pool.os, "pwrite", full)
         with pytest.raises(OSError, match="No space left.*--config.data.cache"):
             cache.build(m, tmp_path / "c", 16, 1)
     assert cache.build(m, tmp_path / "c", 16, 1).decoded == 13

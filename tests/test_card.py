@@ -8,7 +8,9 @@ import pytest
 from make_run import CLASSES, make_run
 from sklearn.metrics import roc_auc_score
 
-from bigxfer import card, sources, tree
+from bigxfer import tree
+from bigxfer.runs import card
+from bigxfer.statistics import by_source
 
 
 def text_of(folder):
@@ -74,12 +76,12 @@ def test_numbers_by_class_and_by_source(tmp_path):
         found = rows(section(text, "Results on the test split"))[name]
         assert found[3].startswith(f"{want:.3f} [")
         assert found[0] == str((saved["labels"] == i).sum())
-    by_source = rows(section(text, "By source"))
+    table = rows(section(text, "By source"))
     here = saved["sources"] == "a"
     want = roc_auc_score(saved["labels"][here] == 1, p[here, 1])
-    assert by_source["AUROC normal"][0].startswith(f"{want:.3f} [")
-    assert by_source["AUROC normal"][1] == "-"  # source b has no normal image
-    assert by_source["images, patients"][0].startswith("60, ")
+    assert table["AUROC normal"][0].startswith(f"{want:.3f} [")
+    assert table["AUROC normal"][1] == "-"  # source b has no normal image
+    assert table["images, patients"][0].startswith("60, ")
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -88,12 +90,12 @@ def test_what_the_source_gives_away(multilabel, tmp_path):
     folder = make_run(tmp_path / "run", multilabel=multilabel)
     test = tree.load_npz(folder / "predictions.npz")
     valid = tree.load_npz(folder / "predictions_valid.npz")
-    planted = sources.guessed("sources", test, valid)
+    planted = by_source.guessed("sources", test, valid)
     assert planted["low"] > 0.55
     rng = np.random.default_rng(1)
     for part in (test, valid):
         part["sources"] = rng.permutation(part["sources"])
-    none = sources.guessed("sources", test, valid)
+    none = by_source.guessed("sources", test, valid)
     assert none["low"] < 0.5 < planted["value"] - 0.05 and none["value"] < 0.58
     assert "Knowing nothing but the source" in text_of(folder)
 
@@ -108,7 +110,7 @@ def test_the_guess_by_hand():
         "classes": np.array(["x", "y"]),
     }
     valid = {"labels": np.array([0, 0, 1, 1, 1]), "sources": np.array([*"aabbb"])}
-    found = sources.guessed("sources", test, valid)
+    found = by_source.guessed("sources", test, valid)
     assert found["value"] == roc_auc_score([0, 1, 1, 0], [0, 0, 1, 1])
 
 

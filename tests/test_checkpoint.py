@@ -14,8 +14,8 @@ import optax
 import pytest
 from test_sharding import two_processes
 
-from bigxfer import sharding
-from bigxfer.checkpoint import CheckpointError, Checkpoints
+from bigxfer.training import sharding
+from bigxfer.training.checkpoint import CheckpointError, Checkpoints
 
 
 def state(seed=0, fsdp=1):
@@ -242,7 +242,7 @@ def test_a_failure_in_the_background_is_raised(tmp_path, monkeypatch):
     def full(folder):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bigxfer.checkpoint._sums", full)
+    monkeypatch.setattr("bigxfer.training.checkpoint._sums", full)
     saved.save(1, {"a": np.ones(1)}, {})
     with pytest.raises(OSError, match="No space left"):
         saved.wait()

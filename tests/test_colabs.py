@@ -16,8 +16,8 @@ from conftest import COMPILE_FAST
 from nbclient import NotebookClient
 from scipy import stats as scipy_stats
 
-from bigxfer import stats
-from bigxfer.study import compare, table
+from bigxfer.statistics import intervals
+from bigxfer.tables import differences, table
 
 ROOT = Path(__file__).parents[1]
 COLABS = ROOT / "colabs"
@@ -129,7 +129,7 @@ def test_its_student_and_holm_are_those_of_scipy_and_ours(explored):
     np.testing.assert_allclose(found["t"], t.ppf(0.975, [1, 2, 4, 30]), rtol=1e-4)
     want = 2 * t.sf([0.5, 2.5, 4.0], [1, 3, 4])
     np.testing.assert_allclose(found["p"], want, atol=1e-4)
-    np.testing.assert_allclose(found["holm"], stats.holm([0.04, 0.01, 0.03, 0.5]))
+    np.testing.assert_allclose(found["holm"], intervals.holm([0.04, 0.01, 0.03, 0.5]))
 
 
 def test_it_gives_the_means_of_the_published_results(explored):
@@ -142,16 +142,18 @@ def test_it_gives_the_means_of_the_published_results(explored):
 
 
 def test_its_paired_differences_are_those_of_the_study(explored):
-    """Every interval of "natural or in-domain" against bigxfer.study.compare."""
+    """Every interval of "natural or in-domain" against bigxfer.tables.differences."""
     _, found = explored
     published = table.pa.csv.read_csv(COLABS / "published_runs.csv").to_pylist()
     checked = 0
     for d in found["domain"]:
         a, b = d["what"].split(" minus ")
-        rows = compare.select(
+        rows = differences.select(
             published, target=d["target"], model=d["model"], shots=d["shots"]
         )
-        (want,) = compare.compare(rows, d["metric"], {"upstream": a}, {"upstream": b})
+        (want,) = differences.compare(
+            rows, d["metric"], {"upstream": a}, {"upstream": b}
+        )
         e = want.difference
         assert d["n"] == e.draws
         np.testing.assert_allclose(
@@ -253,8 +255,8 @@ def quickstart(folder, parameters):
     assert printed(book).count("\nSYNTHETIC test metrics") == made
     (sheet,) = [o for o in outputs(book) if "image/png" in o.get("data", {})]
     assert len(sheet.data["image/png"]) > 10_000
-    losses, intervals = plots(book)
-    for figure in (losses, intervals):
+    losses, bars = plots(book)
+    for figure in (losses, bars):
         assert figure["layout"]["title"]["text"].startswith("SYNTHETIC")
     for r in runs:
         result = json.loads((folder / r["run"] / "result.json").read_text())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigxfer.data import containers, decode
+from bigxfer.data.pixels import containers, decode
 
 RNG = np.random.default_rng(0)
 

@@ -16,10 +16,11 @@ from absl import app, flags
 from absl.testing import flagsaver
 from ml_collections import config_flags
 
-from bigxfer import config, job, presets
+from bigxfer import config, presets
 from bigxfer.config import Run
 from bigxfer.data.dataset import PHANTOMS
 from bigxfer.models import keras_zoo
+from bigxfer.runs import job
 from bigxfer.study import grid
 
 # of ml_collections, below Python 3.12, at every config file

@@ -7,12 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bigxfer.study import forms
-from bigxfer.study.crossover import (
-    crossover,
-    from_replicates,
-    lasting_lead,
-)
+from bigxfer.scaling import forms
+from bigxfer.scaling.crossover import crossover, from_replicates, lasting_lead
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "scaling_data"
 SHOTS = np.array([1.0, 2, 5, 10, 25, 50, 100, 250])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigxfer.data import decode
+from bigxfer.data.pixels import decode
 
 ODD = Path(__file__).parents[2] / "shared" / "data" / "odd_files"
 RNG = np.random.default_rng(0)

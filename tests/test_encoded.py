@@ -15,13 +15,14 @@ from test_cache import draw, manifest
 
 from bigxfer import config
 from bigxfer.config import Data, Phantom
-from bigxfer.data import cache, dataset, encoded
+from bigxfer.data import dataset
+from bigxfer.data.pixels import cache, cache_encoded
 
 ODD = Path(__file__).parents[2] / "shared/data/odd_files"
 
 
 def both(m, folder, size=16, channels=1, **kw):
-    builds = (cache.build, encoded.build)
+    builds = (cache.build, cache_encoded.build)
     return [build(m, folder, size, channels, **kw) for build in builds]
 
 
@@ -68,9 +69,9 @@ def test_odd_files_come_out_as_from_the_raw_cache(tmp_path, channels):
 
 
 def test_killed_it_goes_on_and_notices_changed_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoded, "SHARD", 4)
+    monkeypatch.setattr(cache_encoded, "SHARD", 4)
     m = draw(tmp_path / "root", 10)
-    stop = encoded.Job.fetched
+    stop = cache_encoded.Job.fetched
 
     def dies(self, rows):
         for item in stop(self, rows):
@@ -79,18 +80,18 @@ def test_killed_it_goes_on_and_notices_changed_files(tmp_path, monkeypatch):
             yield item
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(encoded.Job, "fetched", dies)
-        encoded.build(m, tmp_path / "c", 16, 1)
-    built = encoded.build(m, tmp_path / "c", 16, 1)
+        patch.setattr(cache_encoded.Job, "fetched", dies)
+        cache_encoded.build(m, tmp_path / "c", 16, 1)
+    built = cache_encoded.build(m, tmp_path / "c", 16, 1)
     assert built.decoded == 6 and built.ok.all()  # rows 4 to 9: not the first shard
-    assert encoded.build(m, tmp_path / "c", 24, 1).decoded == 0  # of any size
+    assert cache_encoded.build(m, tmp_path / "c", 24, 1).decoded == 0  # of any size
     raw = cache.build(m, tmp_path / "c", 16, 1)
     np.testing.assert_array_equal(raw.images, built.images[np.arange(10)])
     np.testing.assert_array_equal(raw.images[9], built.images[9])
     path = tmp_path / "root" / m.path[5]
     Image.fromarray(np.full((9, 9), 77, np.uint8)).save(path)
     os.utime(path, ns=(1, 1))
-    again = encoded.build(m, tmp_path / "c", 16, 1)
+    again = cache_encoded.build(m, tmp_path / "c", 16, 1)
     assert again.decoded == 4 and (again.images[5] == 77).all()
     with pytest.raises(IndexError, match="of 10"):
         again.images[np.array([0, 10])]
@@ -108,10 +109,10 @@ encoded.build(m, sys.argv[2], 64, 1, workers=1)
 
 
 def test_a_build_killed_with_kill_9_ends_in_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoded, "SHARD", 8)
-    monkeypatch.setattr(encoded, "BLOCK", 8)
+    monkeypatch.setattr(cache_encoded, "SHARD", 8)
+    monkeypatch.setattr(cache_encoded, "BLOCK", 8)
     m = draw(tmp_path / "root", 80, side=600)
-    whole = encoded.build(m, tmp_path / "whole", 64, 1)
+    whole = cache_encoded.build(m, tmp_path / "whole", 64, 1)
     tests = Path(__file__).parent
     command = [sys.executable, "-c", BUILD, tmp_path / "root", tmp_path / "c", tests]
     killed = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": tests.parent})
@@ -119,7 +120,7 @@ def test_a_build_killed_with_kill_9_ends_in_the_same_bytes(tmp_path, monkeypatch
         time.sleep(0.005)
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
-    rest = encoded.build(m, tmp_path / "c", 64, 1)
+    rest = cache_encoded.build(m, tmp_path / "c", 64, 1)
     assert 0 < rest.decoded < 80
     names = sorted(p.name for p in whole.folder.glob("*.array_record"))
     assert len(names) == 10
@@ -134,19 +135,19 @@ def test_bad_files_are_named_and_tried_again_when_mended(tmp_path):
     path.write_bytes(whole[:200])
     (tmp_path / "root" / m.path[7]).unlink()
     with pytest.raises(ValueError, match=r"2 of 10 .*\n  0005.png: .*\n  0007.*absent"):
-        encoded.build(m, tmp_path / "c", 16, 1, max_bad=0.1)
-    kept = encoded.build(m, tmp_path / "c", 16, 1, max_bad=0.2)
+        cache_encoded.build(m, tmp_path / "c", 16, 1, max_bad=0.1)
+    kept = cache_encoded.build(m, tmp_path / "c", 16, 1, max_bad=0.2)
     assert np.flatnonzero(~kept.ok).tolist() == [5, 7] and kept.decoded == 0
     assert (kept.images[5] == 0).all()
     path.write_bytes(whole)
-    mended = encoded.build(m, tmp_path / "c", 16, 1, max_bad=0.2)
+    mended = cache_encoded.build(m, tmp_path / "c", 16, 1, max_bad=0.2)
     assert np.flatnonzero(~mended.ok).tolist() == [7]
 
 
 @pytest.mark.parametrize("path", ["x.h5#3", "a_{red,green,blue}.png"])
 def test_what_is_no_image_file_is_refused(tmp_path, path):
     with pytest.raises(ValueError, match="set it to raw"):
-        encoded.build(manifest(tmp_path, ["a.png", path]), tmp_path / "c", 8, 1)
+        cache_encoded.build(manifest(tmp_path, ["a.png", path]), tmp_path / "c", 8, 1)
 
 
 def test_decoding_needs_no_jax(tmp_path):

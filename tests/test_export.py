@@ -13,8 +13,9 @@ import pytest
 from make_run import CLASSES, make_run
 from make_timm_golden import names_of
 
-from bigxfer import export, trained, tree
+from bigxfer import export, tree
 from bigxfer.models import weights
+from bigxfer.runs import finished
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden" / "timm_r50x1.npz"
@@ -29,7 +30,7 @@ def run_export(folder, to, out, *flags, monkeypatch):
 
 
 def logits_of(folder, images):
-    run = trained.open(folder)
+    run = finished.open(folder)
     return jax.jit(lambda x: run.model.apply(run.variables, x, False)[0])(images)
 
 
@@ -63,7 +64,7 @@ def test_there_and_back(tmp_path, monkeypatch, to, ending):
     folder = make_run(tmp_path / "run", "R1-2-1-1x1")
     out = tmp_path / f"net.{ending}"
     about = run_export(folder, to, out, monkeypatch=monkeypatch)
-    params = trained.open(folder).variables["params"]
+    params = finished.open(folder).variables["params"]
     back = weights.load(out, params, keep_head=True)
     assert tree.digest(back) == tree.digest(params)
     assert about["classes"] == list(CLASSES) and about["synthetic"] is True

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from bigxfer.study import forms
-from bigxfer.study.fits import choose, draw_mean, fit, inverse
-from bigxfer.study.intervals import bootstrap, smooth_sigma, t_deviations
+from bigxfer.scaling import forms
+from bigxfer.scaling.bootstrap import bootstrap, smooth_sigma, t_deviations
+from bigxfer.scaling.fit import choose, draw_mean, fit, inverse
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "scaling_data"
 needs_data = pytest.mark.skipif(

@@ -13,10 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from bigxfer import config, job, loop, models, optim, presets, tree
+from bigxfer import config, models, presets, tree
 from bigxfer.config import ConfigError, Freeze, Optim, Phase
 from bigxfer.models import cbr, keras_zoo
-from bigxfer.protocols import freeze, phases
+from bigxfer.protocols import freeze, optim, phases
+from bigxfer.runs import job
+from bigxfer.training import loop
 
 needs_keras = pytest.mark.skipif(
     importlib.util.find_spec("keras") is None, reason="keras is not installed"

@@ -20,7 +20,8 @@ CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
 
 def toy_loss(name: str, cache: Path, folder: Path) -> float:
     """The loss of the third step of a config, shrunk to seconds."""
-    from bigxfer import config, job, presets
+    from bigxfer import config, presets
+    from bigxfer.runs import job
 
     run = presets.load(f"configs/{name}")
     run.model = presets.bit("R1-1-1-1x0.125")

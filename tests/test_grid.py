@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from bigxfer import config, folders
-from bigxfer.study import grid, tries
+from bigxfer import config
+from bigxfer.runs import folders
+from bigxfer.study import claims, grid
 
 SHIPPED = "configs/study_demo.py"
 
@@ -110,7 +111,7 @@ def test_states_from_folders_alone(tmp_path):
     assert now() == ["done", "done", "ready", "waiting"]
 
     folder = upstream.folder(runs)
-    claim = tries.claim(folder, [])
+    claim = claims.claim(folder, [])
     state = grid.states(study, runs)[2]
     assert state.state == "running" and state.age < 60 and state.where
     assert (state.step, state.steps) == (0, 0)
@@ -120,17 +121,17 @@ def test_states_from_folders_alone(tmp_path):
     state = grid.states(study, runs)[2]
     assert (state.step, state.steps) == (299, 500)
 
-    tries.finish(claim, "failed", "OSError", "disk full")
+    claims.finish(claim, "failed", "OSError", "disk full")
     state = grid.states(study, runs)[2]
     assert (state.state, state.error) == ("failed", "OSError: disk full")
     for number in (2, 3):
-        claim = tries.claim(folder, tries.read(folder))
-        tries.finish(claim, "failed", "OSError", f"disk full {number}")
+        claim = claims.claim(folder, claims.read(folder))
+        claims.finish(claim, "failed", "OSError", f"disk full {number}")
     up, down = grid.states(study, runs)[2:]
     assert up.state == down.state == "given up" and len(up.tries) == 3
     assert up.error == "OSError: disk full 3"
     assert upstream.digest in down.error
-    tries.forgive(folder)
+    claims.forgive(folder)
     assert now() == ["done", "done", "ready", "waiting"]
     done(upstream, runs)
     assert now() == ["done", "done", "done", "ready"]
@@ -150,8 +151,8 @@ def test_states_of_a_thousand_runs_take_no_time(tmp_path):
     for node in study[:1000]:
         done(node, tmp_path)
     for node in study[1000:1200]:
-        claim = tries.claim(node.folder(tmp_path), [])
-        tries.finish(claim, "released")
+        claim = claims.claim(node.folder(tmp_path), [])
+        claims.finish(claim, "released")
     known = set()
     grid.states(study, tmp_path, known)
     assert len(known) == 1000

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from bigxfer import config, job, models, presets, programs, tree
+from bigxfer import config, models, presets, tree
 from bigxfer.models import cbr, keras_zoo
 from bigxfer.protocols import gabor, init
+from bigxfer.runs import job
+from bigxfer.training import compiled
 
 SHAPE = (1, 40, 40, 3)
 CUTS = {  # model: (a small form, an upto, the layers that it takes)
@@ -288,7 +290,7 @@ def never_compiles(monkeypatch):
     def fail(*args):
         raise AssertionError("compiled before the start was looked at")
 
-    monkeypatch.setattr(programs, "compile_step", fail)
+    monkeypatch.setattr(compiled, "compile_step", fail)
 
 
 def toy_run(cache, model, **kw):

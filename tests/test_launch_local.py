@@ -15,7 +15,8 @@ import pytest
 from conftest import COMPILE_FAST
 
 from bigxfer import cli, host
-from bigxfer.study import grid, tries
+from bigxfer.runs import folders
+from bigxfer.study import claims, grid
 from launch import shares
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +90,7 @@ def table(runs):
 
 def workers(runs):
     """(pid, birth) of every worker that the tries know of."""
-    found = [t for p in runs.glob("**/tries") for t in tries.read(p.parent)]
+    found = [t for p in runs.glob("**/tries") for t in claims.read(p.parent)]
     owners = [t.owner for t in found if "worker" in t.owner]
     return {(o["worker"], o["worker_born"]) for o in owners}
 
@@ -118,7 +119,7 @@ def test_ten_kills_of_the_launcher_change_nothing(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         deadline = time.monotonic() + 10
-        while any(tries.running(*worker) for worker in workers(killed)):
+        while any(claims.running(*worker) for worker in workers(killed)):
             assert time.monotonic() < deadline, "a worker outlives its launcher"
             time.sleep(0.05)
         now = {p: p.stat().st_mtime_ns for p in killed.glob("**/result.json")}
@@ -144,16 +145,16 @@ def test_sigterm_saves_the_step_and_the_run_goes_on_from_it(tmp_path):
     process = subprocess.Popen(
         command(config, runs), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
     )
-    while grid.progress(folder)[0] < 7:
+    while folders.progress(folder)[0] < 7:
         assert process.poll() is None
         time.sleep(0.02)
     process.terminate()
     assert process.wait(timeout=60) == 1
-    step = tries.saved(folder)
+    step = claims.saved(folder)
     assert 7 <= step < 30, "between two of its regular checkpoints"
-    (tried,) = tries.read(folder)
+    (tried,) = claims.read(folder)
     assert tried.end == {"how": "released", "kind": "", "message": "", "saved": step}
-    assert grid.progress(folder) == (step, 120)
+    assert folders.progress(folder) == (step, 120)
     call(config, runs)
     assert f"resumed from step {step}" in (folder / "log.txt").read_text()
     lines = [json.loads(s) for s in (folder / "metrics.jsonl").read_text().splitlines()]

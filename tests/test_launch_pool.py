@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from bigxfer import config, folders
-from bigxfer.study import grid, tries
+from bigxfer import config
+from bigxfer.runs import folders
+from bigxfer.study import claims, grid
 from launch import pool
 
 # A worker without jax. What it does at the nth try of a digest stands in a file.
@@ -85,7 +86,7 @@ def calls(runs, name):
 
 
 def ends(runs, name):
-    return [t.end and (t.end["how"], t.end["kind"]) for t in tries.read(runs / name)]
+    return [t.end and (t.end["how"], t.end["kind"]) for t in claims.read(runs / name)]
 
 
 def test_runs_in_order_of_their_needs_on_every_slot(tmp_path):
@@ -135,7 +136,7 @@ def test_three_strikes_give_a_run_up_and_those_that_need_it(tmp_path):
     assert found["d"].state == "done"
     start(nodes, tmp_path).run()
     assert calls(tmp_path, "a") == 3  # given up it stays
-    tries.forgive(tmp_path / "a")
+    claims.forgive(tmp_path / "a")
     start(nodes, tmp_path).run()
     assert {s.state for s in states(nodes, tmp_path).values()} == {"done"}
 
@@ -199,11 +200,11 @@ def test_only_one_of_two_pools_gets_a_run(tmp_path):
 def test_racing_for_one_claim_has_one_winner(tmp_path):
     """Also for one that a dead process has left."""
     for folder in (tmp_path / "new", dead(tmp_path / "dead")):
-        left, won, barrier = tries.read(folder), [], threading.Barrier(16)
+        left, won, barrier = claims.read(folder), [], threading.Barrier(16)
 
         def race(folder=folder, left=left, won=won, barrier=barrier):
             barrier.wait()
-            won.append(tries.claim(folder, left))
+            won.append(claims.claim(folder, left))
 
         threads = [threading.Thread(target=race) for _ in range(16)]
         for t in threads:
@@ -217,7 +218,7 @@ def dead(folder):
     """A run folder with the claim of a process that is no more."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    path = tries.claim(folder, [])
+    path = claims.claim(folder, [])
     assert path
     about = json.loads(path.read_text())
     about["owner"]["pid"] = gone.pid
@@ -227,12 +228,12 @@ def dead(folder):
 
 def test_a_claim_of_another_machine_is_stale_after_a_while(tmp_path):
     nodes = study("a")
-    path = tries.claim(tmp_path / "a", [])
+    path = claims.claim(tmp_path / "a", [])
     about = json.loads(path.read_text())
     about["owner"]["machine"] = "another boot"
     folders.write_json(path, about)
     assert states(nodes, tmp_path)["a"].state == "running"
-    old = time.time() - tries.STALE - 1
+    old = time.time() - claims.STALE - 1
     os.utime(path, (old, old))
     assert states(nodes, tmp_path)["a"].state == "ready"
     start(nodes, tmp_path).run()
@@ -256,21 +257,21 @@ def test_who_was_overtaken_lets_go(tmp_path):
     threading.Thread(target=overtake, daemon=True).start()
     workers.run()
     assert not (tmp_path / "a" / "result.json").exists()
-    assert tries.read(tmp_path / "a")[0].end is None
+    assert claims.read(tmp_path / "a")[0].end is None
 
 
 def test_a_lost_try_is_no_strike_but_twenty_are(tmp_path):
     nodes = study("a")
-    for _ in range(tries.LOST):
-        found = tries.read(tmp_path / "a")
+    for _ in range(claims.LOST):
+        found = claims.read(tmp_path / "a")
         assert states(nodes, tmp_path)["a"].state == "ready"
-        path = tries.claim(tmp_path / "a", found)
+        path = claims.claim(tmp_path / "a", found)
         about = json.loads(path.read_text())
         about["owner"]["born"] = "another process"
         folders.write_json(path, about)
     assert states(nodes, tmp_path)["a"].state == "ready"
-    found = tries.read(tmp_path / "a")
-    path = tries.claim(tmp_path / "a", found)
+    found = claims.read(tmp_path / "a")
+    path = claims.claim(tmp_path / "a", found)
     about = json.loads(path.read_text())
     about["owner"]["born"] = "another process"
     folders.write_json(path, about)
@@ -288,7 +289,7 @@ def test_an_orphan_is_killed_by_who_takes_over(tmp_path):
     launcher = subprocess.Popen([sys.executable, "-c", code])
     worker = None
     while worker is None or not stopped(worker):
-        found = tries.read(tmp_path / "a")
+        found = claims.read(tmp_path / "a")
         worker = found[-1].owner.get("worker") if found else None
         time.sleep(0.05)
     launcher.kill()
@@ -296,7 +297,7 @@ def test_an_orphan_is_killed_by_who_takes_over(tmp_path):
     assert stopped(worker)
     start(nodes, tmp_path).run()
     assert states(nodes, tmp_path)["a"].state == "done"
-    assert not tries.running(worker, tries.born(worker))
+    assert not claims.running(worker, claims.born(worker))
 
 
 def stopped(pid):
@@ -318,13 +319,13 @@ def test_workers_die_with_their_pool(tmp_path):
         "pool.Pool(t.study('a'), runs, command, [dict(t.os.environ)], 60).run()"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])
-    while not (found := tries.read(tmp_path / "a")) or "worker" not in found[-1].owner:
+    while not (found := claims.read(tmp_path / "a")) or "worker" not in found[-1].owner:
         time.sleep(0.05)
     worker = found[-1].owner
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
     for _ in range(200):
-        if not tries.running(worker["worker"], worker["worker_born"]):
+        if not claims.running(worker["worker"], worker["worker_born"]):
             break
         time.sleep(0.05)
     else:

@@ -13,7 +13,8 @@ from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
 from bigxfer.config import Data
-from bigxfer.data import cache, leakage, readers
+from bigxfer.data import duplicates, readers
+from bigxfer.data.pixels import cache
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -42,11 +43,11 @@ def copied(pixels, crop, size, rng):
 
 def test_the_hash_is_that_of_the_plain_dct():
     images = scenes(5)
-    prints = leakage.fingerprint(images, np.arange(5))
+    prints = duplicates.fingerprint(images, np.arange(5))
     for k in range(5):
         want = dctn(images[k, ..., 0].astype(float), type=2)[:12, :12] / 4
         np.testing.assert_allclose(prints.dct[0, k].reshape(12, 12), want, atol=0.5)
-    above = leakage.signs(prints.dct[0]) > 0
+    above = duplicates.signs(prints.dct[0]) > 0
     assert (above.sum(axis=1) == 72).all()
 
 
@@ -58,10 +59,10 @@ def test_close_pairs_equal_a_loop():
         (i, j): int((a[i] != b[j]).sum())
         for i in range(30)
         for j in range(40)
-        if (a[i] != b[j]).sum() <= leakage.HAMMING
+        if (a[i] != b[j]).sum() <= duplicates.HAMMING
     }
     got = {}
-    for i, j, d in leakage.close(a, b.astype(np.float32)):
+    for i, j, d in duplicates.close(a, b.astype(np.float32)):
         got |= dict(
             zip(zip(i.tolist(), j.tolist(), strict=True), d.tolist(), strict=True)
         )
@@ -77,18 +78,18 @@ def test_copies_are_found_and_nothing_else(crop):
     copies = np.stack([copied(images[k], crop, 96, rng) for k in chosen])[..., None]
     both = np.concatenate([others, copies])
     rows_a, rows_b = np.arange(300), np.arange(220)
-    prints = leakage.fingerprint(images, rows_a)
-    prints_b = leakage.fingerprint(both, rows_b)
-    pairs = leakage.near(images, prints, rows_a, (both, prints_b, rows_b))
+    prints = duplicates.fingerprint(images, rows_a)
+    prints_b = duplicates.fingerprint(both, rows_b)
+    pairs = duplicates.near(images, prints, rows_a, (both, prints_b, rows_b))
     want = {(int(k), 200 + i) for i, k in enumerate(chosen)}
     assert {(p.a, p.b) for p in pairs} == want
     assert not any(p.exact for p in pairs)
     # and the other way round, and within one set
-    back = leakage.near(both, prints_b, rows_b, (images, prints, rows_a))
+    back = duplicates.near(both, prints_b, rows_b, (images, prints, rows_a))
     assert {(p.b, p.a) for p in back} == want
     one = np.concatenate([images, both])
     rows = np.arange(520)
-    within = leakage.near(one, leakage.fingerprint(one, rows), rows)
+    within = duplicates.near(one, duplicates.fingerprint(one, rows), rows)
     assert {(p.a, p.b - 300) for p in within} == want
 
 
@@ -97,9 +98,9 @@ def test_exact_copies_say_so_and_flat_images_are_left_out():
     images[7] = images[2]
     images[[4, 5]] = 30
     rows = np.array([9, 7, 5, 4, 2, 0])
-    prints = leakage.fingerprint(images, rows)
+    prints = duplicates.fingerprint(images, rows)
     assert prints.flat.tolist() == [False, False, True, True, False, False]
-    (pair,) = leakage.near(images, prints, rows)
+    (pair,) = duplicates.near(images, prints, rows)
     assert {pair.a, pair.b} == {2, 7} and pair.exact and pair.hamming == 0
     assert pair.correlation == pytest.approx(1, abs=1e-4)
 
@@ -119,10 +120,10 @@ def test_only_the_rows_asked_for_are_read():
             return images[index]
 
     rows = np.arange(100)
-    lazy, plain = (leakage.fingerprint(x, rows) for x in (Lazy(), images))
+    lazy, plain = (duplicates.fingerprint(x, rows) for x in (Lazy(), images))
     assert np.array_equal(lazy.digest, plain.digest)
     np.testing.assert_array_equal(lazy.dct, plain.dct)
-    leakage.near(Lazy(), lazy, rows)
+    duplicates.near(Lazy(), lazy, rows)
     assert sum(asked[:2]) == 100 and max(asked) <= 64
 
 
@@ -151,9 +152,9 @@ def test_twenty_planted_in_nih64(tmp_path, seed):
     assert len(upstream) == 935
     a, b = (cache.build(m, tmp_path / "cache", 80, 1) for m in (target, upstream))
     rows, rows_b = np.arange(len(target)), np.arange(len(upstream))
-    prints = leakage.fingerprint(a.images, rows)
-    other = (b.images, leakage.fingerprint(b.images, rows_b), rows_b)
-    pairs = leakage.near(a.images, prints, rows, other)
+    prints = duplicates.fingerprint(a.images, rows)
+    other = (b.images, duplicates.fingerprint(b.images, rows_b), rows_b)
+    pairs = duplicates.near(a.images, prints, rows, other)
     found = {(target.id[p.a], upstream.id[p.b]) for p in pairs}
     planted = {
         (target.id[row], f"{90000 + k:08d}_000.png") for k, row in enumerate(chosen)
@@ -168,8 +169,8 @@ def test_twenty_planted_in_nih64(tmp_path, seed):
 def test_search_grows_to_a_hundred_thousand():
     """A fifth of them, so a 25th of the products: under 10 minutes / 25."""
     rng = np.random.default_rng(0)
-    dct = rng.normal(size=(len(leakage.MARGINS), 20_000, 144)).astype(np.float32)
-    prints = leakage.Prints(np.zeros(20_000, "V16"), np.zeros(20_000, bool), dct)
+    dct = rng.normal(size=(len(duplicates.MARGINS), 20_000, 144)).astype(np.float32)
+    prints = duplicates.Prints(np.zeros(20_000, "V16"), np.zeros(20_000, bool), dct)
     began = time.process_time()
-    assert leakage.candidates(prints, None) == {}
+    assert duplicates.candidates(prints, None) == {}
     assert time.process_time() - began < 2 * 600 / 25

@@ -7,8 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from bigxfer import config, loop, models, optim, presets, tree
-from bigxfer.log import Log
+from bigxfer import config, models, presets, tree
+from bigxfer.protocols import optim
+from bigxfer.training import loop
+from bigxfer.training.log import Log
 
 KEY = jax.random.key(7)
 CLASSES = 3

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from bigxfer import losses
+from bigxfer.protocols import losses
 
 NAN = np.nan
 

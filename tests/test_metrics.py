@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn import metrics as sk
 
-from bigxfer import metrics, ranking, stats
+from bigxfer.statistics import auroc, intervals, metrics
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -124,14 +124,14 @@ def test_weighted_areas_equal_scikit_learn(rows):
     truth = np.array([float(r[0]) for r in rows])
     scores = np.array([float(r[1]) for r in rows])
     weights = np.array([[float(r[2]) for r in rows]])
-    (auroc,), (ap,) = ranking.rank(truth, scores).areas(weights)
+    (area,), (ap,) = auroc.rank(truth, scores).areas(weights)
     kept = weights[0] > 0
     if len(set(truth[kept])) < 2:
-        assert np.isnan(auroc) and np.isnan(ap)
+        assert np.isnan(area) and np.isnan(ap)
         return
     w = weights[0]
     np.testing.assert_allclose(
-        auroc, sk.roc_auc_score(truth, scores, sample_weight=w), **CLOSE
+        area, sk.roc_auc_score(truth, scores, sample_weight=w), **CLOSE
     )
     np.testing.assert_allclose(
         ap, sk.average_precision_score(truth, scores, sample_weight=w), **CLOSE
@@ -145,7 +145,7 @@ def test_the_interval_is_that_of_metrics_of_resampled_images(make):
     n = len(labels)
     patients = np.array([f"p{i // 2}" for i in range(n)])
     out = metrics.compute(labels, logits, ["a", "b", "c"], patients, 50, seed=7)
-    (weights,) = stats.patient_weights(patients, 50, seed=7)
+    (weights,) = intervals.patient_weights(patients, 50, seed=7)
     repeated = [
         values(
             metrics.compute(

@@ -10,7 +10,7 @@ from test_split import manifest, random_manifest
 
 from bigxfer import config
 from bigxfer.config import ConfigError, Data, Phantom
-from bigxfer.data import dataset, labels, mixture
+from bigxfer.data import dataset, labels, unions
 from bigxfer.data.readers import DataError
 
 SMALL = Phantom(images=24, pixels=32)
@@ -97,10 +97,10 @@ def test_random_splits_are_of_all_patients_and_leaks_between_sets_are_told():
         replace(random_manifest(s, 90, 30, True), name=f"set{s}") for s in (1, 2)
     )  # the same 30 people in both
     data = Data(reader="nih+mimic", split="patient", test=0.2, valid=0.2)
-    whole, parts = mixture.join([a, b], data)
+    whole, parts = unions.join([a, b], data)
     assert "leaks" not in whole.notes and [len(p) for p in parts] == [90, 90]
     apart = Data(reader="nih+mimic", split="patient+patient", test=0.2, valid=0.2)
-    whole, parts = mixture.join([a, b], apart)
+    whole, parts = unions.join([a, b], apart)
     assert whole.notes["leaks"]["patients"] > 0
     assert (whole.split == np.concatenate([p.split for p in parts])).all()
 
@@ -110,19 +110,19 @@ def test_each_set_may_have_a_split_and_a_version_of_its_own():
     official = manifest(people, [0] * 20, ["train"] * 12 + ["test"] * 4 + [""] * 4)
     none = replace(manifest(range(50, 70), [0] * 20), name="other")
     data = Data(reader="nih+padchest", split="official+patient", valid=0.2)
-    parts = mixture.join([official, none], data)[1]
+    parts = unions.join([official, none], data)[1]
     assert [len(p) for p in parts] == [16, 20]  # rows without a split are dropped
     assert set(parts[1].split) == {"train", "valid", "test"}
     with pytest.raises(ValueError, match="other.*has no official split"):
-        mixture.join([official, none], replace(data, split="official"))
+        unions.join([official, none], replace(data, split="official"))
     roots = os.pathsep.join("ABC")
     data = Data(reader="nih+mimic+nih", root=roots, version="+negbio+")
-    found = [(m.reader, m.root, m.version) for m in mixture.members(data)]
+    found = [(m.reader, m.root, m.version) for m in unions.members(data)]
     assert found == [("nih", "A", ""), ("mimic", "B", "negbio"), ("nih", "C", "")]
     with pytest.raises(ConfigError, match="root='A' holds 1 parts"):
-        mixture.members(replace(data, root="A"))
+        unions.members(replace(data, root="A"))
     with pytest.raises(ConfigError, match="version='a.b' holds 2 parts"):
-        mixture.members(replace(data, version="a+b"))
+        unions.members(replace(data, version="a+b"))
 
 
 def test_a_fraction_is_what_the_report_counts(cache):
@@ -157,7 +157,7 @@ def test_the_digest_knows_the_sets_but_not_where_they_lie(cache, tmp_path):
     a = opened(cache, reader="nih+folder")  # real roots: moved, the same data
     roots = [
         dataset.standin(replace(d, cache=str(cache), phantom=SMALL))
-        for d in mixture.members(Data(reader="nih+folder"))
+        for d in unions.members(Data(reader="nih+folder"))
     ]
     for root in roots:
         shutil.copytree(root, tmp_path / os.path.basename(root))

@@ -7,7 +7,8 @@ import optax
 import pytest
 from test_hyperrule import published_lr
 
-from bigxfer import config, optim, tree
+from bigxfer import config, tree
+from bigxfer.protocols import optim
 
 HEAD = r"head/.*"
 

@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from bigxfer.config import Data, Phantom
-from bigxfer.data import phantom, phantom_draw, phantom_findings, readers
+from bigxfer.data import readers
+from bigxfer.data.phantom import draw, findings, write
 
 SMALL = Phantom(images=40, pixels=32)
 READER = {"natural": "folder"}
@@ -19,7 +20,7 @@ READER = {"natural": "folder"}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     top = tmp_path_factory.mktemp("phantoms")
-    return {kind: phantom.write(kind, top / kind, SMALL) for kind in phantom.LAYOUTS}
+    return {kind: write.write(kind, top / kind, SMALL) for kind in write.LAYOUTS}
 
 
 def manifest(folder: Path, kind: str):
@@ -27,7 +28,7 @@ def manifest(folder: Path, kind: str):
     return readers.read(data)
 
 
-@pytest.mark.parametrize("kind", list(phantom.LAYOUTS))
+@pytest.mark.parametrize("kind", list(write.LAYOUTS))
 def test_the_real_reader_reads_it(folders, kind):
     read = manifest(folders[kind], kind)
     assert read.synthetic
@@ -72,7 +73,7 @@ def test_labels_say_what_was_drawn(folders):
     for row in truth:
         x0, y0, x1, y1 = (int(row[k]) for k in ("x0", "y0", "x1", "y1"))
         assert 0 <= x0 <= x1 < 32 and 0 <= y0 <= y1 < 32
-        drawn.setdefault(row["file"], set()).add(phantom.sets.NIH[row["finding"]])
+        drawn.setdefault(row["file"], set()).add(write.sets.NIH[row["finding"]])
     read = manifest(folders["nih"], "nih")
     for path, labels in zip(read.path, read.labels, strict=True):
         said = {c for c, v in zip(read.classes, labels, strict=True) if v}
@@ -84,11 +85,11 @@ def test_labels_say_what_was_drawn(folders):
 def test_covidx_test_set_is_balanced_and_shortcut_ties_source_to_class(tmp_path):
     def agreement(shortcut: float) -> float:
         made = Phantom(images=300, pixels=16, shortcut=shortcut)
-        folder = phantom.write("covidx", tmp_path / str(shortcut), made)
+        folder = write.write("covidx", tmp_path / str(shortcut), made)
         read = manifest(folder, "covidx")
         test = read.labels[read.split == "test"]
         assert len({*np.bincount(test)}) == 1 and len({*test}) == 3
-        own = [phantom.sets.COVIDX[read.classes[k]][1] for k in read.labels]
+        own = [write.sets.COVIDX[read.classes[k]][1] for k in read.labels]
         return float((read.source == own).mean())
 
     assert agreement(1.0) == 1.0
@@ -98,9 +99,9 @@ def test_covidx_test_set_is_balanced_and_shortcut_ties_source_to_class(tmp_path)
 
 def test_the_same_settings_give_the_same_bytes_and_another_seed_does_not(tmp_path):
     made = Phantom(images=6, pixels=32, seed=3)
-    a = phantom.write("covidx", tmp_path / "a", made)
-    b = phantom.write("covidx", tmp_path / "b", made)
-    c = phantom.write("covidx", tmp_path / "c", Phantom(images=6, pixels=32, seed=4))
+    a = write.write("covidx", tmp_path / "a", made)
+    b = write.write("covidx", tmp_path / "b", made)
+    c = write.write("covidx", tmp_path / "c", Phantom(images=6, pixels=32, seed=4))
     files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(b) for p in b.rglob("*") if p.is_file())
     assert all((a / f).read_bytes() == (b / f).read_bytes() for f in files)
@@ -109,28 +110,28 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_does_not(tmp_pat
 
 def test_processes_draw_what_one_draws(tmp_path, monkeypatch):
     made = Phantom(images=70, pixels=16)
-    one = phantom.write("natural", tmp_path / "one", made)
-    monkeypatch.setattr(phantom, "WORTH_IT", 0)
-    more = phantom.write("natural", tmp_path / "more", made)
+    one = write.write("natural", tmp_path / "one", made)
+    monkeypatch.setattr(write, "WORTH_IT", 0)
+    more = write.write("natural", tmp_path / "more", made)
     for path in one.rglob("*.jpg"):
         assert (more / path.relative_to(one)).read_bytes() == path.read_bytes()
 
 
 def test_done_is_kept_other_settings_replaced_foreign_files_refused(tmp_path):
     folder, made = tmp_path / "set", Phantom(images=3, pixels=16)
-    phantom.write("natural", folder, made)
+    write.write("natural", folder, made)
     note = (folder / "SYNTHETIC.txt").read_text()
     assert "not radiographs" in note and '"pixels": 16' in note
     when = (folder / "SYNTHETIC.txt").stat().st_mtime_ns
-    phantom.write("natural", folder, made)
+    write.write("natural", folder, made)
     assert (folder / "SYNTHETIC.txt").stat().st_mtime_ns == when
     (folder / "stale.jpg").touch()
-    phantom.write("natural", folder, Phantom(images=4, pixels=16))
+    write.write("natural", folder, Phantom(images=4, pixels=16))
     assert not (folder / "stale.jpg").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(ValueError, match=r"mine holds files but no SYNTHETIC\.txt"):
-        phantom.write("natural", tmp_path / "mine", made)
+        write.write("natural", tmp_path / "mine", made)
     assert [p.name for p in tmp_path.iterdir() if ".part" in p.name] == []
 
 
@@ -138,9 +139,9 @@ def test_a_failed_drawing_leaves_nothing(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(phantom, "natural", broken)
+    monkeypatch.setattr(write, "natural", broken)
     with pytest.raises(OSError, match="No space"):
-        phantom.write("natural", tmp_path / "set", Phantom(images=3, pixels=16))
+        write.write("natural", tmp_path / "set", Phantom(images=3, pixels=16))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,27 +155,27 @@ def test_a_failed_drawing_leaves_nothing(tmp_path, monkeypatch):
 )
 def test_settings_that_cannot_be(tmp_path, kind, made, message):
     with pytest.raises(ValueError, match=message):
-        phantom.write(kind, tmp_path / "x", made)
+        write.write(kind, tmp_path / "x", made)
 
 
-def drawing(findings: list[str], distance: float = 0.0, seed: int = 0, size: int = 96):
-    body = phantom_draw.person(np.random.default_rng(seed), distance)
-    style, rng = phantom_draw.scanner(0, distance), np.random.default_rng(seed)
-    return phantom_findings.radiograph(size, body, style, findings, rng)
+def drawing(names: list[str], distance: float = 0.0, seed: int = 0, size: int = 96):
+    body = draw.person(np.random.default_rng(seed), distance)
+    style, rng = draw.scanner(0, distance), np.random.default_rng(seed)
+    return findings.radiograph(size, body, style, names, rng)
 
 
-@pytest.mark.parametrize("name", list(phantom_findings.OF_THE_SCENE))
+@pytest.mark.parametrize("name", list(findings.OF_THE_SCENE))
 def test_a_finding_changes_pixels_mostly_inside_its_box(name):
     """Drawn on bare solids, without noise: the difference lies where truth says."""
     hits = []
     for seed in range(8):
-        body = phantom_draw.person(np.random.default_rng(seed), 0.0)
+        body = draw.person(np.random.default_rng(seed), 0.0)
         scenes = []
         for sick in (False, True):
             rng = np.random.default_rng([seed, 1])
-            scene = phantom_draw.scene(96, body, rng)
+            scene = draw.scene(96, body, rng)
             if sick:
-                scene.found(name, phantom_findings.OF_THE_SCENE[name](scene))
+                scene.found(name, findings.OF_THE_SCENE[name](scene))
             air = (scene.lung[0] + scene.lung[1]) * (1 - scene.opacity)
             solid = scene.soft + scene.bone - air + 0.1 * scene.vessels
             scenes.append((solid, scene.boxes))
@@ -209,7 +210,7 @@ def test_distance_moves_the_images_away():
 @pytest.mark.slow
 def test_the_target_is_learnable_but_not_by_a_glance(tmp_path):
     """Logistic regression on 32 px pixels, 1,000 training images, no shortcut."""
-    folder = phantom.write("covidx", tmp_path / "x", Phantom(images=1000, pixels=64))
+    folder = write.write("covidx", tmp_path / "x", Phantom(images=1000, pixels=64))
     read = manifest(folder, "covidx")
     pixels = np.stack(
         [

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigxfer import config, job, presets
+from bigxfer import config, presets
 from bigxfer.analysis import compared, embedding, features, similarity
 from bigxfer.config import Phantom
 from bigxfer.data import dataset, shortcuts
+from bigxfer.runs import job
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

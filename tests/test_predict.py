@@ -14,8 +14,9 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from scipy.special import softmax
 
-from bigxfer import predict, trained, tree
+from bigxfer import predict, tree
 from bigxfer.data import augment
+from bigxfer.runs import finished
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,12 +99,12 @@ def test_rows_errors_and_exit_status(tmp_path, monkeypatch, capsys, folder, imag
 
 def test_the_numbers_are_the_nets(tmp_path, monkeypatch, folder, images):
     """By the decoder, the net and the temperature put together by hand."""
-    from bigxfer.data import decode
+    from bigxfer.data.pixels import decode
 
     out = tmp_path / "out.csv"
     flags = f"--run={folder}", f"--images={images / 'a.png'}", f"--out={out}"
     assert run_predict(monkeypatch, *flags) == 0
-    run = trained.open(folder)
+    run = finished.open(folder)
     temperature = float(table(out)["a.png"]["calibration"].split()[1])
     assert temperature == pytest.approx(run.calibration()[0], rel=1e-3)
     assert temperature > 1  # the predictions of make_run are overconfident
@@ -159,7 +160,7 @@ def test_batch_norm_travels(tmp_path):
     """The running averages of a Keras net come back as they were saved."""
     pytest.importorskip("keras")
     folder = make_run(tmp_path / "run", "mobilenet")
-    run = trained.open(folder)
+    run = finished.open(folder)
     saved = tree.load_npz(folder / "params.npz")
     assert tree.digest(run.variables["batch_stats"]) == tree.digest(
         saved["batch_stats"]

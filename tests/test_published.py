@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigxfer.study import compare, published, table
+from bigxfer.tables import differences, published, table
 
 SHARED = Path(__file__).parents[2] / "shared"
 DATA = SHARED / "data" / "published"
@@ -54,7 +54,7 @@ def test_the_accuracies_are_multiples_of_one_over_the_test_images(found):
 def test_parameters_are_those_of_the_published_heads(found):
     # facts section 4: R50x1 with 1000 classes has 25,549,352
     assert 23_500_352 + 2049 * 1000 == 25_549_352
-    (row,) = compare.select(
+    (row,) = differences.select(
         found.rows, target="cifar10", model="R50x1", upstream="imagenet1k", shots="1"
     )[:1]
     assert row["params"] == 23_500_352 + 2049 * 10
@@ -83,8 +83,10 @@ def fact_tables():
 def test_means_and_standard_deviations_are_those_of_the_facts(found):
     checked = 0
     for target, metric, model, upstream, cells in fact_tables():
-        rows = compare.select(found.rows, target=target, model=model, upstream=upstream)
-        ours = {s["shots"]: s for s in compare.summarise(rows, metric)}
+        rows = differences.select(
+            found.rows, target=target, model=model, upstream=upstream
+        )
+        ours = {s["shots"]: s for s in differences.summarise(rows, metric)}
         assert ours.keys() == cells.keys()
         for shots, text in cells.items():
             mean, std, n = re.match(r"([\d.]+)±([\d.]+)(?:\(n=(\d)\))?", text).groups()
@@ -99,8 +101,8 @@ def test_means_and_standard_deviations_are_those_of_the_facts(found):
 
 
 def difference(found, target, metric, a, b, shots):
-    (result,) = compare.compare(
-        compare.select(found.rows, target=target, shots=shots), metric, a, b
+    (result,) = differences.compare(
+        differences.select(found.rows, target=target, shots=shots), metric, a, b
     )
     return result.difference
 
@@ -112,8 +114,8 @@ def model(upstream, size):
 def test_claim_1_holds_on_cifar_and_flowers_and_fails_on_pets(found):
     large, small = model("imagenet21k", "R152x4"), model("imagenet1k", "R50x1")
     for target in ("cifar10", "cifar100", "flowers_oversampling"):
-        cells = compare.compare(
-            compare.select(found.rows, target=target), "accuracy", large, small
+        cells = differences.compare(
+            differences.select(found.rows, target=target), "accuracy", large, small
         )
         assert len(cells) == (4 if target.startswith("flowers") else 6)
         for c in cells:
@@ -168,12 +170,12 @@ def test_claim_2_more_xray_data_helps_above_10_shots(
 
 def test_claim_2_fails_at_few_shots_of_covidx_and_tuberculosis(found):
     """One of the six, COVIDx at 10 shots, has p = 0.035 unadjusted, and is negative."""
-    rows = compare.select(
+    rows = differences.select(
         found.rows,
         target=("covidx_cxr2", "tuberculosis_full"),
         shots=("1", "5", "10"),
     )
-    cells = compare.compare(
+    cells = differences.compare(
         rows, "accuracy", model(UNION, "R152x4"), model("chexpert", "R152x4")
     )
     assert len(cells) == 6
@@ -246,16 +248,18 @@ def test_claim_4_accuracy_and_auroc_disagree_on_covidx(found):
 
 
 def test_claim_5_five_draws_cannot_rank_upstreams_at_one_shot_of_covidx(found):
-    rows = compare.select(found.rows, target="covidx_cxr2", shots="1", model="R152x4")
-    pairs = compare.between(rows, "accuracy")
+    rows = differences.select(
+        found.rows, target="covidx_cxr2", shots="1", model="R152x4"
+    )
+    pairs = differences.between(rows, "accuracy")
     assert len(pairs) == 8 * 7 // 2
     assert all(p.p_holm > 0.05 for p in pairs)
 
 
 def test_natural_scale_helps_across_tasks(found):
-    rows = compare.select(found.rows, target=("cifar10", "cifar100", "pets"))
+    rows = differences.select(found.rows, target=("cifar10", "cifar100", "pets"))
     a, b = model("imagenet21k", "R152x4"), model("imagenet1k", "R50x1")
-    iqm = compare.across(rows, "accuracy", a, b)
+    iqm = differences.across(rows, "accuracy", a, b)
     assert iqm.low > 0.05
 
 

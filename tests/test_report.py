@@ -16,21 +16,16 @@ from scipy.special import expit, softmax
 from sklearn.calibration import calibration_curve
 from test_study_fit import run, study
 
-from bigxfer import metrics, tree
-from bigxfer import stats as estimates
-from bigxfer.study import (
-    cells,
-    figures,
-    figures_pairs,
-    figures_predictions,
-    look,
-    overview,
-    table,
-)
-from bigxfer.study.cells import Predictions
-from bigxfer.study.command_report import LIMIT
-from bigxfer.study.inputs import Given
-from bigxfer.study.report import build
+from bigxfer import tree
+from bigxfer.report import figures, figures_pairs, figures_predictions, style
+from bigxfer.report.page import build
+from bigxfer.statistics import intervals as estimates
+from bigxfer.statistics import metrics
+from bigxfer.study.commands import report
+from bigxfer.study.commands.report import LIMIT
+from bigxfer.tables import cells, table
+from bigxfer.tables.cells import Predictions
+from bigxfer.tables.table_args import Given
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "published"
@@ -101,8 +96,8 @@ def data_in(text):
 
 def drawing(rows):
     named, _ = cells.lines(rows)
-    style = look.styles(r["line"] for r in named)
-    return figures.Drawing(named, style, Predictions())
+    styles = style.styles(r["line"] for r in named)
+    return figures.Drawing(named, styles, Predictions())
 
 
 def test_curves_without_predictions_have_students_interval_over_draws():
@@ -260,7 +255,7 @@ def test_real_studies_have_no_banner_and_leaks_are_said(toy):
 
 def test_a_config_says_which_runs_are_missing(toy, monkeypatch):
     monkeypatch.chdir(ROOT)
-    missing = overview.failures(toy._replace(config="configs/study_demo.py"))
+    missing = report.unfinished(toy._replace(config="configs/study_demo.py"))
     assert missing and all(": waiting" in m or ": ready" in m for m in missing)
     assert any(m.startswith("covidx pretrained 1-shot draw 0 ") for m in missing)
     assert not any("caches/" in m for m in missing)

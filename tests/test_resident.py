@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from bigxfer import config, job, presets, resident, sharding
+from bigxfer import config, presets
 from bigxfer.data.loader import Loader
 from bigxfer.data.sampling import Sampling
+from bigxfer.runs import job
+from bigxfer.training import on_device, sharding
 
 
 @pytest.mark.parametrize("rare", [False, True])
@@ -19,7 +21,7 @@ def test_the_pool_holds_the_images_of_every_batch(rare):
         sampling = Sampling(rare=rng.random(37) < 0.3, share=0.25)
     loader = Loader(images, np.arange(50), rows, 16, seed=3, sampling=sampling)
     mesh = sharding.make(2)
-    fed = resident.Resident(loader, mesh)
+    fed = on_device.Resident(loader, mesh)
     pool = fed.constant["pool"]
     assert pool.shape == (40, 6, 6, 1) and pool.dtype == np.uint8
     assert {s.data.shape[0] for s in pool.addressable_shards} == {5}

@@ -13,7 +13,7 @@ from test_leakage import scenes
 
 from bigxfer import models, presets, transfer, tree
 from bigxfer.config import Data
-from bigxfer.data import dataset, seen
+from bigxfer.data import dataset, exposure
 
 SPLITS = ["train"] * 12 + ["valid"] * 6 + ["test"] * 6
 
@@ -41,8 +41,8 @@ def opened(root, cache, resize=40, **kw):
 
 def stamped(a, b, folder, storage="raw"):
     folder.mkdir(exist_ok=True)
-    seen.look(a, storage).save(folder)
-    return seen.against(folder / "params.npz", seen.look(b, "raw"))
+    exposure.look(a, storage).save(folder)
+    return exposure.against(folder / "params.npz", exposure.look(b, "raw"))
 
 
 @pytest.fixture
@@ -67,11 +67,13 @@ def test_planted_ones_are_found_and_clean_sets_are_clean(pair, tmp_path):
         "first": ["t20.png", "t21.png"],
         "why": "",
     }
-    assert seen.line("upstream", got).startswith("LEAK (upstream): 1 shared patients")
+    assert exposure.line("upstream", got).startswith(
+        "LEAK (upstream): 1 shared patients"
+    )
     clean = opened(csv_set(tmp_path / "c", 3, "c"), tmp_path / "cache")
     got = stamped(clean, up, tmp_path / "run")
     assert (got["checked"], got["patients"], got["exact"]) == (True, 0, 0)
-    assert got["first"] == [] and "LEAK" not in seen.line("upstream", got)
+    assert got["first"] == [] and "LEAK" not in exposure.line("upstream", got)
 
 
 def test_between_the_splits(tmp_path):
@@ -80,7 +82,7 @@ def test_between_the_splits(tmp_path):
     shutil.copy(root / "u0.png", root / "u13.png")  # train and valid
     Image.new("L", (96, 96), 9).save(root / "u5.png")  # one value: no duplicates
     Image.new("L", (96, 96), 9).save(root / "u22.png")
-    got = seen.within(seen.look(opened(root, tmp_path / "cache"), "raw"))
+    got = exposure.within(exposure.look(opened(root, tmp_path / "cache"), "raw"))
     assert (got["patients"], got["exact"]) == (1, 2)  # both images of the pair
     assert got["test"] == {"patients": 1, "exact": 0}
     assert got["first"] == ["u20.png", "u0.png", "u3.png", "u13.png"]
@@ -99,22 +101,22 @@ def test_what_cannot_be_compared_says_so(pair, tmp_path):
     got = stamped(nobody, down, run)
     assert (got["patients"], got["exact"]) == (None, 1)
     assert "patients of csv are unknown" in got["why"]
-    got = seen.against(tmp_path / "BiT-M-R50x1.npz", seen.look(down, "raw"))
+    got = exposure.against(tmp_path / "BiT-M-R50x1.npz", exposure.look(down, "raw"))
     assert got["checked"] is False and "images.npz" in got["why"]
-    assert "not checked" in seen.line("upstream", got)
+    assert "not checked" in exposure.line("upstream", got)
 
 
 def test_patients_of_one_member_of_a_union_may_be_unknown(tmp_path):
     m = opened(csv_set(tmp_path / "u", 1, "u"), tmp_path / "cache").manifest
     ids = np.array([f"{'x' if k < 20 else 'y'}/{i}" for k, i in enumerate(m.id)])
     members = {"x": {"patients": "unknown: each its own"}, "y": {}}
-    got = seen.known_patients(replace(m, id=ids, notes={"members": members}))
+    got = exposure.known_patients(replace(m, id=ids, notes={"members": members}))
     assert got.tolist() == [b""] * 20 + [b"u20", b"u21", b"u22", b"u23"]
 
 
 def test_too_many_images_are_not_looked_at(pair, tmp_path, monkeypatch):
     up, down = (opened(root, tmp_path / "cache") for root in pair)
-    monkeypatch.setattr(seen, "MOST", 23)
+    monkeypatch.setattr(exposure, "MOST", 23)
     got = stamped(up, down, tmp_path / "run")
     assert got["checked"] is False and "more than 23" in got["why"]
 
@@ -130,7 +132,7 @@ def test_a_transfer_stamps_its_result(pair, tmp_path, capsys):
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
     tree.save_npz(tmp_path / "params.npz", zeros)
     (tmp_path / "result.json").write_text(json.dumps({"digest": "made up"}))
-    seen.look(opened(up, tmp_path / "cache"), "raw").save(tmp_path)
+    exposure.look(opened(up, tmp_path / "cache"), "raw").save(tmp_path)
     run.init.checkpoint = str(tmp_path)
     transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
     result = json.loads((tmp_path / "run" / "result.json").read_text())

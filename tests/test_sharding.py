@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from bigxfer import config, evaluate, sharding
+from bigxfer import config
+from bigxfer.training import memory, predictor, sharding
 
 
 @pytest.mark.parametrize("fsdp", [1, 2, 4, 8])
@@ -131,9 +132,9 @@ def test_start_wants_all_or_nothing():
 
 
 def test_micro_batches():
-    assert sharding.micro_batches(512, 1)[:4] == [512, 256, 128, 64]
-    assert sharding.micro_batches(48, 8) == [48, 24, 16, 8]
-    assert sharding.micro_batches(12, 8) == []
+    assert memory.micro_batches(512, 1)[:4] == [512, 256, 128, 64]
+    assert memory.micro_batches(48, 8) == [48, 24, 16, 8]
+    assert memory.micro_batches(12, 8) == []
 
 
 def compile_size(size):
@@ -148,24 +149,24 @@ def compile_size(size):
 
 
 def test_memory_is_the_programs_and_donation_is_counted():
-    needs = [sharding.memory_needed(compile_size(s)) for s in (64, 128, 256)]
+    needs = [memory.memory_needed(compile_size(s)) for s in (64, 128, 256)]
     assert needs[0] < needs[1] < needs[2]
     assert needs[2] - needs[1] >= 4 * 1024 * 128  # one float32 activation at least
     x = jax.ShapeDtypeStruct((2**20,), jnp.float32)
     plain = jax.jit(lambda x: x + 1).lower(x).compile()
     given = jax.jit(lambda x: x + 1, donate_argnums=0).lower(x).compile()
-    assert sharding.memory_needed(plain) - sharding.memory_needed(given) == 4 * 2**20
+    assert memory.memory_needed(plain) - memory.memory_needed(given) == 4 * 2**20
 
 
 def test_the_largest_that_fits():
     sizes = [512, 256, 128, 64, 32, 16]
-    needs = {s: sharding.memory_needed(compile_size(s)) for s in sizes}
+    needs = {s: memory.memory_needed(compile_size(s)) for s in sizes}
     for want in sizes:
-        compiled, size = sharding.largest_that_fits(compile_size, sizes, needs[want])
+        compiled, size = memory.largest_that_fits(compile_size, sizes, needs[want])
         assert size == want
-        assert sharding.memory_needed(compiled) == needs[want]
-    assert sharding.largest_that_fits(compile_size, sizes, needs[16] - 1) is None
-    assert sharding.largest_that_fits(compile_size, [], 1e9) is None
+        assert memory.memory_needed(compiled) == needs[want]
+    assert memory.largest_that_fits(compile_size, sizes, needs[16] - 1) is None
+    assert memory.largest_that_fits(compile_size, [], 1e9) is None
 
 
 def test_a_compiler_out_of_memory_means_too_large():
@@ -174,13 +175,13 @@ def test_a_compiler_out_of_memory_means_too_large():
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: hbm")
         return compile_size(size)
 
-    assert sharding.largest_that_fits(compile_fn, [64, 32, 16, 8], 1e12)[1] == 16
+    assert memory.largest_that_fits(compile_fn, [64, 32, 16, 8], 1e12)[1] == 16
 
     def broken(size):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        sharding.largest_that_fits(broken, [1], 1e12)
+        memory.largest_that_fits(broken, [1], 1e12)
 
 
 def test_a_cpu_takes_as_many_devices_as_divide_the_batch():
@@ -193,8 +194,8 @@ def test_a_cpu_takes_as_many_devices_as_divide_the_batch():
 def test_evaluation_on_a_cpu_takes_large_images_in_parts(crop, want):
     run = config.Run(kind="transfer")
     run.data.crop = crop
-    assert evaluate.images_at_once(run, sharding.make(1, 7)) == want  # one device
-    assert evaluate.images_at_once(run, sharding.make()) == min(8 * want, 128)
+    assert predictor.images_at_once(run, sharding.make(1, 7)) == want  # one device
+    assert predictor.images_at_once(run, sharding.make()) == min(8 * want, 128)
 
 
 def test_cache_sized_divides_the_batch_or_is_it():
@@ -204,25 +205,25 @@ def test_cache_sized_divides_the_batch_or_is_it():
         *((64, 128, 32), (32, 224, 8), (8, 224, 8), (7, 224, 7), (11, 224, 11)),
         *((8, 480, 2), (4, 1024, 4)),
     ):
-        assert sharding.cache_sized(8 * images, side, mesh) == 8 * want
+        assert memory.cache_sized(8 * images, side, mesh) == 8 * want
 
 
 def test_fit_memory():
     mesh = sharding.make()
-    gb = sharding.memory_needed(compile_size(128)) / 1e9
+    gb = memory.memory_needed(compile_size(128)) / 1e9
     for asked, want in ((-1, 128), (128, 128), (64, 64)):
-        got = sharding.fit_memory(compile_size, 512, asked, mesh, gb)
+        got = memory.fit_memory(compile_size, 512, asked, mesh, gb)
         assert got[1] == want
-    assert sharding.fit_memory(compile_size, 512, 0, mesh, 0.0)[1] == 512
+    assert memory.fit_memory(compile_size, 512, 0, mesh, 0.0)[1] == 512
     for asked in (0, 256):
         with pytest.raises(config.ConfigError, match="micro_batch=128 fits"):
-            sharding.fit_memory(compile_size, 512, asked, mesh, gb)
+            memory.fit_memory(compile_size, 512, asked, mesh, gb)
     for asked in (-1, 0):
         with pytest.raises(config.ConfigError, match="not even a micro-batch of 8"):
-            sharding.fit_memory(compile_size, 512, asked, mesh, 1e-6)
+            memory.fit_memory(compile_size, 512, asked, mesh, 1e-6)
     for batch, asked in ((512, 4), (500, 0), (512, 24)):
         with pytest.raises(config.ConfigError, match="spread over 8 devices"):
-            sharding.fit_memory(compile_size, batch, asked, mesh, gb)
+            memory.fit_memory(compile_size, batch, asked, mesh, gb)
 
 
 # ---- two processes

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 from test_split import manifest
 
 from bigxfer.config import Data
-from bigxfer.data import cache, readers, shortcuts
+from bigxfer.data import readers, shortcuts
+from bigxfer.data.pixels import cache
 
 COVID = Path(__file__).parents[2] / "shared" / "data" / "covid_cxr"
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import COMPILE_FAST
 
-from bigxfer.study import grid, tries
+from bigxfer.runs import folders
+from bigxfer.study import claims, grid
 
 ROOT = Path(__file__).parents[1]
 LOOP = ROOT.parent / "shared" / "tools" / "loopslurm.sh"
@@ -104,7 +105,7 @@ def end(pid):
     """Waits for a daemon to leave, then makes it."""
     for number in (0, signal.SIGTERM, signal.SIGKILL):
         for _ in range(50):
-            if not tries.running(pid, tries.born(pid)):
+            if not claims.running(pid, claims.born(pid)):
                 return
             os.kill(pid, number)
             time.sleep(0.1)
@@ -172,7 +173,7 @@ class Cluster:
         return [line.split()[0] for line in out if line and line.endswith(name)]
 
     def ends(self, node):
-        return [t.end and t.end["how"] for t in tries.read(node.folder(self.runs))]
+        return [t.end and t.end["how"] for t in claims.read(node.folder(self.runs))]
 
     def running(self):
         """[(node, owner)] of the small runs under way that have a worker."""
@@ -230,11 +231,11 @@ def disturb(c, tmp_path):
     c.until(lambda: "failed" in c.ends(node))
 
     # The run of two tasks is told to save, and puts itself back into the queue.
-    c.until(lambda: grid.progress(folder)[0] > 10)
+    c.until(lambda: folders.progress(folder)[0] > 10)
     (job,) = c.jobs("RUNNING", large.digest)
     c.call("scancel", "--signal=TERM", job)
     c.until(lambda: c.ends(large)[:1] == ["released"])
-    saved = tries.saved(folder)
+    saved = claims.saved(folder)
     assert 10 < saved < 250, "before the first of its four regular checkpoints"
 
     # A node is requeued.
@@ -243,7 +244,7 @@ def disturb(c, tmp_path):
     c.until(lambda: c.ends(node)[-1])
 
     # A rank of the two is killed.
-    c.until(lambda: grid.progress(folder)[0] > saved + 10)
+    c.until(lambda: folders.progress(folder)[0] > saved + 10)
     os.kill(pids_of_rank(int(job), 1)[0], signal.SIGKILL)
     c.until(lambda: "failed" in c.ends(large))
     assert f"resumed from step {saved}" in (folder / "log.txt").read_text()

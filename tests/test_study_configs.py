@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from bigxfer import config, models, optim, presets, tree
-from bigxfer.protocols import freeze, init
+from bigxfer import config, models, presets, tree
+from bigxfer.protocols import freeze, init, optim
 from bigxfer.study import grid
 
 ROOT = Path(__file__).parents[1]

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigxfer.study import cells, command_fit, laws, surfaces, table
-from bigxfer.study.cells import Predictions
+from bigxfer.scaling import curves, surfaces
+from bigxfer.study.commands import fit
+from bigxfer.tables import cells, table
+from bigxfer.tables.cells import Predictions
 
 ROOT = Path(__file__).parents[1]
 SHOTS = (1, 5, 10, 100, 500)
@@ -55,8 +57,8 @@ def study(laws_of, draws=5, noise=0.03, shots=SHOTS):
 
 
 def fitted(rows, x="shots", **how):
-    curves, notes = laws.curves(rows, x, "auroc_macro")
-    return [laws.law(c, Predictions(**how)) for c in curves], curves, notes
+    grouped, notes = curves.curves(rows, x, "auroc_macro")
+    return [curves.law(c, Predictions(**how)) for c in grouped], grouped, notes
 
 
 def test_a_planted_power_law_comes_back():
@@ -107,15 +109,15 @@ def test_crossings_are_found_and_otherwise_said_to_lie_outside():
             "c": lambda s: 0.7 * s**-0.2,
         }
     )
-    _, curves, _ = fitted(rows)
-    ab, ac, bc = laws.crossings(curves, Predictions())
+    _, grouped, _ = fitted(rows)
+    ab, ac, bc = curves.crossings(grouped, Predictions())
     assert (ab.a, ab.b) == ("a", "b") and ab.found and ab.found.measured
     assert ab.found.low < 1.25**10 < ab.found.high
     assert ab.sentence("shots").startswith("a overtakes b at 9")
     assert (ac.a, ac.b, bc.a, bc.b) == ("a", "c", "b", "c")
     assert bc.sentence("shots").startswith("not within the data: b is ahead of c")
     assert bc.basis == "5 draws, no test patients"
-    one = laws.crossings(
+    one = curves.crossings(
         fitted(study({"a": lambda s: 1 / s / 2, "b": lambda s: 0.4}, 1))[1],
         Predictions(),
     )
@@ -276,5 +278,5 @@ def test_the_command_fits_surfaces_and_names_a_wrong_distance(tmp_path):
 
 
 def test_the_pairs_of_the_command_are_those_of_the_laws():
-    assert set(command_fit.PAIRS.values()) == set(surfaces.FORMS)
+    assert set(fit.PAIRS.values()) == set(surfaces.FORMS)
     assert set(surfaces.FIXED) == set(surfaces.FORMS)

@@ -10,7 +10,7 @@ import pytest
 
 from bigxfer import config, presets
 from bigxfer.config import Data, Run
-from bigxfer.study import estimate, grid
+from bigxfer.study import cost, grid
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +25,7 @@ def study(*args):
 def test_flops_and_parameters_of_r50x1_are_the_published_ones():
     """4.1 GMAC (1603.05027's net, as timm counts resnetv2_50x1_bit) and 23.5 M."""
     run = Run(model=presets.bit("R50x1"))
-    flops, parameters = estimate.shape(run, {})
+    flops, parameters = cost.shape(run, {})
     assert flops == pytest.approx(2 * 4.1e9, rel=0.06)
     assert parameters == 23_500_352 + 2048 * 10 + 10
 
@@ -36,8 +36,8 @@ def test_a_transfer_costs_its_rules_steps_and_an_upstream_its_epochs():
     few = grid.Node(config.resolve(hyper), "a")
     chexpert = presets.load("configs/upstream_chexpert.py:model=R26x0.25,res=32")
     whole = grid.Node(config.resolve(chexpert), "b")
-    per_image = 3 * estimate.shape(few.run, {})[0]
-    a, b = estimate.costs([few, whole])
+    per_image = 3 * cost.shape(few.run, {})[0]
+    a, b = cost.costs([few, whole])
     assert a.flops == pytest.approx(per_image * 500 * 512)  # of under 20,000 images
     assert b.flops == pytest.approx(per_image * 191_000 * 90, rel=1e-3)
     assert b.disk > a.disk  # keeps its parameters
@@ -52,7 +52,7 @@ def test_a_transfer_costs_its_rules_steps_and_an_upstream_its_epochs():
     ],
 )
 def test_sizes_are_those_of_the_sets_or_said_to_be_guesses(data, expected):
-    assert estimate.size(data) == expected
+    assert cost.size(data) == expected
 
 
 def test_list_and_status_of_the_demo(tmp_path):

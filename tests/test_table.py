@@ -12,9 +12,10 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from bigxfer import config, metrics, tree
+from bigxfer import config, tree
 from bigxfer.config import Freeze, Init, Model, Run
-from bigxfer.study import cells, compare, summary, table
+from bigxfer.statistics import metrics
+from bigxfer.tables import cells, differences, summary, table
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,12 +102,12 @@ def test_one_row_a_run_with_what_made_it(runs, tmp_path):
     got = pq.read_table(tmp_path / "out" / "table.parquet")
     assert got.column_names[: len(table.COLUMNS)] == list(table.COLUMNS)
     rows = got.to_pylist()
-    (up,) = compare.select(rows, kind="upstream")
+    (up,) = differences.select(rows, kind="upstream")
     assert (
         up["upstream"] == "scratch" and up["target"] == "phantom-chexpert distance=0.5"
     )
     assert (up["model"], up["depth"], up["width"]) == ("R26x0.5", 26, 0.5)
-    row = compare.select(rows, init="pretrained", seed=1)[0]
+    row = differences.select(rows, init="pretrained", seed=1)[0]
     want = {
         "study": "runs",
         "upstream": "phantom-chexpert distance=0.5",
@@ -241,15 +242,15 @@ def test_thousands_of_runs_in_seconds(tmp_path):
 
 def test_pairs_need_one_run_a_seed(runs, tmp_path):
     rows = table.collect([runs], tmp_path / "out").rows
-    targets = compare.select(rows, kind="transfer")
+    targets = differences.select(rows, kind="transfer")
     a, b = {"init": "pretrained"}, {"init": "random"}
-    (found,) = compare.compare(targets, "accuracy", a, b)
+    (found,) = differences.compare(targets, "accuracy", a, b)
     assert found.cell == {"target": "phantom-covidx", "shots": "5"}
     assert abs(found.difference.value - 0.1) < 1e-12 and found.difference.draws == 3
-    (flat,) = compare.as_rows([found])
+    (flat,) = differences.as_rows([found])
     assert flat["a_init"] == "pretrained" and flat["p_holm"] == found.p_holm
     with pytest.raises(ValueError, match="two runs of seed 0"):
-        compare.compare(targets, "accuracy", {}, b)
+        differences.compare(targets, "accuracy", {}, b)
 
 
 def save_predictions(folder, labels, logits, ids):
@@ -293,7 +294,7 @@ def test_pairs_on_the_same_test_patients(tmp_path):
         )
     a, b = {"upstream": "A"}, {"upstream": "B"}
     predictions = cells.Predictions(resamples=400)
-    (found,) = compare.compare(rows, "auroc_macro", a, b, predictions=predictions)
+    (found,) = differences.compare(rows, "auroc_macro", a, b, predictions=predictions)
     assert found.difference.method == "patients"
     assert 0 < found.difference.low < found.difference.value < found.difference.high
     alone, patients = predictions.samples(rows[:1], "auroc_macro")
@@ -303,7 +304,7 @@ def test_pairs_on_the_same_test_patients(tmp_path):
     save_predictions(tmp_path / "C", labels, signal, [f"q{i}x" for i in range(200)])
     rows[1]["folder"] = str(tmp_path / "C")
     with pytest.raises(ValueError, match="other images"):
-        compare.compare(rows, "auroc_macro", a, b, predictions=predictions)
+        differences.compare(rows, "auroc_macro", a, b, predictions=predictions)
 
 
 def command(*args):
@@ -333,7 +334,7 @@ def test_help_imports_nothing_slow():
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "collect" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "bigxfer.study.command_report" in imported
+    assert "bigxfer.study.commands.report" in imported
     assert not imported & {"jax", "flax", "pandas", "plotly", "sklearn", "orbax"}
 
 

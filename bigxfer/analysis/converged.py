@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import config, metrics, stats
+from bigxfer import config
 from bigxfer.analysis import convergence, features, plots
 from bigxfer.analysis.convergence import Curve
 from bigxfer.config import Init, Run
+from bigxfer.statistics import intervals, metrics
 
 RANDOM = "random"
 TICKS = [n * 10.0**k for k in range(-3, 4) for n in (1, 2, 5)]
@@ -198,7 +199,7 @@ def paired(
 
 
 def mean(values: np.ndarray) -> dict[str, float]:
-    low, high = stats.t_interval(values)
+    low, high = intervals.t_interval(values)
     return {"value": float(values.mean()), "low": low, "high": high}
 
 
@@ -216,7 +217,7 @@ def bands(group: Sequence[Learnt]) -> list[dict[str, float]]:
         }
         units = [np.mean([at[r.name] for r in group if r.net == n]) for n in nets]
         units = list(at.values()) if len(nets) == 1 else units
-        low, high = stats.t_interval(np.array(units))
+        low, high = intervals.t_interval(np.array(units))
         point = {"images": images, "mean": float(np.mean(units))}
         out.append({**point, "low": low, "high": high, "units": len(units)})
     return out

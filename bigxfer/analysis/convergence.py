@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import metrics, stats
+from bigxfer.statistics import intervals, metrics
 
 METRIC = "auroc_macro"
 
@@ -76,7 +76,7 @@ def speed_ups(
     if not len(logs):
         return {"value": 0.0, "low": math.nan, "high": math.nan, "never": never}
     drawn = np.random.default_rng(0).integers(len(logs), size=(resamples, len(logs)))
-    low, high = np.exp(stats.percentile(logs[drawn].mean(axis=1)))
+    low, high = np.exp(intervals.percentile(logs[drawn].mean(axis=1)))
     value = float(np.exp(logs.mean()))
     return {"value": value, "low": float(low), "high": float(high), "never": never}
 

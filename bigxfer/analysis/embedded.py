@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer.analysis import calibration, embedding, features, plots
+from bigxfer.analysis import embedding, features, plots
 from bigxfer.analysis.features import Finished
 from bigxfer.data import split as splits
+from bigxfer.runs import predictions
 
 LAYER = "pre_logits"
 
@@ -41,7 +42,7 @@ def report(run: Finished, split: str, most: int, out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if len(np.unique(sources)) > 1:
         found["source from features"] = embedding.source_leak(values, part).auroc
-    predicted = calibration.read(run.folder / "predictions.npz")
+    predicted = predictions.read(run.folder / "predictions.npz")
     shift = embedding.shift(predicted)
     plots.table(out / "shift.csv", shift, synthetic)
     for row in shift:

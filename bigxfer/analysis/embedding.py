@@ -11,10 +11,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from bigxfer import metrics
-from bigxfer.analysis.calibration import Predictions
 from bigxfer.data import shortcuts
 from bigxfer.data.manifest import Manifest
+from bigxfer.runs.predictions import Predictions
+from bigxfer.statistics import metrics
 
 PERPLEXITY = 30.0  # scikit-learn's default
 RESAMPLES = 500

@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigxfer import config, evaluate, folders, models, sharding, tree
+from bigxfer import config, models, tree
 from bigxfer.config import Run
 from bigxfer.data import augment, dataset
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.models import Around, Model
+from bigxfer.runs import folders
+from bigxfer.training import sharding
+from bigxfer.training.predictor import make_predict
 from bigxfer.tree import Tree
 
 Reduce = Callable[[jax.Array], jax.Array]  # an endpoint [n, ...] -> [n, ...]
@@ -128,7 +131,7 @@ def thinned(side: int) -> Reduce:
 
 
 class Endpoints(Around):
-    """A model whose logits are the endpoints, side by side, for evaluate.make_predict."""
+    """A model whose logits are the endpoints, side by side, for predictor.make_predict."""
 
     def __init__(self, model: Model, names: Sequence[str], reduce: Reduce) -> None:
         super().__init__(model)
@@ -165,7 +168,7 @@ def extractor(
         raise ValueError(f"no endpoint {unknown[0]!r}; the model has {every}")
     net = Endpoints(run.model, list(only) or every, reduce)
     mesh = sharding.make(1, run.run.eval.batch)
-    predict = evaluate.make_predict(net, run.run, mesh)
+    predict = make_predict(net, run.run, mesh)
     image = jax.ShapeDtypeStruct(run.image_shape, "f4")
     shapes = [s.shape[1:] for s in jax.eval_shape(net.parts, run.variables, image)]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
@@ -186,7 +189,7 @@ def extractor(
 def predictor(run: Finished) -> Callable[[Tree, np.ndarray], np.ndarray]:
     """logits(variables, rows) -> float64 [n, classes], rows in their order."""
     batch = run.run.eval.batch
-    predict = evaluate.make_predict(run.model, run.run, sharding.make(1, batch))
+    predict = make_predict(run.model, run.run, sharding.make(1, batch))
 
     def logits(variables: Tree, rows: np.ndarray) -> np.ndarray:
         data = run.data

@@ -8,9 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from bigxfer import evaluate, metrics, stats
 from bigxfer.analysis import compared, features, movement, plots
 from bigxfer.analysis.features import Finished
+from bigxfer.runs import evaluate
+from bigxfer.statistics import intervals, metrics
 from bigxfer.tree import Tree
 
 Nets = Sequence[tuple[Finished, Tree]]  # (run, the variables of its start)
@@ -131,7 +132,7 @@ def reuse(run: Finished, begun: Tree, split: str, out: Path) -> dict[str, Any]:
     value, samples = judged(run.variables)
     if np.isnan(value):
         raise ValueError(f"the {split} split lacks a class: no {METRIC} to compare")
-    low, high = stats.percentile(samples)
+    low, high = intervals.percentile(samples)
     table = [{"block": "none (trained)", "value": value, "low": low, "high": high}]
     layers = [n for n in run.model.layers() if not re.match(run.model.head, n + "/")]
     for block, names in movement.blocks(layers).items():
@@ -140,7 +141,7 @@ def reuse(run: Finished, begun: Tree, split: str, out: Path) -> dict[str, Any]:
             params = movement.put_back(begun["params"], params, name)
         net = averaged({**run.variables, "params": params}, images)
         now, drawn = judged(net)
-        low, high = stats.percentile(drawn - samples)
+        low, high = intervals.percentile(drawn - samples)
         row = {"block": block, "value": now - value, "low": low, "high": high}
         table.append({**row, METRIC: now})
     save_reuse(run, table, split, out)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bigxfer import ranking, stats
 from bigxfer.data import shortcuts
+from bigxfer.statistics import auroc, intervals
 
 Matrices = Callable[[np.ndarray], np.ndarray]  # weights [r, n] -> [r, k, k]
 RESAMPLES = 500
@@ -49,7 +49,7 @@ def co_occurrence(truth: np.ndarray) -> Matrices:
         second = first.transpose(0, 2, 1)
         above = n * both - first * second
         below = first * (n - first) * second * (n - second)
-        return ranking.ratio(above, np.sqrt(np.maximum(below, 0)))
+        return auroc.ratio(above, np.sqrt(np.maximum(below, 0)))
 
     return statistic
 
@@ -66,7 +66,7 @@ def mistaken(truth: np.ndarray, p: np.ndarray) -> Matrices:
         out = np.full((len(w), k, k), np.nan)
         for i, j in np.ndindex(k, k):
             here = shown[:, i] & ((truth[:, j] == 0) | (i == j))
-            out[:, i, j] = ranking.ratio(w @ (p[:, j] * here), w @ here.astype(float))
+            out[:, i, j] = auroc.ratio(w @ (p[:, j] * here), w @ here.astype(float))
         return out
 
     return statistic
@@ -87,12 +87,12 @@ def agreement(logits: np.ndarray, truth: np.ndarray) -> Matrices:
             v = w * ((truth[:, i] == 0) & (truth[:, j] == 0))
             total = v.sum(axis=1)
             a, b = x[:, i], x[:, j]
-            mean_a, mean_b = ranking.ratio(v @ a, total), ranking.ratio(v @ b, total)
-            cov = ranking.ratio(v @ (a * b), total) - mean_a * mean_b
-            var_a = ranking.ratio(v @ a**2, total) - mean_a**2
-            var_b = ranking.ratio(v @ b**2, total) - mean_b**2
+            mean_a, mean_b = auroc.ratio(v @ a, total), auroc.ratio(v @ b, total)
+            cov = auroc.ratio(v @ (a * b), total) - mean_a * mean_b
+            var_a = auroc.ratio(v @ a**2, total) - mean_a**2
+            var_b = auroc.ratio(v @ b**2, total) - mean_b**2
             below = np.sqrt(np.maximum(var_a, 0) * np.maximum(var_b, 0))
-            out[:, i, j] = ranking.ratio(cov, below)
+            out[:, i, j] = auroc.ratio(cov, below)
         return out
 
     return statistic
@@ -116,7 +116,7 @@ def shared(
         target = fit[:, :1]
         scores = shortcuts.fit(features, target, others)[:, 0]
         if np.isfinite(scores).all():
-            found[i, j] = ranking.rank(judge[:, 1], scores)
+            found[i, j] = auroc.rank(judge[:, 1], scores)
 
     def statistic(w: np.ndarray) -> np.ndarray:
         out = np.full((len(w), k, k), np.nan)
@@ -141,9 +141,9 @@ def apart(truth: np.ndarray, i: int, j: int) -> np.ndarray:
 def measured(statistic: Matrices, patients: np.ndarray) -> np.ndarray:
     """[3, k, k]: value, low and high, 95% over patients."""
     value = statistic(np.ones((1, len(patients))))[0]
-    samples = stats.resample(statistic, patients, RESAMPLES)
+    samples = intervals.resample(statistic, patients, RESAMPLES)
     spans = np.array(
-        [stats.percentile(samples[:, i, j]) for i, j in np.ndindex(value.shape)]
+        [intervals.percentile(samples[:, i, j]) for i, j in np.ndindex(value.shape)]
     )
     low, high = spans.T.reshape(2, *value.shape)
     return np.stack([value, low, high])

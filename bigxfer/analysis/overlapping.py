@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer.analysis import calibration, features, overlap, plots
+from bigxfer.analysis import features, overlap, plots
 from bigxfer.analysis.features import Finished
+from bigxfer.statistics import calibration
 
 LAYER = "pre_logits"
 SUMMARY = 6  # pairs of classes that the summary names

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import stats
-from bigxfer.data import decode
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.phantom_sets import CHEXPERT, COVIDX, NIH
+from bigxfer.data.phantom.layouts import CHEXPERT, COVIDX, NIH
+from bigxfer.data.pixels import decode
+from bigxfer.statistics import intervals
 
 # Zhang et al. (1608.00507) count a hit within 15 pixels, here of a side of 224: what tells
 # a shadow from its surroundings is its edge, and maps are coarse.
@@ -170,8 +170,8 @@ def pointing(
     table = {**scores}
     for name in list(scores)[1:]:
         table[f"above/{name}"] = scores[first] - scores[name]
-    samples = stats.means(np.stack(list(table.values())), patients, resamples)
+    samples = intervals.means(np.stack(list(table.values())), patients, resamples)
     for k, (name, values) in enumerate(table.items()):
-        low, high = stats.percentile(samples[:, k])
+        low, high = intervals.percentile(samples[:, k])
         out[name] = {"value": float(values.mean()), "low": low, "high": high}
     return out

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer.analysis import calibration, features, plots
-from bigxfer.analysis.calibration import Predictions
+from bigxfer.analysis import ensembles, features, plots
 from bigxfer.analysis.features import Finished
+from bigxfer.runs import predictions
+from bigxfer.runs.predictions import Predictions
+from bigxfer.statistics import calibration
 
 PASSES = 20  # with dropout on
 
@@ -28,14 +30,14 @@ def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
                 f"{folder} has no predictions_valid.npz: a temperature is fitted on"
                 " validation only. Run it with --config.data.valid above 0."
             )
-        tests.append(calibration.read(folder / "predictions.npz"))
-        valids.append(calibration.read(folder / "predictions_valid.npz"))
+        tests.append(predictions.read(folder / "predictions.npz"))
+        valids.append(predictions.read(folder / "predictions_valid.npz"))
     synthetic = json.loads((folders[0] / "result.json").read_text())["synthetic"]
     test, valid = tests[0], valids[0]
     sets = {"run": (test.logits, valid.logits)}
     if len(folders) > 1:
-        raw = calibration.ensemble(test.labels, calibration.aligned(tests))
-        held = calibration.ensemble(valid.labels, calibration.aligned(valids))
+        raw = ensembles.ensemble(test.labels, ensembles.aligned(tests))
+        held = ensembles.ensemble(valid.labels, ensembles.aligned(valids))
         sets[f"ensemble of {len(folders)}"] = raw, held
     about = folders[0].name
     return judge(test, valid.labels, sets, about, out, synthetic, "calibration")
@@ -54,8 +56,8 @@ def dropout(run: Finished, out: Path, passes: int = PASSES) -> dict[str, Any]:
         parts[split] = part = run.data.manifest.select(rows)
         pixels, crop = np.asarray(run.data.images[rows]), run.run.data.crop
         net = run.model, run.variables, pixels, crop
-        drawn = calibration.mc_dropout(*net, passes)
-        many[split] = calibration.ensemble(part.labels, drawn)
+        drawn = ensembles.mc_dropout(*net, passes)
+        many[split] = ensembles.ensemble(part.labels, drawn)
         once[split] = plain(run.variables, rows)
     names = {"one pass": once, f"{passes} passes with dropout": many}
     sets = {name: (of["test"], of["valid"]) for name, of in names.items()}
@@ -87,7 +89,7 @@ def judge(
     logits: dict[str, np.ndarray] = {}
     for name, (raw, held) in sets.items():
         logits[name] = raw
-        found[name] = calibration.judged(test.labels, raw, test.patients)
+        found[name] = ensembles.judged(test.labels, raw, test.patients)
         try:
             t = calibration.temperature(valid_labels, held)
         except ValueError as error:
@@ -96,7 +98,7 @@ def judge(
         found[name]["temperature"] = t
         scaled = f"{name}, T = {t:.2f}"
         logits[scaled] = raw / t
-        found[scaled] = calibration.judged(test.labels, raw / t, test.patients)
+        found[scaled] = ensembles.judged(test.labels, raw / t, test.patients)
     args = test, logits, about, out, synthetic, kind
     save_reliability(*args)
     found["referral"] = save_referral(*args)
@@ -147,8 +149,8 @@ def save_referral(
     raw = {name: x for name, x in logits.items() if ", T = " not in name}
     for k, (name, values) in enumerate(raw.items()):
         p = calibration.probabilities(test.labels, values)
-        unsure = calibration.uncertainty(test.labels, p)
-        curve = calibration.referral(test.labels, p, test.patients, unsure)
+        unsure = ensembles.uncertainty(test.labels, p)
+        curve = ensembles.referral(test.labels, p, test.patients, unsure)
         x, y, low, high = (
             [row[key] for row in curve]
             for key in ("coverage", "accuracy", "low", "high")

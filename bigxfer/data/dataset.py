@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from bigxfer.config import ConfigError, Data
-from bigxfer.data import cache, encoded, fewshot, mixture, phantom, readers, split
+from bigxfer.data import fewshot, readers, split, unions
 from bigxfer.data.loader import Loader
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.mixture import Stack
+from bigxfer.data.phantom import write
+from bigxfer.data.pixels import cache, cache_encoded
 from bigxfer.data.sampling import UNIFORM, Sampling, choose
+from bigxfer.data.unions import Stack
 
 PHANTOMS = {  # which drawing stands in for the data of which reader
     "chexpert": "chexpert",
@@ -40,13 +42,13 @@ class Dataset:
 
 def open(data: Data, seed: int, say: Callable[[str], None]) -> Dataset:
     """Reads, splits, decodes (once) and draws; everything bad in it raises here."""
-    parts = [replace(d, root=d.root or standin(d)) for d in mixture.members(data)]
+    parts = [replace(d, root=d.root or standin(d)) for d in unions.members(data)]
     sets = [readers.read(part) for part in parts]
     if len(sets) == 1:
         manifest = split.assign(sets[0], data)
         sets = [manifest]
     else:
-        manifest, sets = mixture.join(sets, data)
+        manifest, sets = unions.join(sets, data)
     pixels = [decoded(part, data, say) for part in sets]
     images = pixels[0].images if len(sets) == 1 else Stack([p.images for p in pixels])
     ok = np.flatnonzero(np.concatenate([p.ok for p in pixels]))
@@ -72,12 +74,12 @@ def standin(data: Data) -> str:
     kind = PHANTOMS[data.reader]
     name = f"{kind}-{'-'.join(map(str, vars(data.phantom).values()))}"
     folder = Path(data.cache) / "phantom" / name
-    return str(phantom.write(kind, folder, data.phantom))
+    return str(write.write(kind, folder, data.phantom))
 
 
 def decoded(manifest: Manifest, data: Data, say: Callable[[str], None]) -> cache.Cache:
     """The pixels of one set, from its own cache."""
-    build = {"raw": cache.build, "encoded": encoded.build}[data.storage]
+    build = {"raw": cache.build, "encoded": cache_encoded.build}[data.storage]
     folder, size, channels = Path(data.cache), data.resize, data.channels
     return build(manifest, folder, size, channels, max_bad=data.max_bad, progress=say)
 

@@ -15,10 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from bigxfer import ranking, stats
-from bigxfer.data import decode, leakage, split
+from bigxfer.data import duplicates, split
 from bigxfer.data.loader import Images
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.pixels import decode
+from bigxfer.statistics import auroc, intervals
 
 FOLDS = 5  # of the cross-validation, by patient
 SIDE, RIM = 32, 4  # pixels: the image is shrunk to 32 x 32, its outer 4 are the rim
@@ -42,7 +43,7 @@ def probe_all(manifest: Manifest, images: Images, rows: np.ndarray) -> list[Prob
     """All probes that the manifest allows, of these rows of it and of the images."""
     rows = sampled(manifest, rows)
     part = manifest.select(rows)
-    small = leakage.thumbnails(images, rows, SIDE)
+    small = duplicates.thumbnails(images, rows, SIDE)
     inside = slice(RIM, SIDE - RIM)
     rim = np.ones((SIDE, SIDE), bool)
     rim[inside, inside] = False
@@ -89,14 +90,14 @@ def probe(
     for k in range(FOLDS):
         here = fold == k
         scores[here] = fit(features[~here], labels[~here], features[here])
-    auroc = aurocs(labels, scores, manifest.patient, classes)
+    values = aurocs(labels, scores, manifest.patient, classes)
     held_out, test = None, manifest.split == "test"
     train = manifest.split == "train"
     if train.any() and test.any():
         judged = fit(features[train], labels[train], features[test])
         once = aurocs(labels[test], judged, manifest.patient[test], classes)
         held_out = once["macro"]["value"] if once else None
-    return Probe(name, target, len(labels), auroc, held_out)
+    return Probe(name, target, len(labels), values, held_out)
 
 
 def fit(features: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -133,11 +134,11 @@ def aurocs(
     one = np.ones((1, len(labels)))
     for k, name in enumerate(classes):
         truth = np.where(np.isfinite(scores[:, k]), labels[:, k], np.nan)
-        order = ranking.rank(truth, scores[:, k])
+        order = auroc.rank(truth, scores[:, k])
         if not (len(order.positive) and len(order.negative)):
             continue
         values.append(float(order.areas(one)[0][0]))
-        drawn = stats.patient_weights(patients, RESAMPLES)
+        drawn = intervals.patient_weights(patients, RESAMPLES)
         samples.append(np.concatenate([order.areas(w)[0] for w in drawn]))
         out[name] = interval(values[-1], samples[-1])
     if out:
@@ -146,7 +147,7 @@ def aurocs(
 
 
 def interval(value: float, samples: np.ndarray) -> dict[str, float]:
-    low, high = stats.percentile(samples)
+    low, high = intervals.percentile(samples)
     return {"value": value, "low": float(low), "high": float(high)}
 
 

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bigxfer import optim, tree
+from bigxfer import tree
 from bigxfer.config import ConfigError, Freeze, Optim, Phase
 from bigxfer.models import Model
-from bigxfer.protocols import freeze
+from bigxfer.protocols import freeze, optim
 from bigxfer.tree import Tree
 
 

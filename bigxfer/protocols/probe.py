@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bigxfer import losses, tree
+from bigxfer import tree
 from bigxfer.models import Around
+from bigxfer.protocols import losses
 from bigxfer.tree import Tree
 
 L2 = 2.0**10  # google-research/big_vision configs/common_fewshot.py, l2_reg

@@ -17,21 +17,15 @@ changed. --long FILE adds the predecessor's long CSV.
 import argparse
 import sys
 
-from bigxfer.study import (
-    command_collect,
-    command_fit,
-    command_list,
-    command_report,
-    command_status,
-)
+from bigxfer.study.commands import collect, fit, listing, report, status
 
 # Each adds its parser, whose `call` takes the arguments.
 COMMANDS = (
-    command_list,
-    command_status,
-    command_collect,
-    command_fit,
-    command_report,
+    listing,
+    status,
+    collect,
+    fit,
+    report,
 )
 
 

@@ -11,18 +11,17 @@ any run that reads it, also where a shared file system knows no flock across mac
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from bigxfer import config, presets
 from bigxfer.config import Data, Run
-from bigxfer.study import tries
+from bigxfer.runs import folders
+from bigxfer.study import claims
 
 PAUSE = 10.0  # seconds before a failed run is tried again, times its strikes
 # Fields of the data section that say which rows are used, and how, not which there are.
@@ -74,7 +73,7 @@ class State:
 
     node: Node
     state: str  # done, running, ready, failed (to be tried again), waiting, given up
-    tries: list[tries.Try]
+    tries: list[claims.Try]
     error: str = ""  # of the last failed try, or the node for which it is given up
     step: int = 0  # reached, as metrics.jsonl says
     steps: int = 0  # of the whole run; 0: not known yet
@@ -160,9 +159,9 @@ def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> St
     if node.digest in done or node.done(runs):
         return State(node, "done", [])
     folder, now = node.folder(runs), time.time()
-    found = tries.read(folder)
-    past, last = tries.past(folder, found), found[-1] if found else None
-    step, steps = progress(folder) if found else (0, 0)
+    found = claims.read(folder)
+    past, last = claims.past(folder, found), found[-1] if found else None
+    step, steps = folders.progress(folder) if found else (0, 0)
     age = now - last.touched if last else None
     where = f"{last.owner['host']} {last.owner['job']}".strip() if last else ""
 
@@ -182,16 +181,3 @@ def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> St
     if past.strikes and age is not None and age < PAUSE * past.strikes:
         return state("failed")
     return state("ready")
-
-
-def progress(folder: Path) -> tuple[int, int]:
-    """(step reached, steps of the run), by metrics.jsonl and config.json; 0: unknown."""
-    step = steps = 0
-    with suppress(OSError, ValueError, IndexError, KeyError):
-        with (folder / "metrics.jsonl").open("rb") as file:
-            file.seek(-min(4096, os.path.getsize(file.name)), os.SEEK_END)
-            whole = file.read().rpartition(b"\n")[0]  # the last line may be half there
-        step = json.loads(whole.splitlines()[-1])["step"]
-    with suppress(OSError, ValueError, KeyError):
-        steps = json.loads((folder / "config.json").read_text())["plan"]["steps"]
-    return step, steps

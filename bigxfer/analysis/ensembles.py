@@ -1,0 +1,146 @@
+"""Several nets or passes as one: ensembles, MC dropout, and what referral would gain.
+
+Everything is computed from saved predictions; nothing here sees a test label before it
+judges. `labels` and `logits` are as in statistics/metrics.py.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from bigxfer.data import augment
+from bigxfer.models import Model
+from bigxfer.runs.predictions import Predictions
+from bigxfer.statistics import auroc, calibration, intervals, metrics
+from bigxfer.tree import Tree
+
+COVERAGES = np.linspace(0.1, 1, 19)  # of the referral curves
+REFERRAL_RESAMPLES = 500
+
+
+def ensemble(labels: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits [n, classes] of the mean probability of several nets.
+
+    A deep ensemble (Lakshminarayanan et al. 2017, 1612.01474) over draws or seeds, or
+    the passes of `mc_dropout`.
+    """
+    p = np.mean([calibration.probabilities(labels, x) for x in logits], axis=0)
+    return calibration.to_logits(labels, p)
+
+
+def aligned(parts: Sequence[Predictions]) -> list[np.ndarray]:
+    """The logits of several runs on the same images, in the order of the first.
+
+    ValueError where the images, the classes or the labels differ.
+    """
+    first, out = parts[0], []
+    for i, part in enumerate(parts):
+        places = {name: k for k, name in enumerate(part.ids)}
+        if part.classes != first.classes or set(places) != set(first.ids):
+            raise ValueError(
+                f"run {i + 1} was judged on other images or classes than run 1; an"
+                " ensemble needs one test split"
+            )
+        order = [places[name] for name in first.ids]
+        if not np.array_equal(part.labels[order], first.labels, equal_nan=True):
+            raise ValueError(f"run {i + 1} has other labels than run 1")
+        out.append(part.logits[order])
+    return out
+
+
+def mc_dropout(
+    model: Model,
+    variables: Tree,
+    pixels: np.ndarray,
+    crop: int,
+    passes: int = 20,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """float32 [n, classes] for each pass with dropout on (Gal & Ghahramani 2016,
+    1506.02142); batch norm keeps its running averages.
+
+    pixels: uint8 [n, S, S, C] of the cache. ValueError where the passes agree: then
+    the net has no dropout.
+    """
+    hold = model.layers()
+
+    @jax.jit
+    def once(variables: Tree, pixels: jax.Array, key: jax.Array) -> jax.Array:
+        images = augment.eval_view(pixels, crop)
+        return model.apply(variables, images, True, {"dropout": key}, hold)[0]
+
+    out = [
+        np.concatenate(
+            [
+                np.asarray(once(variables, pixels[i : i + 64], key))
+                for i in range(0, len(pixels), 64)
+            ]
+        )
+        for key in jax.random.split(jax.random.key(seed), passes)
+    ]
+    if passes > 1 and np.array_equal(out[0], out[1]):
+        raise ValueError("this net has no dropout: its passes are all the same")
+    return out
+
+
+def uncertainty(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """float [n]: the entropy of the prediction in nats, mean over classes if sigmoid."""
+
+    def part(p: np.ndarray) -> np.ndarray:
+        return -p * np.log(np.maximum(p, calibration.TINY))
+
+    if labels.ndim == 1:
+        return part(p).sum(axis=1)
+    return (part(p) + part(1 - p)).mean(axis=1)
+
+
+def referral(
+    labels: np.ndarray, p: np.ndarray, patients: np.ndarray, unsure: np.ndarray
+) -> list[dict[str, float]]:
+    """Accuracy of what is kept where the least sure are referred to a reader.
+
+    Rows of coverage, images, accuracy, low, high (95% over patients) and chance, the
+    accuracy without referral. Of a multi-label set the mean over known labels at
+    probability 0.5. Leibig et al. 2017 (Sci Rep 7:17816) for retinopathy.
+    """
+    if labels.ndim == 1:
+        right, known = (p.argmax(axis=1) == labels).astype(float), np.ones(len(p))
+    else:
+        known = np.isfinite(labels).sum(axis=1).astype(float)
+        right = ((p > 0.5) == (labels == 1)) & np.isfinite(labels)
+        right = right.sum(axis=1).astype(float)
+    order, out = np.argsort(unsure, kind="stable"), []
+    everywhere = right.sum() / known.sum()
+    for coverage in COVERAGES:
+        kept = np.zeros(len(p))
+        kept[order[: max(1, round(coverage * len(p)))]] = 1
+        share = accuracy_on(right * kept, known * kept)
+        low, high = intervals.percentile(
+            intervals.resample(share, patients, REFERRAL_RESAMPLES)
+        )
+        names = "coverage", "images", "accuracy", "low", "high", "chance"
+        value = share(np.ones((1, len(p))))[0]
+        values = coverage, kept.sum(), value, low, high, everywhere
+        out.append(dict(zip(names, map(float, values), strict=True)))
+    return out
+
+
+def accuracy_on(
+    right: np.ndarray, known: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda weights: auroc.ratio(weights @ right, weights @ known)
+
+
+def judged(labels: np.ndarray, logits: np.ndarray, patients: np.ndarray) -> dict:
+    """{metric: {"value", "low", "high"}} of loss, brier, ece, and adaptive_ece's value."""
+    names = [str(k) for k in range(logits.shape[1])]
+    found = metrics.compute(labels, logits, names, patients, 200)["metrics"]
+    p = calibration.probabilities(labels, logits)
+    out = {name: found[name] for name in ("loss", "brier", "ece")}
+    out["adaptive_ece"] = {
+        "value": calibration.adaptive_ece(labels, p),
+        "low": None,
+        "high": None,
+    }
+    return out

@@ -1,0 +1,209 @@
+"""Sets too large to hold raw: their encoded bytes, decoded anew for every batch.
+
+A folder beside the raw caches, named by a digest of what is in it, holds for every
+32,768 rows of the manifest
+
+    00000.array_record   the bytes of each file, in the order of the rows; b"" if bad
+    00000.json           {"source": digest of sizes and mtimes, "bad": {row: reason}}
+
+The .json comes last, so a build that was killed goes on with the shard it was at, and a
+shard whose source files have changed is made again. Every image is decoded once while
+its shard is made: what training will read is known to decode.
+
+Decoding runs in threads of this process: Pillow lets go of the interpreter's lock while
+it decodes and resizes, 94% of the time for ImageNet-sized JPEGs (0.11 of 1.89 ms held).
+Grain's workers are no faster at it (benchmarks/README.md: within the noise of its own
+threads and of ours), each is another process that imports jax, and a resumed run would
+need their state; these threads need none, since batch(step) is a function of the step.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigxfer import host
+from bigxfer.data.manifest import Manifest
+from bigxfer.data.pixels import cache, containers, decode
+
+SHARD = 1 << 15  # rows in a file: 434 files for ImageNet-21k
+BLOCK = 256  # rows whose bytes are held at once while a shard is made
+CHECKED = 8  # side of the image that a file is decoded to for a check, pixels
+
+
+def build(
+    manifest: Manifest,
+    folder: Path | str,
+    size: int,
+    channels: int,
+    workers: int | None = None,
+    max_bad: float = 0.0,
+    progress: cache.Say | None = None,
+) -> cache.Cache:
+    """As cache.build, but `images` is an Encoded; the shards serve every size.
+
+    Raises also ValueError where an image is no file: rows of HDF5, three-plane images.
+    """
+    say = progress or (lambda line: None)
+    refuse(manifest)
+    folder = Path(folder) / cache.digest(manifest, 0, channels)
+    folder.mkdir(parents=True, exist_ok=True)
+    allowed, workers = max_bad * len(manifest), workers or len(host.cores())
+    with cache.locked(folder / "lock", say):
+        found = cache.stats(manifest)
+        job = Job(manifest, folder, channels, found, workers, say)
+        starts = range(0, len(manifest), SHARD)
+        bad = {s: job.known(s) for s in starts}
+        if sum(map(len, filter(None, bad.values()))) > allowed:  # try them again
+            bad = {s: reasons or None for s, reasons in bad.items()}
+        todo = [s for s, reasons in bad.items() if reasons is None]
+        for start in todo:
+            bad[start] = job.make(start)
+    reasons = {row: why for part in bad.values() for row, why in (part or {}).items()}
+    ok = np.ones(len(manifest), bool)
+    ok[list(reasons)] = False
+    images: Any = Encoded(folder, len(manifest), size, channels, workers)
+    rows = [(manifest.id[r], manifest.path[r], reasons[r]) for r in sorted(reasons)]
+    decoded = sum(min(SHARD, len(manifest) - start) for start in todo)
+    built = cache.Cache(images, ok, rows, folder, decoded)
+    if len(rows) > allowed:
+        raise ValueError(cache.message(manifest, built, max_bad))
+    return built
+
+
+def refuse(manifest: Manifest) -> None:
+    """ValueError where a path names something other than one encoded image."""
+    for path in manifest.path:
+        if containers.H5.fullmatch(path) or len(containers.planes(path)) > 1:
+            raise ValueError(
+                f"config.data.storage=encoded keeps the bytes of image files, and"
+                f" {path} of {manifest.name} is none; set it to raw"
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What making a shard needs to know."""
+
+    manifest: Manifest
+    folder: Path
+    channels: int
+    found: np.ndarray  # cache.RECORD [n]
+    workers: int
+    say: cache.Say
+
+    def known(self, start: int) -> dict[int, str] | None:
+        """{row: reason} of a finished shard; None if it is to be made."""
+        about = shard(self.folder, start).with_suffix(".json")
+        if not about.exists() or not shard(self.folder, start).exists():
+            return None
+        known = json.loads(about.read_text())
+        if known["source"] != self.source(start):
+            return None
+        return {int(row): why for row, why in known["bad"].items()}
+
+    def source(self, start: int) -> str:
+        """Changes with the size or mtime of any source file of the shard."""
+        return hashlib.sha256(self.found[start : start + SHARD].tobytes()).hexdigest()
+
+    def make(self, start: int) -> dict[int, str]:
+        """Writes a shard; {row: reason} of what does not decode."""
+        from array_record.python.array_record_module import ArrayRecordWriter
+
+        path, bad = shard(self.folder, start), {}
+        part = path.with_suffix(".part")
+        writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+        began = told = time.monotonic()
+        stop = min(start + SHARD, len(self.manifest))
+        for row, data, reason in self.fetched(range(start, stop)):
+            writer.write(data)
+            if reason:
+                bad[row] = reason
+            if (now := time.monotonic()) > told + cache.FLUSH_SECONDS:
+                rate, told = (row + 1 - start) / (now - began), now
+                left = (len(self.manifest) - row - 1) / rate
+                self.say(
+                    f"storing: {row + 1} of {len(self.manifest)} images,"
+                    f" {rate:.0f} images/s, {left:.0f} s left"
+                )
+        writer.close()
+        part.replace(path)
+        about = {"source": self.source(start), "bad": bad}
+        part.write_text(json.dumps(about))
+        part.replace(path.with_suffix(".json"))
+        return bad
+
+    def fetched(self, rows: range) -> Iterator[tuple[int, bytes, str]]:
+        """(row, its bytes or b"", the reason why it is bad or "") in order."""
+
+        def one(row: int) -> tuple[int, bytes, str]:
+            if self.found["size"][row] == cache.ABSENT:
+                return row, b"", "absent"
+            try:
+                data = containers.fetch(self.manifest.root, self.manifest.path[row])
+                assert isinstance(data, bytes)
+                decode.decode(data, CHECKED, self.channels)
+            except decode.DecodeError as error:
+                return row, b"", str(error)
+            except OSError as error:
+                return row, b"", f"unreadable: {error.strerror or error}"
+            except (ImportError, ValueError, IndexError, KeyError) as error:
+                return row, b"", str(error)
+            return row, data, ""
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(rows), BLOCK):
+                yield from pool.map(one, rows[start : start + BLOCK])
+
+
+def shard(folder: Path, start: int) -> Path:
+    """The file that holds this row and those after it."""
+    return folder / f"{start // SHARD:05d}.array_record"
+
+
+class Encoded:
+    """uint8 [n, S, S, C] whose rows are decoded when asked for; zeros if bad."""
+
+    def __init__(
+        self, folder: Path, n: int, size: int, channels: int, workers: int
+    ) -> None:
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        self.shape = (n, size, size, channels)
+        self.workers = workers
+        # Groups are single records here: reading ahead would only read the wrong ones.
+        self.readers = [
+            ArrayRecordReader(str(shard(folder, start)), "readahead_buffer_size:0")
+            for start in range(0, n, SHARD)
+        ]
+        if sum(reader.num_records() for reader in self.readers) != n:
+            raise ValueError(f"{folder} is damaged: remove it, and run again")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        """uint8 [b, S, S, C] of int [b], or [S, S, C] of one row."""
+        rows = np.asarray(index)
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        if not rows.ndim:
+            return self.one(int(rows))
+        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        with ThreadPoolExecutor(self.workers) as pool:
+            for place, image in enumerate(pool.map(self.one, rows.tolist())):
+                out[place] = image
+        return out
+
+    def one(self, row: int) -> np.ndarray:
+        _, size, _, channels = self.shape
+        data = self.readers[row // SHARD].read([row % SHARD])[0]
+        if not data:
+            return np.zeros(self.shape[1:], np.uint8)
+        return decode.decode(data, size, channels)

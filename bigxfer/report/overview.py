@@ -1,0 +1,197 @@
+"""What was run, what it cost, and what a reader must know before the figures."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from bigxfer.report.style import METRICS, number, pretty, table_html
+from bigxfer.runs import folders
+from bigxfer.tables.cells import Predictions
+from bigxfer.tables.table import Row
+from bigxfer.tables.table_args import Given
+
+MOST = 12  # lines of one kind before the rest is only counted
+
+
+def tiles(given: Given, predictions: Predictions) -> str:
+    """The study in a few numbers."""
+    rows = given.rows
+    runs = [r for r in rows if r["kind"] == "transfer"]
+    kept = sum(
+        (predictions.find(r["folder"]) / "predictions.npz").is_file() for r in runs
+    )
+    found = {
+        "transfer runs": f"{len(runs):,}",
+        "upstream runs": f"{len(rows) - len(runs):,}",
+        "data": "SYNTHETIC" if any(r["synthetic"] for r in rows) else "real images",
+        "targets": str(len({r["target"] for r in runs})),
+        "upstreams": str(len({r["upstream"] for r in runs} - {"scratch"})),
+        "model sizes": str(len({r["model"] for r in runs})),
+        "draws": str(len({r["seed"] for r in runs})),
+        "device-hours": _total(rows, "device_seconds", 3600),
+        "FLOPs": _total(rows, "flops", 1),
+        "with predictions": f"{kept:,} of {len(runs):,}",
+        "commit": _commits(rows),
+    }
+    cards = "".join(
+        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in found.items()
+    )
+    return f'<dl class="tiles">{cards}</dl>'
+
+
+def _commits(rows: Sequence[Row]) -> str:
+    found = Counter((r["commit"] or "unknown")[:8] for r in rows).most_common()
+    return found[0][0] + (f" and {len(found) - 1} more" if found[1:] else "")
+
+
+def _total(rows: Sequence[Row], column: str, unit: float) -> str:
+    known = [r[column] for r in rows if r[column] is not None]
+    if not known:
+        return "not recorded"
+    text = number(sum(known) / unit)
+    return (
+        text
+        if len(known) == len(rows)
+        else f"{text} ({len(rows) - len(known)} unknown)"
+    )
+
+
+def costs(rows: Sequence[Row]) -> str:
+    """A row for each kind of run."""
+    groups: dict[tuple, list[Row]] = defaultdict(list)
+    for row in rows:
+        name = row["upstream"] if row["kind"] == "transfer" else row["target"]
+        groups[row["kind"], row["model"], name].append(row)
+    lines = []
+    for (kind, model, name), found in sorted(groups.items()):
+        steps = sorted({r["steps"] for r in found})
+        lines.append(
+            (
+                escape(
+                    f"{kind} {'from' if kind == 'transfer' else 'on'} {pretty(name)}"
+                ),
+                escape(model),
+                f"{len(found):,}",
+                f"{steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else ""),
+                number(sum(r["images"] or 0 for r in found)),
+                _total(found, "flops", 1),
+                _total(found, "device_seconds", 3600),
+            )
+        )
+    head = ("runs", "model", "number", "steps", "images seen", "FLOPs", "device-hours")
+    table = table_html(head, lines)
+    return f"<details><summary>Cost of each kind of run</summary>{table}</details>"
+
+
+def notes(
+    given: Given,
+    predictions: Predictions,
+    unfinished: Sequence[str],
+    more: Sequence[str],
+) -> str:
+    """Everything that is amiss or missing, as a list; "" where nothing is."""
+    lines = [
+        *_counted(_short(given.rows), "stopped before the others of its cell"),
+        *_counted(_missing(given.rows), "fewer draws than most cells"),
+        *_counted(unfinished, "not finished"),
+        *_counted(predictions.unreadable, "predictions that cannot be read"),
+        *_leaks(given.rows),
+        *more,
+    ]
+    if not lines:
+        return ""
+    items = "".join(f"<li>{line}</li>" for line in lines)
+    return f'<ul class="notes">{items}</ul>'
+
+
+def _counted(found: Sequence[str], what: str) -> list[str]:
+    """One line: how many, and the first of them on demand."""
+    if not found:
+        return []
+    rest = f"<br>and {len(found) - MOST} more" if len(found) > MOST else ""
+    shown = "<br>".join(escape(line) for line in found[:MOST]) + rest
+    return [f"<details><summary>{len(found)} {what}</summary><p>{shown}</p></details>"]
+
+
+def _short(rows: Sequence[Row]) -> list[str]:
+    steps: dict[tuple, Counter] = defaultdict(Counter)
+
+    def cell(r: Row) -> tuple:
+        return tuple(
+            r[k] for k in ("study", "kind", "target", "model", "protocol", "shots")
+        )
+
+    for row in rows:
+        steps[cell(row)][row["steps"]] += 1
+    usual = {key: count.most_common(1)[0][0] for key, count in steps.items()}
+    return [
+        f"{r['folder']}: {r['steps']} of {usual[cell(r)]} steps"
+        for r in rows
+        if r["steps"] < usual[cell(r)]
+    ]
+
+
+def _missing(rows: Sequence[Row]) -> list[str]:
+    seeds: dict[tuple, set[int]] = defaultdict(set)
+    for row in rows:
+        if row["kind"] == "transfer":
+            key = tuple(row[k] for k in ("target", "upstream", "model", "shots"))
+            seeds[key].add(row["seed"])
+    usual: dict[str, int] = {}  # at each number of shots: full data may have one draw
+    for shots in {key[3] for key in seeds}:
+        counts = Counter(len(s) for key, s in seeds.items() if key[3] == shots)
+        usual[shots] = counts.most_common(1)[0][0]
+    return [
+        f"{' '.join(key)}: {len(found)} of {usual[key[3]]} draws"
+        for key, found in sorted(seeds.items())
+        if len(found) < usual[key[3]]
+    ]
+
+
+def unfinished_beside(given: Given) -> list[str]:
+    """Runs without a result in the folders of the table's runs, and why."""
+    done = {row["digest"] for row in given.rows}
+    roots = {given.find(row["folder"]).parent for row in given.rows}
+    return [
+        f"{folder}: {_why(folder)}"
+        for root in sorted(roots)
+        if root.is_dir() and _holds_runs(root, done)
+        for folder in sorted(root.iterdir())
+        if folder.name not in done
+        and (folder / "config.json").is_file()
+        and not (folder / "result.json").is_file()
+    ]
+
+
+def _holds_runs(root: Path, done: set[str]) -> bool:
+    return any((root / digest / "result.json").is_file() for digest in list(done)[:3])
+
+
+def _why(folder: Path) -> str:
+    """The last line of error.txt, or how far the run came."""
+    if (folder / "error.txt").is_file():
+        lines = (folder / "error.txt").read_text(errors="replace").strip().splitlines()
+        return f"failed: {lines[-1] if lines else 'without a message'}"
+    step, steps = folders.progress(folder)
+    return f"stands at step {step} of {steps or '?'}"
+
+
+def _leaks(rows: Sequence[Row]) -> list[str]:
+    leaked = [
+        r for r in rows if (r["leaked_patients"] or 0) + (r["leaked_images"] or 0)
+    ]
+    if not leaked:
+        return []
+    names = ", ".join(sorted({f"{r['upstream']} → {r['target']}" for r in leaked}))
+    line = (
+        f"<b>{len(leaked)} transfers were tested on patients or images that their"
+        f" upstream had seen</b> ({escape(names)}): their scores are too good."
+    )
+    return [line]
+
+
+def metrics_of(rows: Sequence[Row]) -> list[str]:
+    """The metrics of METRICS that a transfer has a value of."""
+    runs = [r for r in rows if r["kind"] == "transfer"]
+    return [m for m in METRICS if any(r.get(m) is not None for r in runs)]

@@ -1,0 +1,108 @@
+"""The run folder: whose it is, when it is done, what made it.
+
+config.json comes first, result.json last and atomically: a run is done exactly
+when result.json exists.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+OPTIONAL = ("keras",)
+
+
+def finished(folder: Path, digest: str) -> dict | None:
+    """The result of the run in this folder, None if there is none yet."""
+    for name in ("result.json", "config.json"):
+        if (folder / name).exists():
+            found = json.loads((folder / name).read_text())
+            if found["digest"] != digest:
+                raise ValueError(
+                    f"{folder} holds another config's run ({found['digest']}, not"
+                    f" {digest}); take another --workdir, or move that run away"
+                )
+            if name == "result.json":
+                return found
+    return None
+
+
+def versions() -> dict[str, str]:
+    found = {name: metadata.version(name) for name in PACKAGES}
+    for name in OPTIONAL:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def commit() -> str:
+    """The commit of this source tree, "-dirty" where it was changed since."""
+    here = Path(__file__).parents[1]
+
+    def git(*args: str) -> str:
+        call = ["git", "-C", str(here), *args]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = "-dirty" if git("status", "--porcelain", "--", ".") else ""
+    return git("rev-parse", "HEAD") + changed or "unknown"
+
+
+def check_data(folder: Path, manifest_hash: str) -> None:
+    """Raises ValueError where the run in this folder was begun with other data."""
+    path = folder / "config.json"
+    if path.exists():
+        before = json.loads(path.read_text())["manifest_hash"]
+        if before != manifest_hash:
+            raise ValueError(
+                f"{folder} was begun with other data (manifest {before[:12]}, now"
+                f" {manifest_hash[:12]}); resume with the same data, or take another"
+                " --workdir"
+            )
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Atomically; NaN is an error, since JSON has none."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    part.replace(path)
+
+
+def find_parameters(path: Path) -> tuple[str, str]:
+    """(npz file, its digest) of a run folder or an npz; the file's own sha256 there.
+
+    Raises FileNotFoundError or ValueError that says what was looked for.
+    """
+    if path.is_dir():
+        file, about = path / "params.npz", path / "result.json"
+        if not about.exists():
+            raise ValueError(
+                f"{path} holds no finished run (no result.json); run its command again"
+                " to finish it"
+            )
+        if not file.exists():
+            raise ValueError(
+                f"{path} kept no params.npz; run its command again with"
+                " --config.keep=all and another --workdir"
+            )
+        return str(file), json.loads(about.read_text())["digest"]
+    if not path.is_file():
+        raise FileNotFoundError(f"no run folder and no npz at {path}")
+    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def progress(folder: Path) -> tuple[int, int]:
+    """(step reached, steps of the run), by metrics.jsonl and config.json; 0: unknown."""
+    step = steps = 0
+    with suppress(OSError, ValueError, IndexError, KeyError):
+        with (folder / "metrics.jsonl").open("rb") as file:
+            file.seek(-min(4096, os.path.getsize(file.name)), os.SEEK_END)
+            whole = file.read().rpartition(b"\n")[0]  # the last line may be half there
+        step = json.loads(whole.splitlines()[-1])["step"]
+    with suppress(OSError, ValueError, KeyError):
+        steps = json.loads((folder / "config.json").read_text())["plan"]["steps"]
+    return step, steps

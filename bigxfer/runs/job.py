@@ -1,0 +1,260 @@
+"""One run from its resolved config to its result.json.
+
+train.py and transfer.py differ in where the parameters start; the rest of their
+story is told here once.
+"""
+
+import os
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from bigxfer import config, models, tree
+from bigxfer.config import Run
+from bigxfer.data import dataset, exposure, fewshot
+from bigxfer.data.dataset import Dataset
+from bigxfer.data.loader import Loader
+from bigxfer.protocols import optim, probe
+from bigxfer.runs import card, evaluate, folders, predictions
+from bigxfer.statistics import metrics
+from bigxfer.training import checkpoint, compiled, loop, on_device, predictor, sharding
+from bigxfer.training.log import Log
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every part of a run needs to know."""
+
+    run: Run
+    digest: str
+    folder: Path
+    data: Dataset
+    plan: optim.Plan
+    model: models.Model
+    mesh: Mesh
+    log: Log
+
+    def loader(self, split: str) -> Loader:
+        """This process's share of a split, in batches of optim.batch."""
+        here, of = jax.process_index(), jax.process_count()
+        batch, seed = self.run.optim.batch, self.run.seed
+        return self.data.loader(split, batch, seed, here, of)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the parameters are kept, for other runs to start from."""
+        return self.run.keep in ("all", self.run.kind)
+
+
+def execute(
+    run: Run,
+    folder: Path,
+    stop: loop.Stop | None = None,
+    shared: compiled.Shared | None = None,
+) -> dict:
+    """Trains, evaluates and writes the run folder; returns its result.
+
+    A finished run is not done again, a half-done one resumes. `stop` ends the
+    training early with loop.Preempted; by default it is jax's own agreement of all
+    processes on one step after a SIGTERM to any of them, never so in a single one.
+    `shared` keeps what is compiled for later runs of the same shape.
+    Raises ValueError where the folder holds another config's run or other data.
+    """
+    digest = config.digest(run)
+    if done := folders.finished(folder, digest):
+        return done
+    primary = jax.process_index() == 0
+    folder.mkdir(parents=True, exist_ok=True)
+    log = Log(folder, run.log, primary)
+
+    data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say))
+    train = len(data.rows["train"])
+    plan = optim.plan(run.optim, train)
+    log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
+    about = provenance(run, digest, plan, data)
+    folders.check_data(folder, about["manifest_hash"])
+
+    made = compiled.get(run, plan, data, log, {} if shared is None else shared)
+    job = Job(run, digest, folder, data, plan, made.model, made.mesh, log)
+    state = made.start(run)
+    log.parameters(state.params)
+    if primary:  # all that can be wrong was found: the folder is this run's from here
+        folders.write_json(folder / "config.json", about)
+    leaks = find_leaks(job) if primary else {}
+
+    saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
+    predict, mesh = made.predict, made.mesh
+    valid = partial(validate, job, predict)
+    stop = stop or multihost_utils.reached_preemption_sync_point
+    if made.features:
+        steps, images, flops = 1, train, made.flops * train
+        state, clock = fit_head(job, state, made.features)
+    else:
+        steps, images = plan.steps, plan.steps * run.optim.batch
+        flops, feed = made.flops * steps, job.loader("train")
+        feed = on_device.Resident(feed, mesh) if run.data.resident else feed
+        state, clock = loop.fit(
+            run, plan, state, made.step, feed, mesh, saved, log, valid, stop
+        )
+
+    result = {
+        **judge(job, loop.variables(state), predict),
+        "cost": {
+            "steps": steps,
+            "images": images,
+            "flops": flops,
+            "device_seconds": clock.train * mesh.size,
+            "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
+            "parameters": tree.count(state.params),
+        },
+        "leaks": leaks,
+        "synthetic": data.manifest.synthetic,
+        "digest": digest,
+        "commit": about["commit"],
+    }
+    finish(job, state, result)
+    saved.delete()
+    return result
+
+
+def find_leaks(job: Job) -> dict[str, Any]:
+    """{"splits", "upstream"}: patients and equal images where they must not be.
+
+    Keeps images.npz for the runs that will start from this one's parameters.
+    """
+    mine, init = exposure.look(job.data, job.run.data.storage), job.run.init
+    if job.keeps:
+        mine.save(job.folder)
+    found = {"splits": exposure.within(mine)}
+    if init.kind == "pretrained":
+        found["upstream"] = exposure.against(Path(init.checkpoint), mine)
+    for where, leaks in found.items():
+        job.log.say(exposure.line(where, leaks))
+    return found
+
+
+def fit_head(
+    job: Job, state: loop.State, predict: predictor.Predict
+) -> tuple[loop.State, loop.Clock]:
+    """(state with the head that config.freeze.head fits to features, clock).
+
+    In place of training: `predict` computes the features of each image once.
+    """
+    began, variables = time.monotonic(), loop.variables(state)
+
+    def part(split: str) -> probe.Part:
+        rows, features = predict(variables, job.loader(split))
+        return features, job.data.manifest.select(rows).labels
+
+    train = part("train")
+    valid = part("valid") if len(job.data.rows["valid"]) else None
+    classes = len(job.data.manifest.classes)
+    head = probe.fit(job.run.freeze.head, train, valid, classes)
+    params = probe.put(state.params, job.model.head, head)
+    seconds = time.monotonic() - began
+    job.log.say(
+        f"{job.run.freeze.head} head on {len(train[0])} images: {seconds:.1f} s"
+    )
+    return replace(state, params=params), loop.Clock(train=seconds)
+
+
+def validate(
+    job: Job, predict: predictor.Predict, state: loop.State
+) -> dict[str, float]:
+    """Point values of the metrics on the validation split."""
+    found = predict(loop.variables(state), job.loader("valid"))
+    return evaluate.points(job.data.manifest, *found)
+
+
+def judge(job: Job, variables: dict, predict: predictor.Predict) -> dict:
+    """Predicts validation and test, writes both, and computes what is reported."""
+    manifest, found = job.data.manifest, {}
+    for name, file in (("valid", "predictions_valid.npz"), ("test", "predictions.npz")):
+        if len(job.data.rows[name]):
+            rows, logits = predict(variables, job.loader(name))
+            found[name] = manifest.select(rows), logits
+            if jax.process_index() == 0:
+                predictions.save(job.folder / file, *found[name])
+    test, logits = found["test"]
+    resamples = job.run.eval.resamples
+    out = metrics.compute(test.labels, logits, test.classes, test.patient, resamples)
+    if "valid" in found:
+        valid, valid_logits = found["valid"]
+        out["operating_point"] = metrics.operating_point(
+            valid.labels,
+            valid_logits,
+            test.labels,
+            logits,
+            test.classes,
+            test.patient,
+            resamples=resamples,
+        )
+    return out
+
+
+def finish(job: Job, state: loop.State, result: dict) -> None:
+    """Writes params.npz, where it is to be kept, card.md and then result.json."""
+    kept = {"params": state.params, "batch_stats": state.stats}
+    host = sharding.to_host(kept)
+    if jax.process_index() == 0:
+        if job.keeps:
+            flat = {**host["params"], "batch_stats": host["batch_stats"]}
+            tree.save_npz(job.folder / "params.npz", flat)
+        card.write(job.folder, result)
+        folders.write_json(job.folder / "result.json", result)
+    sharding.barrier()
+
+
+def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
+    """What config.json holds."""
+    about = dict(data.report)
+    if run.data.shots != "full":  # what is above the shots is overshoot
+        drawn = data.manifest.select(data.rows["train"])
+        about["positives"] = fewshot.counts(drawn, np.arange(len(drawn)))
+    return {
+        "digest": digest,
+        "config": config.to_dict(run),
+        "commit": folders.commit(),
+        "manifest_hash": data.manifest.hash(),
+        "classes": data.manifest.classes,
+        "synthetic": data.manifest.synthetic,
+        "plan": vars(plan),
+        "data": about,
+        "versions": folders.versions(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+    }
+
+
+def start_processes() -> None:
+    """Joins the processes of one run where the environment says that there are any."""
+    if (found := sharding.arguments(os.environ)) is not None:
+        sharding.start(**found)
+
+
+def report(result: dict, folder: Path) -> None:
+    """Prints what a run found, with its intervals, and where it lies."""
+    if jax.process_index():
+        return
+    mark = "SYNTHETIC " if result["synthetic"] else ""
+    print(f"\n{mark}test metrics with 95% intervals over patients")
+    for name, m in result["metrics"].items():
+        if m["value"] is None:
+            print(f"  {name:28} -      {m['reason']}")
+        else:
+            none = m["low"] is None
+            span = "no interval" if none else f"[{m['low']:.3f}, {m['high']:.3f}]"
+            print(f"  {name:28} {m['value']:.3f}  {span}")
+    for where, leaks in result.get("leaks", {}).items():
+        if leaks["first"]:
+            print(exposure.line(where, leaks))
+    print(f"run folder: {folder}")

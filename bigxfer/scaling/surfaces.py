@@ -1,0 +1,105 @@
+"""Laws of error over two scales at once: joint L(N, D), and Mikami's two-way law.
+
+A surface is all runs of one target and line (cells.lines) at several values of both
+scales. Where the study varies the domain of the upstream, the two-way law is fitted
+across domains too, with the distance between upstream and target as a covariate: kappa
+above 0 says that distant domains transfer worse however many images they have.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bigxfer.scaling import curves
+from bigxfer.scaling.curves import LEAST, Curve, Law
+from bigxfer.scaling.forms import JOINT, TWO_WAY, TWO_WAY_DISTANCE, TWO_WAY_FLOOR, Form
+from bigxfer.tables import cells
+from bigxfer.tables.cells import Predictions
+from bigxfer.tables.table import Row
+
+FORMS: dict[tuple[str, str], tuple[Form, ...]] = {  # the two scales -> laws to try
+    ("params", "shots"): (JOINT,),
+    ("params", "upstream_size"): (JOINT,),
+    ("params", "upstream_examples"): (JOINT,),
+    ("upstream_size", "shots"): (TWO_WAY, TWO_WAY_FLOOR),
+}
+FIXED = {  # the two scales -> the columns that all runs of a surface share
+    ("params", "shots"): ("target", "line"),
+    ("params", "upstream_size"): ("target", "line", "shots"),
+    ("params", "upstream_examples"): ("target", "line", "shots"),
+    ("upstream_size", "shots"): ("target", "model", "line"),
+}
+
+Distances = dict[tuple[str, str], float]  # {(upstream, target): distance}
+
+
+def read_distances(path: Path) -> Distances:
+    """A CSV with the columns upstream, target, distance; ValueError names the row."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        wanted = ["upstream", "target", "distance"]
+        if missing := [c for c in wanted if c not in (reader.fieldnames or [])]:
+            raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
+        found: Distances = {}
+        for row in reader:
+            try:
+                distance = float(row["distance"])
+            except (TypeError, ValueError):
+                distance = np.nan
+            if not np.isfinite(distance):
+                line = f"{path}, line {reader.line_num}"
+                raise ValueError(f"{line}: distance {row['distance']!r} is no number")
+            found[row["upstream"], row["target"]] = distance
+    return found
+
+
+def distance(row: Row, known: Distances) -> float | None:
+    """Of the run's upstream from its target: as given, or the phantom's own."""
+    given = known.get((row["upstream"], row["target"]))
+    ends = row["upstream_distance"], row["target_distance"]
+    if given is None and ends[0] is not None and ends[1] is not None:
+        return abs(ends[0] - ends[1])
+    return given
+
+
+def fitted(
+    rows: Sequence[Row],
+    scales: tuple[str, str],
+    metric: str,
+    predictions: Predictions,
+    known: Distances,
+) -> tuple[list[Law], list[str]]:
+    """A law for every surface, and notes on what was left out."""
+    named, notes = cells.lines(rows, *scales)
+    on = [r for r in named if all(curves.scale(r, s) is not None for s in scales)]
+    if missing := len(named) - len(on):
+        notes.append(f"{missing} of {len(named)} transfers lack {' or '.join(scales)}.")
+    fixed = FIXED[scales]
+    groups, left_out = curves.grouped(on, fixed, scales, metric)
+    notes += left_out
+    found = [law(curve, FORMS[scales], predictions) for curve in groups]
+    if scales == ("upstream_size", "shots"):
+        far = []
+        for row in on:
+            if (d := distance(row, known)) is not None:
+                variant = row["line"].removeprefix(row["upstream"])
+                far.append(row | {"line": f"all upstreams{variant}", "distance": d})
+        for curve in curves.grouped(far, fixed, (*scales, "distance"), metric)[0]:
+            if len(np.unique(curve.x[:, 2])) > 1:
+                found.append(law(curve, (TWO_WAY_DISTANCE,), predictions))
+    return found, notes
+
+
+def law(curve: Curve, forms: Iterable[Form], predictions: Predictions) -> Law:
+    """Held out is the upper part of the first scale that has LEAST values."""
+    found = Law(curve)
+    values = [np.unique(column) for column in curve.x[:, :2].T]
+    axis = next((k for k, v in enumerate(values) if len(v) >= LEAST), None)
+    if axis is None or min(map(len, values)) < 2:
+        have = " and ".join(str(len(v)) for v in values)
+        found.reason = f"{have} values of the scales: it takes 2 and {LEAST} or more"
+        return found
+    found.cutoff = curves.cutoff(values[axis])
+    return curves.settle(found, forms, predictions, axis)

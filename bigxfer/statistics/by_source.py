@@ -1,0 +1,63 @@
+"""What saved predictions say by source: metrics within each, and what a source gives away.
+
+`test` and `valid` are what a predictions.npz holds: ids, patients, sources, views,
+labels (int [n], or 0, 1 and NaN [n, classes]), logits [n, classes], classes.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from bigxfer.statistics import metrics
+from bigxfer.tree import Tree
+
+RESAMPLES = 200  # for the intervals of what is guessed
+
+
+def within(test: Tree, resamples: int, most: int) -> dict[str, dict[str, Any]]:
+    """{source: metrics.compute of its images}, of the `most` largest sources."""
+    names, counts = np.unique(test["sources"], return_counts=True)
+    out = {}
+    for name in names[np.argsort(-counts, kind="stable")][:most].tolist():
+        here = test["sources"] == name
+        labels, logits, patients = (
+            test[k][here] for k in ("labels", "logits", "patients")
+        )
+        classes = test["classes"].tolist()
+        out[name] = metrics.compute(labels, logits, classes, patients, resamples)
+    return out
+
+
+def one_class(test: Tree) -> list[tuple[str, str, int]]:
+    """(source, class, images) where all test images of a source have the one class."""
+    if test["labels"].ndim == 2:
+        return []
+    out = []
+    for name in filter(None, np.unique(test["sources"]).tolist()):
+        labels = np.unique(here := test["labels"][test["sources"] == name])
+        if len(labels) == 1:
+            out.append((name, str(test["classes"][labels[0]]), len(here)))
+    return out
+
+
+def guessed(column: str, test: Tree, valid: Tree) -> dict[str, Any]:
+    """The macro AUROC on test of knowing the source (or view) of an image alone.
+
+    column: "sources" or "views". An image's scores are the shares of the classes in its
+    source on validation, with one image of the mean over all sources added to each.
+    """
+    classes = test["classes"].tolist()
+    known = valid["labels"]
+    known = np.eye(len(classes))[known] if known.ndim == 1 else known
+    total, number = np.nansum(known, axis=0), np.sum(~np.isnan(known), axis=0)
+    mean = (total + 0.5) / (number + 1)
+    share = np.empty(test["logits"].shape)
+    for name in np.unique(test[column]):
+        here = known[valid[column] == name]
+        positive = np.nansum(here, axis=0) + mean
+        share[test[column] == name] = positive / (np.sum(~np.isnan(here), axis=0) + 1)
+    logits = np.log(share)
+    if test["labels"].ndim == 2:
+        logits -= np.log1p(-share)
+    args = test["labels"], logits, classes, test["patients"], RESAMPLES
+    return metrics.compute(*args)["metrics"]["auroc_macro"]

@@ -1,0 +1,136 @@
+"""Whether probabilities mean what they say: reliability tables, calibration errors, the temperature.
+
+Everything is computed from saved predictions. `labels` are int [n] (softmax), or float
+[n, classes] of 0, 1, NaN = unknown (sigmoid); `logits` are [n, classes], as in metrics.py.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_expit, log_softmax, softmax
+
+from bigxfer.statistics import metrics
+
+TEMPERATURES = (0.05, 20.0)  # what a fit is looked for within
+
+
+TINY = 1e-12  # the least probability whose logarithm is taken
+
+
+def probabilities(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """float [n, classes]: softmax or sigmoid, by what the labels are."""
+    return softmax(logits, axis=1) if labels.ndim == 1 else expit(logits)
+
+
+def to_logits(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Logits whose probabilities are p: its logarithm, or its log-odds."""
+    if labels.ndim == 1:
+        return np.log(np.maximum(p, TINY))
+    p = np.clip(p, TINY, 1 - TINY)
+    return np.log(p) - np.log1p(-p)
+
+
+def events(
+    labels: np.ndarray, p: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(confidence, hit) pairs: of the top label, or of each class's known labels."""
+    if labels.ndim == 1:
+        yield p.max(axis=1), (p.argmax(axis=1) == labels).astype(float)
+        return
+    for k in range(p.shape[1]):
+        known = np.isfinite(labels[:, k])
+        if known.any():
+            yield p[known, k], labels[known, k].astype(float)
+
+
+def binned(
+    confidence: np.ndarray, hit: np.ndarray, bins: int = metrics.BINS
+) -> list[dict[str, float]]:
+    """The reliability table: bins of equal width, closed above, empty ones left out.
+
+    Each has low, high, count, confidence (mean), frequency (mean hit).
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    which = np.searchsorted(edges[1:-1], confidence, side="left")
+    groups = [np.flatnonzero(which == b) for b in range(bins)]
+    return [
+        row(confidence[g], hit[g], edges[b], edges[b + 1])
+        for b, g in enumerate(groups)
+        if len(g)
+    ]
+
+
+def equal_counts(
+    confidence: np.ndarray, hit: np.ndarray, bins: int = metrics.BINS
+) -> list[dict[str, float]]:
+    """The reliability table by bins of (nearly) equal counts; equal values together."""
+    order = np.argsort(confidence, kind="stable")
+    ranked = confidence[order]
+    cuts = np.round(np.linspace(0, len(order), bins + 1)[1:-1]).astype(int)
+    cuts = np.unique(np.searchsorted(ranked, ranked[cuts], side="left"))
+    return [
+        row(confidence[g], hit[g], confidence[g].min(), confidence[g].max())
+        for g in np.split(order, cuts)
+        if len(g)
+    ]
+
+
+def row(c: np.ndarray, hit: np.ndarray, low: float, high: float) -> dict[str, float]:
+    values = low, high, len(c), c.mean(), hit.mean()
+    names = "low", "high", "count", "confidence", "frequency"
+    return dict(zip(names, map(float, values), strict=True))
+
+
+def error(table: Sequence[dict[str, float]]) -> float:
+    """Mean |frequency - confidence| over the images of a reliability table."""
+    gaps = [r["count"] * abs(r["frequency"] - r["confidence"]) for r in table]
+    return sum(gaps) / sum(r["count"] for r in table)
+
+
+def ece(labels: np.ndarray, p: np.ndarray) -> float:
+    """Expected calibration error (Guo et al. 2017, 1706.04599), 15 bins; as metrics.py.
+
+    Of the top label; of a multi-label set the mean over classes.
+    """
+    return float(np.mean([error(binned(*event)) for event in events(labels, p)]))
+
+
+def adaptive_ece(labels: np.ndarray, p: np.ndarray) -> float:
+    """The same by bins of equal counts (Nixon et al. 2019, 1904.01685)."""
+    return float(np.mean([error(equal_counts(*event)) for event in events(labels, p)]))
+
+
+def loss(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Mean cross-entropy in nats, over known labels where there are several."""
+    if labels.ndim == 1:
+        return float(
+            -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()
+        )
+    known = np.isfinite(labels)
+    y = np.where(known, labels, 0)
+    each = -y * log_expit(logits) - (1 - y) * log_expit(-logits)
+    return float(each[known].mean())
+
+
+def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+    """The T > 0 for which logits / T have the least cross-entropy; for validation.
+
+    One number for all classes (Guo et al. 2017). It changes no rank within a class and
+    no softmax argmax. ValueError without a known label, or where the edges
+    of TEMPERATURES fit as well: predictions that are all right, or know nothing.
+    """
+    if not np.isfinite(np.asarray(labels, float)).any():
+        raise ValueError("no known label to fit a temperature to")
+
+    def at(log_t: float) -> float:
+        return loss(labels, logits / np.exp(log_t))
+
+    edges = np.log(TEMPERATURES)
+    found = minimize_scalar(at, bounds=edges, method="bounded")
+    if min(map(at, edges)) <= found.fun + 1e-9:
+        raise ValueError(
+            f"no temperature within {TEMPERATURES} fits the {len(labels)} validation"
+            " images: they are too few, or all right, or carry no signal"
+        )
+    return float(np.exp(found.x))

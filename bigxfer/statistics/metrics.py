@@ -1,0 +1,334 @@
+"""Exact metrics of saved predictions, with 95% bootstrap intervals over patients.
+
+Every metric is a function of weights [r, n] over the images: one row of ones gives
+the value, rows that count resampled patients give its interval. Definitions are
+scikit-learn's where it has the metric.
+
+`labels` are int [n] for sets with one class an image (softmax), or float [n, k] of 0,
+1 and NaN = unknown for multi-label sets (sigmoid); `logits` are [n, k].
+
+| metric | one class an image | multi-label |
+|---|---|---|
+| loss | cross-entropy in nats | binary cross-entropy, mean over known labels |
+| accuracy | of the largest logit | none: with rare findings "never" scores best |
+| balanced_accuracy | mean recall of the classes | mean over classes of (sensitivity + specificity) / 2 at probability 0.5 |
+| auroc, auprc | each class against the rest, by its probability | each class among its known labels; auprc is the average precision |
+| auroc_micro | of all (image, class) pairs in one order, by the class's probability | of all known (image, label) pairs |
+| brier | mean over images of the sum over classes of (p - y)^2, half of it for 2 classes (scikit-learn's scale_by_half="auto") | mean over known labels of (p - y)^2 |
+| ece | top label, 15 bins; in small sets resamples lie above the value | mean over classes of the binary one, 15 bins of p |
+
+The macro metrics are plain means over all classes. Where one cannot be computed, the
+mean is null and says which, since a mean over the others would be another metric.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy  # scipy.special, 13 MB, loads where it is used: not while training
+
+from bigxfer.statistics import auroc, intervals
+
+BINS = 15  # of equal width: Guo et al. 2017, arXiv 1706.04599, section 5
+LESS_IS_BETTER = ("loss", "brier", "ece")
+DROPPED = 0.05  # share of resamples without a value above which they are counted
+
+Values = dict[str, np.ndarray]  # metric -> [r], NaN where it does not exist
+Metrics = dict[str, Callable[[np.ndarray], np.ndarray]]
+
+
+def sign(metric: str) -> int:
+    """-1 where less of the metric is better, else 1."""
+    return -1 if metric in LESS_IS_BETTER else 1
+
+
+def compute(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    classes: Sequence[str],
+    patients: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """{"metrics": {name: {"value", "low", "high"}}, "counts", "patients", ...}.
+
+    A metric that does not exist has value, low and high None and a "reason". Where
+    more than 5% of the resamples lacked a class, "dropped" says how many did; the
+    interval is that of the others. resamples=0 leaves low and high None. Raises
+    ValueError where the shapes do not fit or a logit is not finite.
+    """
+    labels, logits = _checked(labels, logits, classes, patients)
+    truth = _one_vs_rest(labels, len(classes))
+    reasons = _absent(truth, classes)
+    statistic = _statistic(labels, truth, logits, classes)
+    point = statistic(np.ones((1, len(logits))))
+    samples: Values = {}
+    if resamples:
+        samples = resampled(labels, logits, classes, patients, resamples, seed)
+    found = {
+        name: _entry(point[name][0], samples.get(name), reasons.get(name, ""))
+        for name in point
+    }
+    rows = {"positive": truth == 1, "negative": truth == 0, "unknown": np.isnan(truth)}
+    counts = {
+        name: {kind: int(r[:, i].sum()) for kind, r in rows.items()}
+        for i, name in enumerate(classes)
+    }
+    return {
+        "metrics": found,
+        "counts": counts,
+        "images": len(logits),
+        "patients": len(set(patients)),
+        "resamples": resamples,
+    }
+
+
+def resampled(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    classes: Sequence[str],
+    patients: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Values:
+    """{metric: [resamples], NaN where it does not exist} on resampled patients.
+
+    Two runs with the same patients in the same order, and the same seed, are on the
+    same resamples, row by row: their differences are paired.
+    """
+    labels, logits = _checked(labels, logits, classes, patients)
+    truth = _one_vs_rest(labels, len(classes))
+    statistic = _statistic(labels, truth, logits, classes)
+    chunks = [
+        statistic(w) for w in intervals.patient_weights(patients, resamples, seed)
+    ]
+    return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
+
+
+def _checked(
+    labels: Any, logits: Any, classes: Sequence[str], patients: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """labels and float64 logits, or a ValueError that says what does not fit."""
+    labels, logits = np.asarray(labels), np.asarray(logits, np.float64)
+    n, k = len(labels), len(classes)
+    if not n:
+        raise ValueError("no predictions: the test split is empty")
+    if logits.shape != (n, k) or len(patients) != n:
+        raise ValueError(
+            f"{n} labels, logits {logits.shape} and {len(patients)} patients do not"
+            f" fit each other and the {k} classes {tuple(classes)}"
+        )
+    if len(bad := np.flatnonzero(~np.isfinite(logits).all(axis=1))):
+        raise ValueError(f"the logits of row {bad[0]} are not finite: {logits[bad[0]]}")
+    if labels.ndim == 1:
+        bad = np.flatnonzero((labels < 0) | (labels >= k))
+    else:
+        bad = np.flatnonzero(~np.isin(np.nan_to_num(labels), (0, 1)).all(axis=1))
+    if len(bad):
+        allowed = f"0 to {k - 1}" if labels.ndim == 1 else "0, 1 and NaN"
+        raise ValueError(
+            f"row {bad[0]} has the label {labels[bad[0]]}; it may be {allowed}"
+        )
+    return labels, logits
+
+
+def _one_vs_rest(labels: np.ndarray, k: int) -> np.ndarray:
+    """float64 [n, k] of 0, 1 and NaN."""
+    if labels.ndim == 2:
+        return labels.astype(np.float64)
+    return (labels[:, None] == np.arange(k)).astype(np.float64)
+
+
+def _absent(truth: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
+    """{metric: why it cannot be computed} for classes without positives or negatives."""
+    reasons, lines = {}, []
+    for i, name in enumerate(classes):
+        lacks = [
+            word
+            for word, y in (("positive", 1), ("negative", 0))
+            if y not in truth[:, i]
+        ]
+        if lacks:
+            line = f"no {' and no '.join(lacks)} label of {name} in the test split"
+            reasons[f"auroc/{name}"] = reasons[f"auprc/{name}"] = line
+            lines.append(line)
+    if lines:
+        for name in ("auroc_macro", "auprc_macro", "balanced_accuracy"):
+            reasons[name] = "; ".join(lines)
+    if len(unknown := np.flatnonzero(np.isnan(truth).all(axis=0))):
+        names = ", ".join(classes[int(i)] for i in unknown)
+        reasons["ece"] = f"no known label of {names} in the test split"
+    if not ((truth == 0).any() and (truth == 1).any()):
+        reasons["auroc_micro"] = "no positive or no negative label in the test split"
+    if np.isnan(truth).all():
+        reasons["loss"] = reasons["brier"] = "no known label in the test split"
+    return reasons
+
+
+def _entry(value: float, samples: np.ndarray | None, reason: str) -> dict[str, Any]:
+    """One metric as result.json holds it."""
+    if not np.isfinite(value):
+        return {"value": None, "low": None, "high": None, "reason": reason}
+    entry: dict[str, Any] = {"value": float(value), "low": None, "high": None}
+    if samples is not None:
+        low, high = intervals.percentile(samples)
+        if np.isfinite(low):
+            entry.update(low=low, high=high)
+        if (dropped := int(np.isnan(samples).sum())) > DROPPED * len(samples):
+            entry["dropped"] = dropped
+    return entry
+
+
+def _statistic(
+    labels: np.ndarray, truth: np.ndarray, logits: np.ndarray, classes: Sequence[str]
+) -> Callable[[np.ndarray], Values]:
+    """weights [r, n] -> {metric: [r]}; everything that needs no weight is done once."""
+    single = labels.ndim == 1
+    p = scipy.special.softmax(logits, axis=1) if single else scipy.special.expit(logits)
+    # Logits rank as their sigmoids do, and do not saturate at 1.
+    scores = p if single else logits
+    micro = auroc.micro(truth, scores)
+    rankings = [auroc.rank(truth[:, i], scores[:, i]) for i in range(len(classes))]
+    common = _softmax_metrics if single else _sigmoid_metrics
+    metrics = common(truth, logits, p)
+
+    def statistic(weights: np.ndarray) -> Values:
+        values = {name: metric(weights) for name, metric in metrics.items()}
+        areas = [r.areas(weights) for r in rankings]
+        values["auroc_micro"] = micro.areas(weights)[0]
+        for j, kind in enumerate(("auroc", "auprc")):
+            values[f"{kind}_macro"] = np.mean([a[j] for a in areas], axis=0)
+            for name, area in zip(classes, areas, strict=True):
+                values[f"{kind}/{name}"] = area[j]
+        return values
+
+    return statistic
+
+
+def _mean(values: np.ndarray, known: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted means [r, k] of values [n, k] over the known ones."""
+    return auroc.ratio(weights @ np.where(known, values, 0), weights @ known)
+
+
+def _ece(
+    confidence: np.ndarray, hit: np.ndarray, known: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """weights [r, n] -> expected calibration error [r] of confidence and hit [n].
+
+    Bins are closed above, as in the paper. In a bin |mean hit - mean confidence|
+    times its share of the weight is |sum of the gaps| over the weight of all.
+    """
+    edges = np.linspace(0, 1, BINS + 1)[1:-1]
+    inside = np.searchsorted(edges, confidence, side="left")[:, None] == np.arange(BINS)
+    gaps = np.where(known, hit - confidence, 0)[:, None] * inside
+    return lambda w: auroc.ratio(np.abs(w @ gaps).sum(axis=1), w @ known)
+
+
+def _softmax_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Metrics:
+    known = np.ones(len(p))
+    right = (p.argmax(axis=1) == truth.argmax(axis=1)).astype(np.float64)
+    loss = -(truth * scipy.special.log_softmax(logits, axis=1)).sum(axis=1)
+    brier = ((p - truth) ** 2).sum(axis=1) / (2 if p.shape[1] == 2 else 1)
+
+    def mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda w: auroc.ratio(w @ values, w @ known)
+
+    return {
+        "loss": mean(loss),
+        "accuracy": mean(right),
+        "balanced_accuracy": lambda w: _mean(right[:, None], truth > 0, w).mean(axis=1),
+        "brier": mean(brier),
+        "ece": _ece(p.max(axis=1), right, known),
+    }
+
+
+def _sigmoid_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Metrics:
+    known = ~np.isnan(truth)
+    y = np.where(known, truth, 0)
+    log_p = scipy.special.log_expit
+    loss = np.where(known, -y * log_p(logits) - (1 - y) * log_p(-logits), 0)
+    brier = np.where(known, (p - y) ** 2, 0)
+    called = logits > 0
+
+    def mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        total, number = values.sum(axis=1), known.sum(axis=1).astype(np.float64)
+        return lambda w: auroc.ratio(w @ total, w @ number)
+
+    def balanced(w: np.ndarray) -> np.ndarray:
+        sensitivity = _mean(called, truth == 1, w)
+        return (sensitivity + _mean(~called, truth == 0, w)).mean(axis=1) / 2
+
+    eces = [
+        _ece(p[:, i], y[:, i], known[:, i].astype(np.float64))
+        for i in range(p.shape[1])
+    ]
+    return {
+        "loss": mean(loss),
+        "balanced_accuracy": balanced,
+        "brier": mean(brier),
+        "ece": lambda w: np.mean([ece(w) for ece in eces], axis=0),
+    }
+
+
+def operating_point(
+    valid_labels: np.ndarray,
+    valid_logits: np.ndarray,
+    test_labels: np.ndarray,
+    test_logits: np.ndarray,
+    classes: Sequence[str],
+    test_patients: np.ndarray,
+    sensitivity: float | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """{class: {"threshold", "sensitivity": {value, low, high}, "specificity": {...}}}.
+
+    The threshold on the class's probability (positive at or above it) is fixed on
+    validation: where sensitivity + specificity is largest (Youden 1950), or, where
+    `sensitivity` is given, the highest one that reaches it. Test labels play no part
+    in it. A class that validation lacks has threshold None and a "reason".
+    """
+    valid_rows = np.arange(len(valid_labels))
+    valid = _checked(valid_labels, valid_logits, classes, valid_rows)
+    test = _checked(test_labels, test_logits, classes, test_patients)
+    truths = [_one_vs_rest(labels, len(classes)) for labels, _ in (valid, test)]
+    single = valid[0].ndim == 1
+    probability = [
+        scipy.special.softmax(x, axis=1) if single else scipy.special.expit(x)
+        for x in (valid[1], test[1])
+    ]
+    found: dict[str, Any] = {}
+    for i, name in enumerate(classes):
+        threshold = choose(truths[0][:, i], probability[0][:, i], sensitivity)
+        if threshold is None:
+            reason = f"validation lacks a positive or a negative label of {name}"
+            found[name] = {"threshold": None, "reason": reason}
+            continue
+        called, truth = probability[1][:, i] >= threshold, truths[1][:, i]
+        found[name] = {"threshold": threshold}
+        for kind, hit, y in (("sensitivity", called, 1), ("specificity", ~called, 0)):
+            rate = partial(_mean, hit[:, None], (truth == y)[:, None])
+            point = rate(np.ones((1, len(truth))))[0, 0]
+            samples = None
+            if resamples:
+                samples = intervals.resample(rate, test_patients, resamples, seed)[:, 0]
+            word = "positive" if y else "negative"
+            reason = f"no {word} label of {name} in the test split"
+            found[name][kind] = _entry(point, samples, reason)
+    return found
+
+
+def choose(
+    truth: np.ndarray, scores: np.ndarray, sensitivity: float | None = None
+) -> float | None:
+    """The threshold of `operating_point` on truth [n] (0, 1, NaN), scores [n]."""
+    positive, negative = np.sort(scores[truth == 1]), np.sort(scores[truth == 0])
+    if not len(positive) or not len(negative):
+        return None
+    thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
+    found = 1 - np.searchsorted(positive, thresholds) / len(positive)
+    rejected = np.searchsorted(negative, thresholds) / len(negative)
+    if sensitivity is not None:
+        return float(thresholds[np.argmax(found >= sensitivity)])
+    return float(thresholds[np.argmax(found + rejected)])

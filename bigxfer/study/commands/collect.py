@@ -1,0 +1,60 @@
+"""`collect`: run folders and published CSVs become one table, one row a run."""
+
+import argparse
+from pathlib import Path
+
+
+def add(commands) -> None:
+    p = commands.add_parser("collect", help="one row a run, as CSV and Parquet")
+    p.add_argument("--config", default="", help="a study: only its runs are taken")
+    p.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of runs")
+    p.add_argument("--published", type=Path, help="folder that holds results/*.csv")
+    p.add_argument("--out", type=Path, help="where the table goes; RUNS/study_NAME")
+    p.add_argument("--study", default="", help="its name; default: the runs' folder")
+    p.add_argument("--long", type=Path, help="also the predecessor's long CSV")
+    p.add_argument("--compact", type=Path, help="also a small CSV for notebooks")
+    p.set_defaults(call=collect)
+
+
+def collect(args: argparse.Namespace) -> None:
+    # Here and not above: --help is quicker without pyarrow.
+    from bigxfer.study import grid
+    from bigxfer.tables import compact, published, table
+
+    if args.config:
+        name = Path(args.config.partition(":")[0]).stem
+        args.runs = args.runs or [Path("runs")]
+        args.out, args.study = args.out or args.runs[0] / name, args.study or name
+    if not args.runs and not args.published:
+        raise ValueError("collect needs --config FILE, --runs FOLDER or --published F")
+    if not args.out:
+        raise ValueError("collect needs --out FOLDER, where the table goes")
+    rows = []
+    if args.runs:
+        found = table.collect(args.runs, args.out, args.study)
+        wanted = {n.digest for n in grid.nodes(args.config)} if args.config else set()
+        rows += [r for r in found.rows if not wanted or r["digest"] in wanted]
+        print(
+            f"{len(found.rows)} finished runs ({found.read} read anew),"
+            f" {len(found.unfinished)} unfinished, {len(found.bad)} unreadable"
+        )
+        for line in found.bad:
+            print(f"  unreadable: {line}")
+    if args.published:
+        found = published.read(args.published)
+        rows += found.rows
+        print(
+            f"{len(found.rows)} published runs from {found.lines} lines,"
+            f" {found.duplicates} of them repeated"
+        )
+        for line in found.short:
+            print(f"  stopped early: {line}")
+        for line in found.missing:
+            print(f"  missing: {line}")
+    if not rows:
+        raise ValueError("no finished run: nothing to write")
+    table.save(rows, args.out)
+    print(f"wrote {args.out / 'table.csv'} and {args.out / 'table.parquet'}")
+    for path, write in ((args.long, table.export_long), (args.compact, compact.write)):
+        if path:
+            print(f"wrote {path} ({write(rows, path)} lines)")

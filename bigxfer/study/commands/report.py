@@ -1,0 +1,61 @@
+"""`report`: one self-contained HTML page of a study."""
+
+import argparse
+import secrets
+import time
+from pathlib import Path
+
+from bigxfer.study import grid
+from bigxfer.tables import table_args
+from bigxfer.tables.cells import Predictions
+
+LIMIT = 6_000_000  # bytes of a page
+
+
+def add(commands) -> None:
+    p = commands.add_parser("report", help="one HTML page with every figure")
+    table_args.add_arguments(p)
+    p.add_argument("--out", type=Path, help="the page; default: beside the table")
+    p.set_defaults(call=report)
+
+
+def report(args: argparse.Namespace) -> None:
+    given = table_args.given(args)
+    out = args.out or given.path.with_name("report.html")
+    write(given, out, Predictions(given.find))
+
+
+def write(given: table_args.Given, out: Path, predictions: Predictions) -> None:
+    """Builds the page and says where it lies."""
+    from bigxfer.report.page import build
+
+    began = time.monotonic()
+    if out.suffix != ".html":
+        raise ValueError(f"--out {out} must end in .html")
+    page = build(given, predictions, unfinished=unfinished(given))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
+    part.write_text(page, "utf-8")
+    part.replace(out)
+    size = out.stat().st_size
+    print(f"wrote {out} ({size / 1e6:.1f} MB, {time.monotonic() - began:.0f} s)")
+    if size > LIMIT:
+        print(
+            f"the page is over {LIMIT / 1e6:.0f} MB; collect fewer studies into one"
+            " table to have smaller ones"
+        )
+
+
+def unfinished(given: table_args.Given) -> list[str] | None:
+    """A line for each run of the study's config without a result; None without one."""
+    if not given.config:
+        return None
+    done = {row["digest"] for row in given.rows}
+    study, runs = grid.nodes(given.config), given.path.parent.parent
+    return [
+        f"{s.node} {s.node.digest}: {s.state}"
+        + (f", step {s.step} of {s.steps or '?'}" if s.step else "")
+        + (f", {s.error}" if s.error else "")
+        for s in grid.states(study, runs, done)
+        if s.state != "done" and s.node.kind != "cache"
+    ]

@@ -1,0 +1,107 @@
+"""What a study will cost before it starts: device-hours and disk, from its configs alone.
+
+FLOPs are those of the forward pass as jax counts them, three times for training
+(forward, and backward in activations and in weights). Steps follow from the schedule
+and the size of the training set. Good to a factor of two: input, evaluation, compile
+time and what a device reaches of its peak are guesses.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+
+from bigxfer import models, tree
+from bigxfer.config import Data, Run
+from bigxfer.protocols import optim
+from bigxfer.study.grid import Node
+
+SETS = {  # reader, or tfds builder: (training images, classes), rounded; docs/datasets.md
+    "chexpert": (191_000, 13),
+    "mimic": (237_000, 13),
+    "nih": (86_500, 14),
+    "padchest": (140_000, 27),
+    "covidx": (30_000, 3),
+    "tuberculosis": (680, 2),
+    "imagenet": (1_281_000, 1000),
+    "imagenet21k": (14_200_000, 21_841),
+    "eyepacs": (35_100, 5),
+    "aptos": (3_100, 5),
+    "pcam": (262_000, 2),
+    "histopathology": (187_000, 2),
+    "proteins": (26_000, 28),
+    "catsdogs": (20_000, 2),
+    "cifar10": (50_000, 10),
+    "cifar100": (50_000, 100),
+    "oxford_flowers102": (1_020, 102),
+    "oxford_iiit_pet": (3_680, 37),
+}
+UNKNOWN = (10_000, 10)  # of people's own images
+PHANTOM_CLASSES = {"chexpert": 13, "nih": 14, "covidx": 3, "folder": 10}
+COPIES = 2 * 3  # two checkpoints of parameters and two averages of them, while it runs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one node."""
+
+    flops: float = 0.0
+    disk: float = 0.0  # bytes that stay
+    scratch: float = 0.0  # bytes while it runs, beside those
+    guessed: str = ""  # the data set whose size is not known
+
+
+def costs(study: list[Node]) -> list[Cost]:
+    """Of every node, in the order of the study; each shape of a model is traced once."""
+    traced: dict[str, tuple[float, int]] = {}
+    return [_cost(node, traced) for node in study]
+
+
+def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
+    data = node.run.data
+    images, classes, guessed = size(data)
+    if node.kind == "cache":
+        pixels = data.resize**2 * data.channels
+        raw = images * (pixels if data.storage == "raw" else 100_000)  # a small JPEG
+        return Cost(disk=raw, guessed=guessed)
+    run = node.run
+    images = round(images * data.fraction)
+    if data.shots != "full":
+        images = min(int(data.shots) * classes, images)
+    steps = optim.plan(run.optim, max(images, 1)).steps
+    forward, parameters = shape(run, traced)
+    flops = 3 * forward * steps * run.optim.batch
+    kept = 4.0 * parameters if run.keep in ("all", run.kind) else 0.0
+    return Cost(flops, kept + 1e6, 4.0 * parameters * COPIES, guessed)
+
+
+def size(data: Data) -> tuple[int, int, str]:
+    """(training images, classes, the reader whose numbers are guesses or "")."""
+    images = classes = 0
+    guessed = ""
+    for reader in data.reader.split("+"):
+        name = data.version.split("/")[0] if reader == "tfds" else reader
+        if data.phantom.images:
+            n, k = data.phantom.images, PHANTOM_CLASSES.get(name, UNKNOWN[1])
+        elif name in SETS:
+            n, k = SETS[name]
+        else:
+            (n, k), guessed = UNKNOWN, name
+        images, classes = images + n, max(classes, k)
+    return images, classes, guessed
+
+
+def shape(run: Run, traced: dict[str, tuple[float, int]]) -> tuple[float, int]:
+    """(FLOPs of a forward pass of one image, parameters), with a head of ten classes.
+
+    Nothing is computed. The head of another set is a few percent at most.
+    """
+    key = f"{run.model} {run.data.crop}"
+    if key not in traced:
+        model = models.build(replace(run.model, remat=False), 10)
+        image = jnp.zeros((1, run.data.crop, run.data.crop, 3))
+        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image.shape))
+        forward = jax.jit(lambda v, x: model.apply(v, x, False)[0])
+        cost = forward.lower(variables, image).cost_analysis() or {}
+        traced[key] = cost.get("flops", 0.0), tree.count(variables["params"])
+    return traced[key]

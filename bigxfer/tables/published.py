@@ -1,0 +1,172 @@
+"""The published runs of arXiv 2106.00116 as rows of our table.
+
+Source: results/*.csv of SLAMPAI/large-scale-pretraining-transfer @ fe6232b (MIT), 42
+files of final test metrics without intervals or predictions. Nearly every run stands
+there twice with the same values.
+"""
+
+import csv
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bigxfer.tables.table import LONG, LONG_METRICS, Row, name_digest
+
+STUDY = "arXiv 2106.00116"
+COMMIT = "fe6232b"
+BATCH = 128  # finetuning/bit_hyperrule.py there
+SEEDS = 5  # seeds 0 to 4 of every cell, by the paper
+
+ARCHITECTURES = {  # depth, width, parameters without head, features (BiT's own counts)
+    "bit50x1": ("R50x1", 50, 1.0, 23_500_352, 2048),
+    "bit152x4": ("R152x4", 152, 4.0, 928_340_224, 8192),
+}
+CLASSES = {
+    "cifar10": 10,
+    "cifar100": 100,
+    "flowers_oversampling": 102,
+    "pets": 37,
+    "covidx_cxr2": 2,
+    "tuberculosis_full": 2,
+    "padchest": 27,  # the single-label subset, "PadChest-Cl"
+}
+TEST_IMAGES = {  # that the accuracies are multiples of 1/n of
+    "cifar10": 10_000,
+    "cifar100": 10_000,
+    "flowers_oversampling": 2040,
+    "pets": 3669,
+    "covidx_cxr2": 400,
+    "tuberculosis_full": 121,
+    "padchest": 4153,
+}
+UPSTREAM_IMAGES = {  # arXiv 1912.11370 section 3.1; the X-ray counts are not published
+    "imagenet1k": 1_280_000,
+    "imagenet21k": 14_200_000,
+}
+
+
+@dataclass
+class Published:
+    """The rows, and what a reader of them must know."""
+
+    rows: list[Row]
+    lines: int  # in all files
+    duplicates: int  # lines that repeat another
+    short: list[str] = field(default_factory=list)  # runs stopped early, by path
+    missing: list[str] = field(default_factory=list)  # cells that lack seeds
+
+
+def read(folder: Path) -> Published:
+    """Every run of the CSVs in FOLDER/results (or FOLDER), once.
+
+    Raises FileNotFoundError where there are none, and ValueError, naming file and
+    line, for another header, a value that is no number, an unknown metric,
+    architecture or data set, or two lines that contradict each other.
+    """
+    files = sorted((folder / "results").glob("*.csv")) or sorted(folder.glob("*.csv"))
+    if not files:
+        raise FileNotFoundError(
+            f"no CSV in {folder / 'results'}; it is the folder results/ of"
+            f" SLAMPAI/large-scale-pretraining-transfer @ {COMMIT}"
+        )
+    ours = {theirs: name for name, theirs in LONG_METRICS.items()}
+    runs: dict[str, Row] = {}
+    seen: dict[tuple[str, str], tuple] = {}
+    lines = 0
+    for file in files:
+        with file.open(newline="") as handle:
+            reader = csv.DictReader(handle)
+            if tuple(reader.fieldnames or ()) != LONG:
+                raise ValueError(f"{file}: columns {reader.fieldnames}, not {LONG}")
+            for line in reader:
+                lines += 1
+                where = f"{file} line {reader.line_num}"
+                path, metric = line["path"], line["metric"]
+                value = _number(line["metric_value"], where)
+                cell = tuple(line.values())
+                before = seen.setdefault((path, metric), cell)
+                if before[1:] != cell[1:] or float(before[0]) != value:
+                    raise ValueError(f"{where}: {path} has another {metric} elsewhere")
+                if metric not in ours:
+                    raise ValueError(f"{where}: unknown metric {metric!r}")
+                if path not in runs:
+                    runs[path] = _row(line, where)
+                runs[path][ours[metric]] = value
+    rows = list(runs.values())
+    return Published(rows, lines, lines - len(seen), _short(rows), _missing(rows))
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: metric_value {text!r} is not a number")
+    return value
+
+
+def _row(line: dict[str, str], where: str) -> Row:
+    """The columns of a run, without its metrics."""
+    upstream, _, architecture = line["pretrained_model"].rpartition("_")
+    target = line["dataset"]
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"{where}: architecture {architecture!r} is not known")
+    if target not in CLASSES:
+        raise ValueError(f"{where}: data set {target!r} is not known")
+    model, depth, width, backbone, features = ARCHITECTURES[architecture]
+    steps, shots = int(line["last_step"]), line["shot"].removesuffix("_shot")
+    # Their PadChest draw silently takes fewer where a class is short.
+    drawn = shots != "full" and target != "padchest"
+    return {
+        "study": STUDY,
+        "kind": "transfer",
+        "upstream": upstream,
+        "upstream_size": UPSTREAM_IMAGES.get(upstream),
+        "upstream_digest": "",
+        "model": model,
+        "depth": depth,
+        "width": width,
+        "params": backbone + (features + 1) * CLASSES[target],
+        "init": "pretrained",
+        "target": target,
+        "target_size": int(shots) * CLASSES[target] if drawn else None,
+        "shots": shots,
+        "seed": int(line["seed"]),
+        "protocol": "hyperrule-predecessor",
+        "steps": steps,
+        "images": steps * BATCH,
+        "test_images": TEST_IMAGES[target],
+        "synthetic": False,
+        "digest": name_digest(line["path"]),
+        "commit": COMMIT,
+        "folder": line["path"],
+    }
+
+
+def _short(rows: list[Row]) -> list[str]:
+    """Runs that stopped before the others of the same target and shots."""
+    steps: dict[tuple, Counter] = defaultdict(Counter)
+    for row in rows:
+        steps[row["target"], row["shots"]][row["steps"]] += 1
+    usual = {cell: count.most_common(1)[0][0] for cell, count in steps.items()}
+    return sorted(
+        f"{r['folder']} ({r['steps']} of {usual[r['target'], r['shots']]} steps)"
+        for r in rows
+        if r["steps"] < usual[r["target"], r["shots"]]
+    )
+
+
+def _missing(rows: list[Row]) -> list[str]:
+    """Cells with fewer than five seeds."""
+    seeds = defaultdict(set)
+    for row in rows:
+        cell = (row["target"], row["upstream"], row["model"], row["shots"])
+        seeds[cell].add(row["seed"])
+    return sorted(
+        f"{' '.join(cell)}-shot lacks seed"
+        f" {', '.join(map(str, sorted(set(range(SEEDS)) - found)))}"
+        for cell, found in seeds.items()
+        if len(found) < SEEDS
+    )
