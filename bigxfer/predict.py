@@ -21,8 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from bigxfer.training import predictor
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -75,11 +73,12 @@ def predictions(
 
     from bigxfer.data.loader import Loader
     from bigxfer.training import sharding
+    from bigxfer.training.predictor import make_predict
 
     many = len(files)
     batch = min(batch or run.run.eval.batch, many)
     how = replace(run.run, eval=replace(run.run.eval, batch=batch))
-    predict = predictor.make_predict(run.model, how, sharding.make(1, batch))
+    predict = make_predict(run.model, how, sharding.make(1, batch))
     labels = np.zeros(many, np.int32)  # that a Loader wants; not looked at
     for start in range(0, many, batch):
         rows = np.arange(start, min(start + batch, many))

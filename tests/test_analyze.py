@@ -13,7 +13,7 @@ from make_run import make_run
 from test_split import manifest
 
 from bigxfer import analyze, config, presets, tree
-from bigxfer.analysis import reliability
+from bigxfer.analysis import ensembles, reliability
 from bigxfer.analysis.features import Finished
 from bigxfer.data.dataset import Dataset
 from bigxfer.runs import job
@@ -184,7 +184,7 @@ def test_dropout_is_judged_beside_one_pass(tmp_path, monkeypatch):
     def passes(model, variables, pixels, crop, number):
         return [logits[pixels] + rng.normal(size=(len(pixels), 2)) for _ in range(30)]
 
-    monkeypatch.setattr(calibration, "mc_dropout", passes)
+    monkeypatch.setattr(ensembles, "mc_dropout", passes)
     plain = lambda run: lambda variables, rows: logits[rows]
     monkeypatch.setattr(reliability.features, "predictor", plain)
     found = reliability.dropout(run, tmp_path)

@@ -136,7 +136,7 @@ BUILD = """
 import sys
 sys.path.insert(0, sys.argv[3])
 import test_cache
-from bigxfer.data import cache
+from bigxfer.data.pixels import cache
 m = test_cache.manifest(sys.argv[1], [f"{k:04d}.png" for k in range(int(sys.argv[4]))])
 cache.FLUSH_SECONDS = 0.05
 cache.build(m, sys.argv[2], 64, 1, workers=2, progress=lambda s: print(s, flush=True))
@@ -201,7 +201,7 @@ def test_a_file_that_kills_its_decoder_costs_one_row(tmp_path, monkeypatch):
     m = draw(tmp_path / "root", 80)
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, types\n"
-        "from bigxfer.data import decode\n"
+        "from bigxfer.data.pixels import decode\n"
         "load = decode.load\n"
         "def deadly(root, path, *rest):\n"
         "    return os._exit(11) if path == '0030.png' else load(root, path, *rest)\n"

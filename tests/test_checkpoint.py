@@ -254,7 +254,7 @@ def test_a_failure_in_the_background_is_raised(tmp_path, monkeypatch):
 SAVER = """
 import sys, time
 import numpy as np
-from bigxfer.checkpoint import Checkpoints
+from bigxfer.training.checkpoint import Checkpoints
 saved = Checkpoints(sys.argv[1], "d")
 step = (saved.latest() or 0) + 1
 print("start", step, flush=True)
@@ -299,8 +299,8 @@ def test_kill_at_any_moment_leaves_the_last_complete_one(tmp_path):
 PAIR = """
 import sys, json
 import jax, numpy as np
-from bigxfer import sharding
-from bigxfer.checkpoint import Checkpoints
+from bigxfer.training import sharding
+from bigxfer.training.checkpoint import Checkpoints
 address, process, folder, digest = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
 sharding.start(address, 2, process)
 mesh = sharding.make(2)

@@ -101,10 +101,10 @@ BUILD = """
 import sys
 sys.path.insert(0, sys.argv[3])
 import test_cache
-from bigxfer.data import encoded
-encoded.SHARD = encoded.BLOCK = 8
+from bigxfer.data.pixels import cache_encoded
+cache_encoded.SHARD = cache_encoded.BLOCK = 8
 m = test_cache.manifest(sys.argv[1], [f"{k:04d}.png" for k in range(80)])
-encoded.build(m, sys.argv[2], 64, 1, workers=1)
+cache_encoded.build(m, sys.argv[2], 64, 1, workers=1)
 """
 
 
@@ -153,7 +153,7 @@ def test_what_is_no_image_file_is_refused(tmp_path, path):
 def test_decoding_needs_no_jax(tmp_path):
     code = (
         "import sys\n"
-        "from bigxfer.data import encoded, loader\n"
+        "from bigxfer.data import loader\nfrom bigxfer.data.pixels import cache_encoded\n"
         "from array_record.python import array_record_module\n"
         "assert not {'jax', 'tensorflow', 'grain'} & set(sys.modules)\n"
     )

@@ -73,7 +73,7 @@ def test_labels_say_what_was_drawn(folders):
     for row in truth:
         x0, y0, x1, y1 = (int(row[k]) for k in ("x0", "y0", "x1", "y1"))
         assert 0 <= x0 <= x1 < 32 and 0 <= y0 <= y1 < 32
-        drawn.setdefault(row["file"], set()).add(write.sets.NIH[row["finding"]])
+        drawn.setdefault(row["file"], set()).add(write.layouts.NIH[row["finding"]])
     read = manifest(folders["nih"], "nih")
     for path, labels in zip(read.path, read.labels, strict=True):
         said = {c for c, v in zip(read.classes, labels, strict=True) if v}
@@ -89,7 +89,7 @@ def test_covidx_test_set_is_balanced_and_shortcut_ties_source_to_class(tmp_path)
         read = manifest(folder, "covidx")
         test = read.labels[read.split == "test"]
         assert len({*np.bincount(test)}) == 1 and len({*test}) == 3
-        own = [write.sets.COVIDX[read.classes[k]][1] for k in read.labels]
+        own = [write.layouts.COVIDX[read.classes[k]][1] for k in read.labels]
         return float((read.source == own).mean())
 
     assert agreement(1.0) == 1.0

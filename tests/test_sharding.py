@@ -231,7 +231,7 @@ def test_fit_memory():
 CHILD = """
 import sys
 import jax, numpy as np
-from bigxfer import sharding
+from bigxfer.training import sharding
 address, process = sys.argv[1], int(sys.argv[2])
 sharding.start(address, 2, process)
 assert jax.device_count() == 4
