@@ -158,7 +158,7 @@ def test_mc_dropout_varies_and_leaves_batch_norm_alone():
 def test_referral_rises_where_uncertainty_knows():
     labels, logits = draw(1000, 1.0)
     p = calibration.probabilities(labels, logits)
-    unsure = ensembles.uncertainty(labels, p)
+    unsure = ensembles.uncertainty(labels, logits)
     patients = np.arange(1000).astype(str)
     curve = ensembles.referral(labels, p, patients, unsure)
     assert curve[-1]["coverage"] == 1 and curve[-1]["images"] == 1000
@@ -170,9 +170,19 @@ def test_referral_rises_where_uncertainty_knows():
 
 
 def test_entropy():
-    assert ensembles.uncertainty(np.zeros(1, int), np.full((1, 4), 0.25)) == (
-        pytest.approx(np.log(4))
-    )
-    assert ensembles.uncertainty(np.zeros((1, 2)), np.array([[0.5, 1.0]])) == (
-        pytest.approx(np.log(2) / 2)
-    )
+    single, many = np.zeros(1, int), np.zeros((1, 2))
+    assert ensembles.uncertainty(single, np.zeros((1, 4))) == pytest.approx(np.log(4))
+    half_and_sure = np.array([[0.0, 900.0]])
+    assert ensembles.uncertainty(many, half_and_sure) == pytest.approx(np.log(2) / 2)
+
+
+def test_the_sure_are_told_apart():
+    """Beyond a gap of 37, where probabilities are 1 in float64."""
+    gaps = np.array([20.0, 40.0, 60.0, 90.0])
+    single, many = np.zeros(4, int), np.zeros((4, 1))
+    logits = np.stack([gaps, 0 * gaps], 1)
+    for labels, values in ((single, logits), (many, gaps[:, None])):
+        assert (np.diff(ensembles.uncertainty(labels, values)) < 0).all()
+        together = ensembles.ensemble(labels, [values, values + 0.0])
+        odds = metrics.log_odds(labels, together)[:, 0]
+        np.testing.assert_allclose(odds, gaps, rtol=1e-12)

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -52,6 +53,7 @@ def binned_ece(confidence, hit):
 def test_single_label_equals_scikit_learn(k, ties):
     labels, logits = single(k, k=k, ties=ties)
     p = softmax(logits, axis=1)
+    q = p.round(12)  # (0, 1, 2) and (1, 0, 2) tie, but for the rounding of their sums
     names = [f"c{i}" for i in range(k)]
     found = values(metrics.compute(labels, logits, names, np.arange(len(labels)), 0))
     want = {
@@ -59,16 +61,16 @@ def test_single_label_equals_scikit_learn(k, ties):
         "accuracy": sk.accuracy_score(labels, p.argmax(1)),
         "balanced_accuracy": sk.balanced_accuracy_score(labels, p.argmax(1)),
         "auroc_macro": sk.roc_auc_score(
-            labels, p if k > 2 else p[:, 1], multi_class="ovr", average="macro"
+            labels, q if k > 2 else q[:, 1], multi_class="ovr", average="macro"
         ),
-        "auprc_macro": sk.average_precision_score(np.eye(k)[labels], p),
-        "auroc_micro": sk.roc_auc_score(np.eye(k)[labels], p, average="micro"),
+        "auprc_macro": sk.average_precision_score(np.eye(k)[labels], q),
+        "auroc_micro": sk.roc_auc_score(np.eye(k)[labels], q, average="micro"),
         "brier": sk.brier_score_loss(labels, p if k > 2 else p[:, 1]),
         "ece": binned_ece(p.max(1), p.argmax(1) == labels),
     }
     for i, name in enumerate(names):
-        want[f"auroc/{name}"] = sk.roc_auc_score(labels == i, p[:, i])
-        want[f"auprc/{name}"] = sk.average_precision_score(labels == i, p[:, i])
+        want[f"auroc/{name}"] = sk.roc_auc_score(labels == i, q[:, i])
+        want[f"auprc/{name}"] = sk.average_precision_score(labels == i, q[:, i])
     assert found.keys() == want.keys()
     for name, value in want.items():
         np.testing.assert_allclose(found[name], value, err_msg=name, **CLOSE)
@@ -299,6 +301,75 @@ def test_saturated_probabilities_still_rank():
         warnings.simplefilter("error")
         out = metrics.compute(labels, logits, ["a"], np.arange(2), 0)
     assert out["metrics"]["auroc/a"]["value"] == 1
+
+
+def exact_probabilities(logits):
+    """Softmax to 80 digits, as integers of units of 1e-80 that rank exactly."""
+    with localcontext(prec=100):
+        rows = [[Decimal(float(z)).exp() for z in row] for row in logits]
+        return [[int(e / sum(row) * 10**80) for e in row] for row in rows]
+
+
+def pairs_in_order(truth, scores):
+    """The AUROC by counting all pairs of a positive and a negative."""
+    right = total = 0.0
+    for p, positive in zip(scores, truth):
+        for n, negative in zip(scores, truth):
+            if positive == 1 and negative == 0:
+                total += 1
+                right += 1.0 if p > n else 0.5 if p == n else 0.0
+    return right / total
+
+
+def saturated(k):
+    """Labels and logits of 90 images, most with the first class more than 37 ahead."""
+    labels, logits = single(k, n=90, k=k, ties=False)
+    logits = 20 * logits + 15 * np.eye(k)[labels] + 40 * (np.arange(k) == 0)
+    return labels, logits.astype(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_saturated_softmax_still_ranks(k):
+    """Against probabilities of 80 digits; float64's are 1 where they are 1 - 1e-17."""
+    labels, logits = saturated(k)
+    names = [f"c{i}" for i in range(k)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = values(metrics.compute(labels, logits, names, np.arange(90), 0))
+    exact, p = np.array(exact_probabilities(logits), object), softmax(logits, axis=1)
+    truth = np.eye(k)[labels]
+    want = [pairs_in_order(truth[:, i], exact[:, i]) for i in range(k)]
+    for name, area in zip(names, want):
+        assert found[f"auroc/{name}"] == pytest.approx(area, abs=1e-12)
+    assert found["auroc_macro"] == pytest.approx(np.mean(want), abs=1e-12)
+    micro = pairs_in_order(truth.ravel(), exact.ravel())
+    assert found["auroc_micro"] == pytest.approx(micro, abs=1e-12)
+    tied = sk.roc_auc_score(truth, p, average="macro")
+    assert abs(tied - np.mean(want)) > 1e-3  # the case is one that float64 gets wrong
+
+
+def test_log_odds_tie_where_probabilities_do():
+    """Rows that differ by a shift, or by the order of the others, have equal odds."""
+    logits = np.array([[0.25, 1.0, -2.0, 5.0], [5.0, 0.25, 1.0, -2.0]])
+    logits = np.concatenate([logits, logits + 64.0])
+    odds = metrics.log_odds(np.zeros(4, int), logits)
+    turned = np.concatenate([odds[::2], np.roll(odds[1::2], -1, axis=1)])
+    assert (turned == turned[0]).all()
+    p = softmax(logits[0])
+    np.testing.assert_allclose(odds[0], np.log(p / (1 - p)), rtol=1e-13)
+
+
+def test_a_threshold_beyond_what_a_probability_can_say():
+    """Of images that are all called with probability 1, those with the finding."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    gaps = 45 + 10 * labels + rng.random(60)
+    point = metrics.operating_point(
+        labels, np.stack([0 * gaps, gaps], 1), labels, np.stack([-gaps, 0 * gaps], 1),
+        ["a", "b"], np.arange(60), resamples=0,
+    )["b"]  # fmt: skip
+    assert point["threshold"] == 1.0 and 55 <= point["log_odds"] < 56
+    assert point["sensitivity"]["value"] == point["specificity"]["value"] == 1.0
 
 
 @pytest.mark.slow

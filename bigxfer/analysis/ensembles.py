@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from scipy.special import log_expit, log_softmax, logsumexp
 
 from bigxfer.data import augment
 from bigxfer.models import Model
@@ -22,11 +23,13 @@ REFERRAL_RESAMPLES = 500
 def ensemble(labels: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
     """Logits [n, classes] of the mean probability of several nets.
 
-    A deep ensemble (Lakshminarayanan et al. 2017, 1612.01474) over draws or seeds, or
+    Computed from logarithms, so that images of a probability near 1 keep their order. A deep ensemble (Lakshminarayanan et al. 2017, 1612.01474) over draws or seeds, or
     the passes of `mc_dropout`.
     """
-    p = np.mean([calibration.probabilities(labels, x) for x in logits], axis=0)
-    return calibration.to_logits(labels, p)
+    stack = np.asarray(logits, np.float64)  # [nets, n, classes]
+    if labels.ndim == 1:
+        return logsumexp(log_softmax(stack, axis=2), axis=0) - np.log(len(stack))
+    return logsumexp(log_expit(stack), axis=0) - logsumexp(log_expit(-stack), axis=0)
 
 
 def aligned(parts: Sequence[Predictions]) -> list[np.ndarray]:
@@ -84,15 +87,18 @@ def mc_dropout(
     return out
 
 
-def uncertainty(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
+def uncertainty(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """float [n]: the entropy of the prediction in nats, mean over classes if sigmoid."""
-
-    def part(p: np.ndarray) -> np.ndarray:
-        return -p * np.log(np.maximum(p, calibration.TINY))
-
+    logits = np.asarray(logits, np.float64)
     if labels.ndim == 1:
-        return part(p).sum(axis=1)
-    return (part(p) + part(1 - p)).mean(axis=1)
+        return entr_of_log(log_softmax(logits, axis=1)).sum(axis=1)
+    both = entr_of_log(log_expit(logits)) + entr_of_log(log_expit(-logits))
+    return both.mean(axis=1)
+
+
+def entr_of_log(log_p: np.ndarray) -> np.ndarray:
+    """-p log p, of log p."""
+    return -np.exp(log_p) * log_p
 
 
 def referral(

@@ -149,7 +149,7 @@ def save_referral(
     raw = {name: x for name, x in logits.items() if ", T = " not in name}
     for k, (name, values) in enumerate(raw.items()):
         p = calibration.probabilities(test.labels, values)
-        unsure = ensembles.uncertainty(test.labels, p)
+        unsure = ensembles.uncertainty(test.labels, values)
         curve = ensembles.referral(test.labels, p, test.patients, unsure)
         x, y, low, high = (
             [row[key] for row in curve]

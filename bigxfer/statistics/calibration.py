@@ -15,20 +15,9 @@ from bigxfer.statistics import metrics
 TEMPERATURES = (0.05, 20.0)  # what a fit is looked for within
 
 
-TINY = 1e-12  # the least probability whose logarithm is taken
-
-
 def probabilities(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """float [n, classes]: softmax or sigmoid, by what the labels are."""
     return softmax(logits, axis=1) if labels.ndim == 1 else expit(logits)
-
-
-def to_logits(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Logits whose probabilities are p: its logarithm, or its log-odds."""
-    if labels.ndim == 1:
-        return np.log(np.maximum(p, TINY))
-    p = np.clip(p, TINY, 1 - TINY)
-    return np.log(p) - np.log1p(-p)
 
 
 def events(

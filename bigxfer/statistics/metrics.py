@@ -12,12 +12,13 @@ scikit-learn's where it has the metric.
 | loss | cross-entropy in nats | binary cross-entropy, mean over known labels |
 | accuracy | of the largest logit | none: with rare findings "never" scores best |
 | balanced_accuracy | mean recall of the classes | mean over classes of (sensitivity + specificity) / 2 at probability 0.5 |
-| auroc, auprc | each class against the rest, by its probability | each class among its known labels; auprc is the average precision |
-| auroc_micro | of all (image, class) pairs in one order, by the class's probability | of all known (image, label) pairs |
+| auroc, auprc | each class against the rest, by its log-odds | each class among its known labels; auprc is the average precision |
+| auroc_micro | of all (image, class) pairs in one order, by the class's log-odds | of all known (image, label) pairs |
 | brier | mean over images of the sum over classes of (p - y)^2, half of it for 2 classes (scikit-learn's scale_by_half="auto") | mean over known labels of (p - y)^2 |
 | ece | top label, 15 bins; in small sets resamples lie above the value | mean over classes of the binary one, 15 bins of p |
 
-The macro metrics are plain means over all classes. Where one cannot be computed, the
+Log-odds rank as probabilities do, but a probability within 1e-16 of 1 is 1 in float64
+(`log_odds`). The macro metrics are plain means over all classes. Where one cannot be computed, the
 mean is null and says which, since a mean over the others would be another metric.
 """
 
@@ -186,8 +187,7 @@ def _statistic(
     """weights [r, n] -> {metric: [r]}; everything that needs no weight is done once."""
     single = labels.ndim == 1
     p = scipy.special.softmax(logits, axis=1) if single else scipy.special.expit(logits)
-    # Logits rank as their sigmoids do, and do not saturate at 1.
-    scores = p if single else logits
+    scores = log_odds(labels, logits)
     micro = auroc.micro(truth, scores)
     rankings = [auroc.rank(truth[:, i], scores[:, i]) for i in range(len(classes))]
     common = _softmax_metrics if single else _sigmoid_metrics
@@ -204,6 +204,26 @@ def _statistic(
         return values
 
     return statistic
+
+
+def log_odds(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """float64 [n, k]: log(p / (1 - p)) of the probability of each class.
+
+    What every ranking and every threshold goes by. Where the largest logit is 37 above
+    the others its probability is 1 in float64, and even its logarithm is 0, so that
+    such images would be tied; log-odds tell them apart. They are exact functions of the
+    gaps between an image's logits: rows that differ by a shift, or by the order of the
+    other classes, tie exactly. A multi-label logit is its own log-odds.
+    """
+    logits = np.asarray(logits, np.float64)
+    if labels.ndim == 2:
+        return logits
+    gaps = logits - logits.max(axis=1, keepdims=True)
+    largest = gaps == 0
+    others = np.sort(gaps, axis=1)[:, :-1]  # than one largest, always in one order
+    rest = np.exp(others).sum(axis=1, keepdims=True)
+    odds = gaps - np.log1p(rest - np.where(largest, 0, np.exp(gaps)))
+    return np.where(largest, -np.logaddexp.reduce(others, axis=1, keepdims=True), odds)
 
 
 def _mean(values: np.ndarray, known: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -282,31 +302,30 @@ def operating_point(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """{class: {"threshold", "sensitivity": {value, low, high}, "specificity": {...}}}.
+    """{class: {"threshold", "log_odds", "sensitivity": {value, low, high}, "specificity"}}.
 
     The threshold on the class's probability (positive at or above it) is fixed on
     validation: where sensitivity + specificity is largest (Youden 1950), or, where
     `sensitivity` is given, the highest one that reaches it. Test labels play no part
-    in it. A class that validation lacks has threshold None and a "reason".
+    in it. "log_odds" is the same threshold where the probability is too close to 1 to
+    say which (see `log_odds`). A class that validation lacks has threshold None and a
+    "reason".
     """
     valid_rows = np.arange(len(valid_labels))
     valid = _checked(valid_labels, valid_logits, classes, valid_rows)
     test = _checked(test_labels, test_logits, classes, test_patients)
     truths = [_one_vs_rest(labels, len(classes)) for labels, _ in (valid, test)]
-    single = valid[0].ndim == 1
-    probability = [
-        scipy.special.softmax(x, axis=1) if single else scipy.special.expit(x)
-        for x in (valid[1], test[1])
-    ]
+    scores = [log_odds(labels, logits) for labels, logits in (valid, test)]
     found: dict[str, Any] = {}
     for i, name in enumerate(classes):
-        threshold = choose(truths[0][:, i], probability[0][:, i], sensitivity)
+        threshold = choose(truths[0][:, i], scores[0][:, i], sensitivity)
         if threshold is None:
             reason = f"validation lacks a positive or a negative label of {name}"
             found[name] = {"threshold": None, "reason": reason}
             continue
-        called, truth = probability[1][:, i] >= threshold, truths[1][:, i]
-        found[name] = {"threshold": threshold}
+        called, truth = scores[1][:, i] >= threshold, truths[1][:, i]
+        probability = float(scipy.special.expit(threshold))
+        found[name] = {"threshold": probability, "log_odds": threshold}
         for kind, hit, y in (("sensitivity", called, 1), ("specificity", ~called, 0)):
             rate = partial(_mean, hit[:, None], (truth == y)[:, None])
             point = rate(np.ones((1, len(truth))))[0, 0]
