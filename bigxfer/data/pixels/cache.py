@@ -221,7 +221,7 @@ def stats(manifest: Manifest) -> np.ndarray:
         out = np.zeros(len(paths), RECORD)
         for i, path in enumerate(paths):
             try:
-                stat = os.stat(containers.source(manifest.root, path))
+                stat = os.stat(containers.parse(path).source(manifest.root))
                 out[i] = (stat.st_size, stat.st_mtime_ns, TODO)
             except OSError:
                 out[i] = (ABSENT, 0, TODO)

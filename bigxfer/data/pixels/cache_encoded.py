@@ -80,7 +80,7 @@ def build(
 def refuse(manifest: Manifest) -> None:
     """ValueError where a path names something other than one encoded image."""
     for path in manifest.path:
-        if containers.H5.fullmatch(path) or len(containers.planes(path)) > 1:
+        if containers.parse(path).is_array:
             raise ValueError(
                 f"config.data.storage=encoded keeps the bytes of image files, and"
                 f" {path} of {manifest.name} is none; set it to raw"
@@ -146,7 +146,8 @@ class Job:
             if self.found["size"][row] == cache.ABSENT:
                 return row, b"", "absent"
             try:
-                data = containers.fetch(self.manifest.root, self.manifest.path[row])
+                place = containers.parse(self.manifest.path[row])
+                data = place.fetch(self.manifest.root)
                 assert isinstance(data, bytes)
                 decode.decode(data, CHECKED, self.channels)
             except decode.DecodeError as error:

@@ -5,54 +5,117 @@ FILE.h5#ROW                     row of the only data set of an HDF5 file, an arr
 FILE.tar#OFFSET+SIZE            bytes within an uncompressed tar
 FOLDER/tfds:SPLIT#INDEX         element of a builder prepared as array_record
 FOLDER/ID_{red,green,blue}.png  three files, the planes of one image
+
+Each kind is a class below with the same four things: `source`, `fetch`, `is_array` and
+`planes`. A new kind is a class and an entry of KINDS.
 """
 
 import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-H5 = re.compile(r"(.+\.(?:h5|hdf5))#(\d+)")
-TAR = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
-TFDS = re.compile(r"(?:(.*)/)?tfds:(\w+)#(\d+)")
-PLANES = re.compile(r"(.*)\{(\w+),(\w+),(\w+)\}(.*)")
+
+@dataclass(frozen=True)
+class Plain:
+    """A file of its own."""
+
+    pattern: ClassVar[re.Pattern] = re.compile(r"(.*)", re.DOTALL)
+    is_array: ClassVar[bool] = False  # True: pixels, not the bytes of one image file
+
+    file: str
+
+    @property
+    def planes(self) -> tuple[str, ...]:
+        """The paths of the gray images that are its colours; () where it is one image."""
+        return ()
+
+    def source(self, root: Path | str) -> Path:
+        """The file whose change means that the image may have changed."""
+        return Path(root) / self.file
+
+    def fetch(self, root: Path | str) -> bytes | np.ndarray:
+        """The encoded bytes or, where `is_array`, the pixels uint8 [H, W, 3].
+
+        Raises OSError where the file cannot be read, ValueError or IndexError where
+        the file lacks what is named, ImportError where h5py or tensorflow_datasets is
+        missing.
+        """
+        return self.source(root).read_bytes()
 
 
-def source(root: Path | str, path: str) -> Path:
-    """The file whose change means that the image may have changed."""
-    if match := H5.fullmatch(path) or TAR.fullmatch(path):
-        return Path(root) / match[1]
-    if match := TFDS.fullmatch(path):
-        return Path(root) / (match[1] or "") / "dataset_info.json"
-    return Path(root) / planes(path)[0]
+@dataclass(frozen=True)
+class HDF5(Plain):
+    pattern = re.compile(r"(.+\.(?:h5|hdf5))#(\d+)")
+    is_array = True
+
+    row: str
+
+    def fetch(self, root: Path | str) -> np.ndarray:
+        return h5_images(str(self.source(root)))[int(self.row)]
 
 
-def planes(path: str) -> list[str]:
-    """The path, or those of its three planes."""
-    if match := PLANES.fullmatch(path):
-        head, *names, tail = match.groups()
-        return [f"{head}{name}{tail}" for name in names]
-    return [path]
+@dataclass(frozen=True)
+class Tar(Plain):
+    pattern = re.compile(r"(.+\.tar)#(\d+)\+(\d+)")
+
+    offset: str
+    size: str
+
+    def fetch(self, root: Path | str) -> bytes:
+        with open(self.source(root), "rb") as file:
+            file.seek(int(self.offset))
+            return file.read(int(self.size))
 
 
-def fetch(root: Path | str, path: str) -> bytes | np.ndarray:
-    """The encoded bytes or, from HDF5, the pixels uint8 [H, W, 3].
+@dataclass(frozen=True)
+class TFDS(Plain):
+    pattern = re.compile(r"((?:.*/)?)tfds:(\w+)#(\d+)")
 
-    Raises OSError where the file cannot be read, ValueError or IndexError where what
-    is named is not in it, ImportError where h5py or tensorflow_datasets is missing.
-    """
-    if match := H5.fullmatch(path):
-        return h5_images(str(Path(root) / match[1]))[int(match[2])]
-    if match := TAR.fullmatch(path):
-        with open(Path(root) / match[1], "rb") as file:
-            file.seek(int(match[2]))
-            return file.read(int(match[3]))
-    if match := TFDS.fullmatch(path):
-        images, feature = tfds_images(str(Path(root) / (match[1] or "")), match[2])
-        return images[int(match[3])][feature]
-    return (Path(root) / path).read_bytes()
+    split: str
+    index: str
+
+    def source(self, root: Path | str) -> Path:
+        return Path(root) / self.file / "dataset_info.json"
+
+    def fetch(self, root: Path | str) -> bytes:
+        images, feature = tfds_images(str(Path(root) / self.file), self.split)
+        return images[int(self.index)][feature]
+
+
+@dataclass(frozen=True)
+class Planes(Plain):
+    """`file` is what stands before the names of the three planes, `tail` what follows."""
+
+    pattern = re.compile(r"(.*)\{(\w+),(\w+),(\w+)\}(.*)")
+    is_array = True
+
+    red: str
+    green: str
+    blue: str
+    tail: str
+
+    @property
+    def planes(self) -> tuple[str, ...]:
+        return tuple(
+            f"{self.file}{name}{self.tail}"
+            for name in (self.red, self.green, self.blue)
+        )
+
+    def source(self, root: Path | str) -> Path:
+        return Path(root) / self.planes[0]
+
+
+KINDS = (HDF5, Tar, TFDS, Planes, Plain)  # the first whose pattern fits
+
+
+def parse(path: str) -> Plain:
+    """What this path names; a plain file where it is of no other kind."""
+    matches = ((kind, kind.pattern.fullmatch(path)) for kind in KINDS)
+    return next(kind(*match.groups()) for kind, match in matches if match)
 
 
 @functools.lru_cache(maxsize=4)  # opening costs a thousand times a row

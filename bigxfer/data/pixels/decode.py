@@ -42,12 +42,12 @@ def load(root: Path | str, path: str, size: int, channels: int) -> np.ndarray:
 
     Raises DecodeError with the reason.
     """
-    parts = containers.planes(path)
-    if len(parts) > 1:
-        rgb = np.concatenate([load(root, part, size, 1) for part in parts], axis=2)
-        return fit(Image.fromarray(rgb), size, channels)
+    place = containers.parse(path)
+    if place.planes:
+        gray = [load(root, plane, size, 1) for plane in place.planes]
+        return fit(Image.fromarray(np.concatenate(gray, axis=2)), size, channels)
     try:
-        found = containers.fetch(root, path)
+        found = place.fetch(root)
     except FileNotFoundError:
         raise DecodeError("absent") from None
     except OSError as error:
@@ -214,7 +214,10 @@ def window(values: np.ndarray, centers: Any, widths: Any) -> np.ndarray:
 def side_lengths(root: Path | str, path: str) -> tuple[int, int]:
     """(width, height) as stored, from the header alone; (0, 0) if it has none."""
     try:
-        found = containers.fetch(root, containers.planes(path)[0])
+        place = containers.parse(path)
+        if place.planes:
+            place = containers.parse(place.planes[0])
+        found = place.fetch(root)
         if isinstance(found, np.ndarray):
             return found.shape[1], found.shape[0]
         if found[128:132] == b"DICM":
