@@ -37,6 +37,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bigxfer import durable
+
 WHAT = (
     "similarity",
     "weights",
@@ -104,8 +106,7 @@ def finished(config: str, runs: Path) -> list[Path]:
 
 def analyze(args: argparse.Namespace, what: list[str]) -> None:
     """Runs the analyses and writes analysis.json last."""
-    from bigxfer.analysis import features
-    from bigxfer.runs import folders  # imports here: --help should not wait for jax
+    from bigxfer.analysis import features  # here: --help should not wait for jax
 
     _, about, _ = features.about(args.run)  # what is wrong is found before compute
     for folder in args.against:
@@ -130,7 +131,7 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
             found[name] = {"not done": str(error)}
         for line in lines(found[name]):
             print(f"  {line}")
-    folders.write_json(args.out / "analysis.json", clean(found))
+    durable.write_json(args.out / "analysis.json", clean(found))
     print(f"\nplots and tables: {args.out}")
 
 

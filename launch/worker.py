@@ -25,7 +25,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from bigxfer import cli
+from bigxfer import cli, durable
 from bigxfer.study import grid
 
 Stop = Callable[[int], bool] | None
@@ -103,11 +103,11 @@ def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict) -> None:
 
     `stop(step)` says whether to save and leave; None is for several processes.
     """
-    from bigxfer.runs import folders, job
+    from bigxfer.runs import job
 
     if node.kind == "cache":
         folder = node.folder(runs)
-        folders.write_json(folder / "result.json", build_cache(node, stop))
+        durable.write_json(folder / "result.json", build_cache(node, stop))
         return
     for need in node.needs:
         if not need.startswith("caches/"):

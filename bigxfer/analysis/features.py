@@ -3,7 +3,6 @@
 One forward pass serves all layers, by the same code that predicts (evaluate.py).
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigxfer import config, models, tree
+from bigxfer import config, durable, models, tree
 from bigxfer.config import Run
 from bigxfer.data import augment, dataset
 from bigxfer.data.dataset import Dataset
@@ -58,7 +57,7 @@ def about(folder: Path) -> tuple[Run, dict, dict]:
                 " bigxfer.train or bigxfer.transfer wrote to its end"
             )
     found, result = (
-        json.loads((folder / n).read_text()) for n in ("config.json", "result.json")
+        durable.read_json(folder / n) for n in ("config.json", "result.json")
     )
     return config.from_dict(found["config"]), found, result
 

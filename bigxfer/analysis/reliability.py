@@ -1,13 +1,13 @@
 """What `analyze --what calibration` and `--what dropout` write: reliability,
 temperature, referral."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bigxfer import durable
 from bigxfer.analysis import ensembles, features, plots
 from bigxfer.analysis.features import Finished
 from bigxfer.runs import predictions
@@ -32,7 +32,7 @@ def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
             )
         tests.append(predictions.read(folder / "predictions.npz"))
         valids.append(predictions.read(folder / "predictions_valid.npz"))
-    synthetic = json.loads((folders[0] / "result.json").read_text())["synthetic"]
+    synthetic = durable.read_json(folders[0] / "result.json")["synthetic"]
     test, valid = tests[0], valids[0]
     sets = {"run": (test.logits, valid.logits)}
     if len(folders) > 1:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import tree
+from bigxfer import durable, tree
 from bigxfer.data import exposure
 from bigxfer.statistics import by_source
 
@@ -60,8 +60,8 @@ Lines = list[str]
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:
-    """Writes folder/card.md, atomically; `result` is what result.json holds."""
-    about = json.loads((folder / "config.json").read_text())
+    """Writes folder/card.md; `result` is what result.json holds."""
+    about = durable.read_json(folder / "config.json")
     test = tree.load_npz(folder / "predictions.npz")
     other = folder / "predictions_valid.npz"
     valid = tree.load_npz(other) if other.exists() else None
@@ -76,9 +76,7 @@ def write(folder: Path, result: dict[str, Any]) -> None:
         use(about),
     ]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
-    part = folder / "card.md.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(folder / "card.md")
+    durable.write(folder / "card.md", text)
 
 
 def head(about: dict, result: dict) -> Lines:
@@ -314,7 +312,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="finished runs")
     for folder in parser.parse_args().folders:
         try:
-            write(folder, json.loads((folder / "result.json").read_text()))
+            write(folder, durable.read_json(folder / "result.json"))
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
         print(folder / "card.md")

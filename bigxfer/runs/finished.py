@@ -1,6 +1,5 @@
 """A trained net out of its run folder, without the data it was trained on."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 from scipy.special import expit, softmax
 
-from bigxfer import config, models, tree
+from bigxfer import config, durable, models, tree
 from bigxfer.config import Run
 from bigxfer.models import weights
 from bigxfer.runs import folders
@@ -68,7 +67,7 @@ def open(folder: Path) -> Trained:
     if not folder.is_dir():
         raise FileNotFoundError(f"no run folder at {folder}")
     parameters, digest = folders.find_parameters(folder)
-    about = json.loads((folder / "config.json").read_text())
+    about = durable.read_json(folder / "config.json")
     run, classes = config.from_dict(about["config"]), tuple(about["classes"])
     labels = tree.load_npz(folder / "predictions.npz")["labels"]
     model = models.build(run.model, len(classes))

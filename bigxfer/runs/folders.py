@@ -12,6 +12,8 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from bigxfer import durable
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 OPTIONAL = ("keras",)
 
@@ -20,7 +22,7 @@ def finished(folder: Path, digest: str) -> dict | None:
     """The result of the run in this folder, None if there is none yet."""
     for name in ("result.json", "config.json"):
         if (folder / name).exists():
-            found = json.loads((folder / name).read_text())
+            found = durable.read_json(folder / name)
             if found["digest"] != digest:
                 raise ValueError(
                     f"{folder} holds another config's run ({found['digest']}, not"
@@ -56,20 +58,13 @@ def check_data(folder: Path, manifest_hash: str) -> None:
     """Raises ValueError where the run in this folder was begun with other data."""
     path = folder / "config.json"
     if path.exists():
-        before = json.loads(path.read_text())["manifest_hash"]
+        before = durable.read_json(path)["manifest_hash"]
         if before != manifest_hash:
             raise ValueError(
                 f"{folder} was begun with other data (manifest {before[:12]}, now"
                 f" {manifest_hash[:12]}); resume with the same data, or take another"
                 " --workdir"
             )
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Atomically; NaN is an error, since JSON has none."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    part.replace(path)
 
 
 def find_parameters(path: Path) -> tuple[str, str]:
@@ -89,7 +84,7 @@ def find_parameters(path: Path) -> tuple[str, str]:
                 f"{path} kept no params.npz; run its command again with"
                 " --config.keep=all and another --workdir"
             )
-        return str(file), json.loads(about.read_text())["digest"]
+        return str(file), durable.read_json(about)["digest"]
     if not path.is_file():
         raise FileNotFoundError(f"no run folder and no npz at {path}")
     return str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -104,5 +99,5 @@ def progress(folder: Path) -> tuple[int, int]:
             whole = file.read().rpartition(b"\n")[0]  # the last line may be half there
         step = json.loads(whole.splitlines()[-1])["step"]
     with suppress(OSError, ValueError, KeyError):
-        steps = json.loads((folder / "config.json").read_text())["plan"]["steps"]
+        steps = durable.read_json(folder / "config.json")["plan"]["steps"]
     return step, steps

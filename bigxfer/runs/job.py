@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bigxfer import config, models, tree
+from bigxfer import config, durable, models, tree
 from bigxfer.config import Run
 from bigxfer.data import dataset, exposure, fewshot
 from bigxfer.data.dataset import Dataset
@@ -86,7 +86,7 @@ def execute(
     state = made.start(run)
     log.parameters(state.params)
     if primary:  # all that can be wrong was found: the folder is this run's from here
-        folders.write_json(folder / "config.json", about)
+        durable.write_json(folder / "config.json", about)
     leaks = find_leaks(job) if primary else {}
 
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
@@ -208,7 +208,7 @@ def finish(job: Job, state: loop.State, result: dict) -> None:
             flat = {**host["params"], "batch_stats": host["batch_stats"]}
             tree.save_npz(job.folder / "params.npz", flat)
         card.write(job.folder, result)
-        folders.write_json(job.folder / "result.json", result)
+        durable.write_json(job.folder / "result.json", result)
     sharding.barrier()
 
 

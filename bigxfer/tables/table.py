@@ -8,9 +8,7 @@ changed since is not read again.
 
 import csv
 import hashlib
-import json
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from bigxfer import durable
 from bigxfer.config import DEPTHS
 
 Row = dict[str, Any]
@@ -130,8 +129,8 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
 
 def read_run(folder: Path) -> Row:
     """The row of one finished run; ValueError or KeyError for what is amiss in it."""
-    about = json.loads((folder / "config.json").read_text())
-    result = json.loads((folder / "result.json").read_text())
+    about = durable.read_json(folder / "config.json")
+    result = durable.read_json(folder / "result.json")
     if about["digest"] != result["digest"]:
         raise ValueError(
             f"config.json is of run {about['digest']}, result.json of"
@@ -303,10 +302,8 @@ def save(rows: list[Row], out: Path) -> None:
         ("table.csv", pa.csv.write_csv),
         ("table.parquet", pq.write_table),
     ):
-        # by a name of its own: two launchers that share the runs may end at once
-        part = out / f"{name}.{secrets.token_hex(4)}.part"
-        write(table, part)
-        part.replace(out / name)
+        with durable.replacing(out / name) as temporary:
+            write(table, temporary)
 
 
 def export_long(rows: list[Row], path: Path) -> int:

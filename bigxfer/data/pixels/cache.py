@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import host
+from bigxfer import durable, host
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.pixels import containers, decode, decode_pool
 
@@ -145,7 +145,7 @@ class Store:
             file.truncate(n * self.row_bytes)
         self.records = np.fromfile(self.rows, RECORD)
         reasons = folder / "bad.json"
-        known = json.loads(reasons.read_text()) if reasons.exists() else {}
+        known = durable.read_json(reasons) if reasons.exists() else {}
         state = self.records["state"]
         self.bad = {int(r): why for r, why in known.items() if state[int(r)] == BAD}
         self.found = stats(manifest)
@@ -182,9 +182,8 @@ class Store:
             self.bad.pop(row, None)
             if reason:
                 self.bad[row] = reason
-        part = self.folder / "bad.json.part"
-        part.write_text(json.dumps(dict(sorted(self.bad.items())), indent=0))
-        part.replace(self.folder / "bad.json")
+        reasons = {str(row): why for row, why in sorted(self.bad.items())}
+        durable.write_json(self.folder / "bad.json", reasons)
         with open(self.rows, "r+b") as file:
             for row in results:
                 record = self.records[row].tobytes()
