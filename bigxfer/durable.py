@@ -37,7 +37,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     sync_folder(path.parent)
 
 
-def write(path: Path | str, data: bytes | str) -> None:
+def write(path: Path | str, data: bytes | bytearray | str) -> None:
     """Write all of a file; text as UTF-8."""
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
