@@ -72,7 +72,7 @@ def build(
     images: Any = Encoded(folder, len(manifest), size, channels, workers)
     rows = [(manifest.id[r], manifest.path[r], reasons[r]) for r in sorted(reasons)]
     decoded = sum(min(SHARD, len(manifest) - start) for start in todo)
-    built = cache.Cache(images, ok, rows, folder, decoded)
+    built = cache.Cache(images, ok, None, rows, folder, decoded)
     if len(rows) > allowed:
         raise ValueError(cache.message(manifest, built, max_bad))
     return built
@@ -95,7 +95,7 @@ class Job:
     manifest: Manifest
     folder: Path
     channels: int
-    found: np.ndarray  # cache.RECORD [n]
+    found: np.ndarray  # cache.SOURCE [n]
     workers: int
     say: cache.Say
 
