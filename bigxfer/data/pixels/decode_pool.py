@@ -55,7 +55,7 @@ def code(image: np.ndarray) -> bytes:
     """
     if np.ptp(image) == 0:
         return b""
-    return hashlib.blake2b(image, digest_size=16).digest()
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def write(fd: int, data: bytes, at: int) -> None:
