@@ -10,16 +10,15 @@ ROOT = Path(__file__).parents[1]
 # The house: rooms (packages and files of bigxfer/) from the ground up. A module imports
 # only from the lines below its own, or from its own room in the order of INSIDE.
 FLOORS = """\
-durable
 config tree host
 presets
 cli models statistics
 data
 protocols
-tables
 training
-scaling
 runs
+tables
+scaling
 report
 analysis study
 train transfer audit analyze predict export""".splitlines()

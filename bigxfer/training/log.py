@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bigxfer import durable
 from bigxfer.config import Log as LogConfig
 
 
@@ -35,7 +34,9 @@ class Log:
                     kept.append(line + "\n")
             except ValueError:
                 break  # the line that the kill cut in two
-        durable.write(self.path, "".join(kept))
+        part = self.path.with_suffix(".part")
+        part.write_text("".join(kept))
+        part.replace(self.path)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes finite numbers as numbers and others as null."""

@@ -6,7 +6,6 @@ job from a file and prints a line for each row; when its parent dies it ends at 
 next line it cannot print. A file that kills a decoder costs its own row only.
 """
 
-import hashlib
 import json
 import os
 import queue
@@ -18,8 +17,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from bigxfer.data.pixels import decode
 
 
@@ -30,7 +27,7 @@ class Job:
     shape: tuple[int, int, int]  # S, S, C
 
 
-Result = tuple[int, str, str]  # row, the reason why it is bad or "", code in hex
+Result = tuple[int, str]  # row, the reason why it is bad or ""
 
 
 def here(job: Job, paths: dict[int, str]) -> Generator[Result, None, None]:
@@ -41,21 +38,10 @@ def here(job: Job, paths: dict[int, str]) -> Generator[Result, None, None]:
             try:
                 image = decode.load(job.root, path, size, channels)
             except decode.DecodeError as error:
-                yield row, str(error), ""
+                yield row, str(error)
                 continue
             write(file.fileno(), image.tobytes(), row * image.nbytes)
-            yield row, "", code(image).hex()
-
-
-def code(image: np.ndarray) -> bytes:
-    """A hash of the pixels (blake2b, 16 bytes); b"" where all have one value.
-
-    Computed here, where the pixels are at hand: hashing 200,000 images of 280 px from
-    the cache took each run 45 s.
-    """
-    if np.ptp(image) == 0:
-        return b""
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            yield row, ""
 
 
 def write(fd: int, data: bytes, at: int) -> None:
@@ -78,14 +64,14 @@ def spread(
         try:
             ended = 0
             while ended < len(running):
-                row, reason, coded = lines.get()
+                row, reason = lines.get()
                 if row == "end":
                     ended += 1
                 elif row == "error":
                     raise OSError(reason)
                 else:
                     del left[row]
-                    yield row, reason, coded
+                    yield row, reason
         finally:
             for worker in running:
                 worker.stop()
@@ -95,9 +81,9 @@ def spread(
         for worker, part in zip(running, parts, strict=True):
             first = next((r for r in part if r in left), None)
             if first is not None:  # what it was at when it died
-                status = worker.process.returncode
+                code = worker.process.returncode
                 del left[first]
-                yield first, f"the decoder died of it (exit status {status})", ""
+                yield first, f"the decoder died of it (exit status {code})"
 
 
 class Worker:
@@ -125,7 +111,7 @@ class Worker:
         for line in self.process.stdout:
             self.lines.put(json.loads(line))
         self.process.wait()
-        self.lines.put(("end", "", ""))
+        self.lines.put(("end", ""))
 
     def stop(self) -> None:
         self.process.kill()
@@ -136,7 +122,7 @@ class Worker:
 
 
 def main() -> None:
-    """A worker: its task comes by stdin, a Result a line goes out by stdout."""
+    """A worker: its task comes by stdin, [row, reason] a line goes out by stdout."""
     root, pixels, shape, paths = json.load(sys.stdin)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a decoder prints is no result
@@ -146,7 +132,7 @@ def main() -> None:
     except BrokenPipeError:  # the parent has died
         os._exit(1)
     except OSError as error:
-        print(json.dumps(["error", str(error), ""]), file=out, flush=True)
+        print(json.dumps(["error", str(error)]), file=out, flush=True)
 
 
 if __name__ == "__main__":
