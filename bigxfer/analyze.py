@@ -37,6 +37,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bigxfer import durable
+
 WHAT = (
     "similarity",
     "weights",
@@ -85,13 +87,13 @@ def main() -> None:
     cli.set_xla_flags()
     try:
         if args.config:
-            args.run, *args.against = transfers(args.config, args.runs)
+            args.run, *args.against = finished(args.config, args.runs)
         analyze(args, what)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 
-def transfers(config: str, runs: Path) -> list[Path]:
+def finished(config: str, runs: Path) -> list[Path]:
     """The folders of a study's finished transfers; ValueError where there is none."""
     from bigxfer.study import grid
 
@@ -104,11 +106,12 @@ def transfers(config: str, runs: Path) -> list[Path]:
 
 def analyze(args: argparse.Namespace, what: list[str]) -> None:
     """Runs the analyses and writes analysis.json last."""
-    from bigxfer.runs import finished, folders  # here: --help is quicker without
+    from bigxfer.analysis import features  # here: --help should not wait for jax
 
-    synthetic = finished.read(args.run).synthetic
-    for folder in args.against:  # what is wrong is found before compute
-        finished.read(folder)
+    _, about, _ = features.about(args.run)  # what is wrong is found before compute
+    for folder in args.against:
+        features.about(folder)
+    synthetic = about["synthetic"]
     args.out.mkdir(parents=True, exist_ok=True)
     read: dict[Path, Any] = {}  # {folder: (run, the variables of its start)}
     found: dict[str, Any] = {"run": str(args.run), "synthetic": synthetic}
@@ -119,7 +122,7 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
         try:
             for folder in needed:
                 if folder not in read:
-                    run = finished.with_data(folder, args.root, print)
+                    run = features.read(folder, args.root, print)
                     read[folder] = run, start(run)
             found[name] = one(name, args, [read[folder] for folder in needed])
         except (ValueError, ImportError) as error:
@@ -128,7 +131,7 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
             found[name] = {"not done": str(error)}
         for line in lines(found[name]):
             print(f"  {line}")
-    folders.write_json(args.out / "analysis.json", clean(found))
+    durable.write_json(args.out / "analysis.json", clean(found))
     print(f"\nplots and tables: {args.out}")
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from bigxfer import cli, config, presets
+from bigxfer import cli, config, durable, presets
 from bigxfer.data import dataset, duplicates, shortcuts, split
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
@@ -44,8 +44,8 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     folder = Path(workdir or f"runs/audit-{name}")
     folder.mkdir(parents=True, exist_ok=True)
     report = audit(*sets)
-    (folder / "audit.json").write_text(json.dumps(report, indent=1))
-    (folder / "audit.html").write_text(page(report, sets))
+    durable.write(folder / "audit.json", json.dumps(report, indent=1))
+    durable.write(folder / "audit.html", page(report, sets))
     print(table(report))
     print(f"\n{folder / 'audit.html'} shows the pairs")
 

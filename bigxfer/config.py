@@ -53,6 +53,9 @@ class Data:
     reader: str = "chexpert"  # a key of data.readers.READERS, or a union: "nih+mimic"
     root: str = ""  # its folder (a union's: "A:B"); "" runs the phantom stand-in
     version: str = ""  # of the label files where a reader knows several
+    size: tuple[
+        int, ...
+    ] = ()  # training images, classes; `study list` asks, () by reader
     views: tuple[str, ...] = ("PA", "AP")  # kept; () keeps all; "" is unknown
     labels: tuple[str, ...] = ()  # classes kept, in this order; () keeps all
     uncertain: str = "ignore"  # or zeros, ones: CheXpert's -1
@@ -200,7 +203,7 @@ CHOICES = {
 }
 
 NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
-    r"arg|keep|checkpoints|data/(root|cache|storage|resident)|init/(checkpoint|upstream)|mesh/.*|log/.*"
+    r"arg|keep|checkpoints|data/(root|size|cache|storage|resident)|init/(checkpoint|upstream)|mesh/.*|log/.*"
 )
 LATER = (  # fields that came after the first runs: left out at their default
     r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share"
@@ -275,7 +278,9 @@ def check_data(d: Data) -> None:
             f"config.data.folds={d.folds}, fold={d.fold}, split={d.split!r}: folds are"
             " two or more, of split=patient, and fold lies in [0, folds)"
         )
-    d.mix = tuple(map(float, d.mix))
+    if len(d.size) not in (0, 2) or any(not str(n).isdigit() for n in d.size):
+        raise ConfigError("config.data.size is two numbers: training images, classes")
+    d.mix, d.size = tuple(map(float, d.mix)), tuple(map(int, d.size))
     if d.mix and (len(d.mix) != len(d.reader.split("+")) or min(d.mix) <= 0):
         raise ConfigError(
             f"config.data.mix={d.mix}: one weight above 0 for each set of"

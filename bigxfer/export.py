@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bigxfer import durable
+
 if TYPE_CHECKING:
     from bigxfer.runs.finished import Trained
 
@@ -32,7 +34,7 @@ RESIZED = "resized to {0} x {0}, bilinear with antialiasing, aspect not kept"
 
 def main(args: argparse.Namespace) -> None:
     """Opens the run, writes the file and the JSON beside it."""
-    from bigxfer.runs import finished, folders  # --help should not wait for these
+    from bigxfer.runs import finished  # imports jax: --help should not wait for it
 
     write, ending = FORMATS[args.to]
     if ending and args.out.suffix != ending:
@@ -59,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
         "run": run.digest,
         "commit": run.commit,
     }
-    folders.write_json(args.out.with_name(f"{args.out.name}.json"), about)
+    durable.write_json(args.out.with_name(f"{args.out.name}.json"), about)
     print(
         f"{run.notice}\nwrote {args.out} and {args.out.name}.json; to open it:\n{call}"
     )
@@ -81,9 +83,7 @@ def to_timm(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
     check_bit(run)
     flat = weights.to_timm(run.variables["params"])
     state = {name: np.ascontiguousarray(array) for name, array in flat.items()}
-    part = args.out.with_name(f"{args.out.name}.part")
-    part.write_bytes(save(state, {"notice": run.notice, "run": run.digest}))
-    part.replace(args.out)
+    durable.write(args.out, save(state, {"notice": run.notice, "run": run.digest}))
     net, file, classes = run.run.model, args.out.name, len(run.classes)
     depth = next((d for d, blocks in DEPTHS.items() if blocks == net.blocks), 0)
     if (name := f"{depth}x{net.width:g}") in TIMM:
@@ -145,9 +145,7 @@ def to_stablehlo(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
     shape = export.symbolic_shape(f"n, {side}, {side}, {channels}")
     image = jax.ShapeDtypeStruct(shape, args.input)
     made = export.export(jax.jit(logits), platforms=PLATFORMS)(image)
-    part = args.out.with_name(f"{args.out.name}.part")
-    part.write_bytes(made.serialize())
-    part.replace(args.out)
+    durable.write(args.out, made.serialize())
     call = (
         f"net = jax.export.deserialize(pathlib.Path('{args.out.name}').read_bytes());"
         " logits = net.call(images)"

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from bigxfer import durable
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -31,7 +33,7 @@ AT_ONCE = 256  # images whose heatmaps are made together, by one compiled progra
 
 def main(args: argparse.Namespace) -> int:
     """Lists the images, opens the run, writes a row for each image; 1 if one is bad."""
-    from bigxfer.runs import finished  # --help should not wait for it
+    from bigxfer.runs import finished  # imports jax: --help should not wait for it
 
     root, paths = listed(args.images)
     run = finished.open(args.run)
@@ -213,15 +215,16 @@ def is_dicom(path: Path) -> bool:
 
 @contextmanager
 def output(path: Path | None) -> Iterator[IO[str]]:
-    """The file, whole or not at all (FILE.part is what there was); or stdout."""
+    """The file, whole or not at all; or stdout."""
     if path is None:
         yield sys.stdout
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
+    with (
+        durable.replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         yield file
-    part.replace(path)
 
 
 def say(line: str) -> None:

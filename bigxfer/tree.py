@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from bigxfer import durable
+
 Tree = dict[str, Any]
 
 
@@ -119,7 +121,7 @@ def digest(tree: Tree) -> str:
 
 
 def save_npz(path: Path | str, tree: Tree) -> str:
-    """Writes {name: array} as npz, atomically, with a `sha256sum -c` file beside.
+    """Writes {name: array} as npz, durably, with a `sha256sum -c` file beside.
 
     Returns the sha256 of the file. No pickle: arrays of objects raise ValueError.
     """
@@ -132,10 +134,8 @@ def save_npz(path: Path | str, tree: Tree) -> str:
     np.savez(buffer, **arrays)
     data = buffer.getvalue()
     sha = hashlib.sha256(data).hexdigest()
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
-    path.with_name(path.name + ".sha256").write_text(f"{sha}  {path.name}\n")
+    durable.write(path, data)
+    durable.write(path.with_name(path.name + ".sha256"), f"{sha}  {path.name}\n")
     return sha
 
 

@@ -16,6 +16,7 @@ def get_config(arg: str = "") -> config.Run:
     a = presets.parse_arg(arg, **presets.COMMON, recipe="bit")
     run = config.Run(kind="upstream", arg=arg)
     run.data.reader, run.data.channels, run.data.views = "folder", 3, ()
+    run.data.size = (1_281_167, 1000)  # of ILSVRC-2012; yours: --config.data.size
     presets.set_recipe(run, a["recipe"])
     run.data.augment = "inception"
     return presets.apply(run, a)

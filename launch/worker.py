@@ -25,7 +25,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from bigxfer import cli
+from bigxfer import cli, durable
 from bigxfer.study import grid
 
 Stop = Callable[[int], bool] | None
@@ -69,6 +69,7 @@ def main(argv: list[str]) -> None:
         answer = {"how": how, "kind": kind, "message": message}
         print(json.dumps(answer), file=answers, flush=True)
 
+    kept: dict = {}  # the data sets that were opened
     shared: dict = {}  # what is compiled, for runs of one shape
     if first:
         tell("ready")
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
         folder = nodes[digest].folder(runs)
         try:
             with log_to(folder, jax.process_index()):
-                perform(nodes[digest], runs, stop if alone else None, shared)
+                perform(nodes[digest], runs, stop if alone else None, shared, kept)
         except loop.Preempted:
             if first:
                 tell("released")
@@ -98,24 +99,25 @@ def listen(orders: queue.SimpleQueue) -> None:
     os._exit(1)
 
 
-def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict) -> None:
+def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict, kept: dict) -> None:
     """Does one node of the study; whatever goes wrong in it raises.
 
-    `stop(step)` says whether to save and leave; None is for several processes.
+    `stop(step)` says whether to save and leave; None is for several processes. Later
+    nodes find what is compiled in `shared`, the data sets in `kept`.
     """
-    from bigxfer.runs import folders, job
+    from bigxfer.runs import job
 
     if node.kind == "cache":
         folder = node.folder(runs)
-        folders.write_json(folder / "result.json", build_cache(node, stop))
+        durable.write_json(folder / "result.json", build_cache(node, stop, kept))
         return
     for need in node.needs:
         if not need.startswith("caches/"):
             node.run.init.checkpoint = str(runs / need / "params.npz")
-    job.execute(node.run, node.folder(runs), stop, shared)
+    job.execute(node.run, node.folder(runs), stop, shared, kept)
 
 
-def build_cache(node: grid.Node, stop: Stop) -> dict:
+def build_cache(node: grid.Node, stop: Stop, kept: dict) -> dict:
     """Decodes the whole data set; what was decoded stays when it is stopped."""
     from bigxfer.data import dataset
     from bigxfer.training import loop
@@ -126,7 +128,7 @@ def build_cache(node: grid.Node, stop: Stop) -> dict:
             raise loop.Preempted(loop.Preempted.STATUS)
 
     began = time.monotonic()
-    data = dataset.open(node.run.data, 0, say)
+    data = dataset.open(node.run.data, 0, say, kept)
     about = {"digest": node.digest, "counts": data.report["counts"]}
     return {**about, "seconds": time.monotonic() - began}
 

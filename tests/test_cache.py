@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -280,3 +281,21 @@ def test_a_read_only_root_is_fine(tmp_path):
     finally:
         (tmp_path / "root").chmod(0o755)
     assert len(list((tmp_path / "root").iterdir())) == 5
+
+
+def test_codes_follow_the_pixels(tmp_path):
+    """One process or several, and a file that changes; one value has no code."""
+    m = draw(tmp_path / "root", 70)
+    Image.fromarray(np.full((40, 40), 9, np.uint8)).save(tmp_path / "root" / m.path[1])
+    (tmp_path / "root" / m.path[2]).write_bytes(b"not an image")
+    one, two = (
+        cache.build(m, tmp_path / name, 16, 1, workers=w, max_bad=0.1)
+        for name, w in (("a", 1), ("b", 2))
+    )
+    want = [hashlib.blake2b(i.tobytes(), digest_size=16).digest() for i in one.images]
+    want[1] = want[2] = b""
+    assert one.codes.tolist() == two.codes.tolist() == np.array(want).tolist()
+    draw(tmp_path / "root", 1, side=44)
+    changed = cache.build(m, tmp_path / "a", 16, 1, max_bad=0.1)
+    assert changed.decoded == 1 and changed.codes[0] != one.codes[0]
+    assert (changed.codes[3:] == one.codes[3:]).all()

@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from bigxfer import config
-from bigxfer.runs import folders
+from bigxfer import config, durable
 from bigxfer.study import claims, grid
 
 SHIPPED = "configs/study_demo.py"
@@ -115,7 +114,7 @@ def test_states_from_folders_alone(tmp_path):
     state = grid.states(study, runs)[2]
     assert state.state == "running" and state.age < 60 and state.where
     assert (state.step, state.steps) == (0, 0)
-    folders.write_json(folder / "config.json", {"plan": {"steps": 500}})
+    durable.write_json(folder / "config.json", {"plan": {"steps": 500}})
     lines = [json.dumps({"step": n, "loss": 1.0}) for n in range(1, 300)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 300, "lo')
     state = grid.states(study, runs)[2]
@@ -142,7 +141,7 @@ def test_states_from_folders_alone(tmp_path):
 
 def done(node, runs):
     node.folder(runs).mkdir(parents=True, exist_ok=True)
-    folders.write_json(node.folder(runs) / "result.json", {"digest": node.digest})
+    durable.write_json(node.folder(runs) / "result.json", {"digest": node.digest})
 
 
 def test_states_of_a_thousand_runs_take_no_time(tmp_path):

@@ -10,15 +10,16 @@ ROOT = Path(__file__).parents[1]
 # The house: rooms (packages and files of bigxfer/) from the ground up. A module imports
 # only from the lines below its own, or from its own room in the order of INSIDE.
 FLOORS = """\
+durable
 config tree host
 presets
 cli models statistics
 data
 protocols
-training
-runs
 tables
+training
 scaling
+runs
 report
 analysis study
 train transfer audit analyze predict export""".splitlines()

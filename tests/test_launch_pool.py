@@ -11,8 +11,7 @@ import time
 
 import pytest
 
-from bigxfer import config
-from bigxfer.runs import folders
+from bigxfer import config, durable
 from bigxfer.study import claims, grid
 from launch import pool
 
@@ -222,7 +221,7 @@ def dead(folder):
     assert path
     about = json.loads(path.read_text())
     about["owner"]["pid"] = gone.pid
-    folders.write_json(path, about)
+    durable.write_json(path, about)
     return folder
 
 
@@ -231,7 +230,7 @@ def test_a_claim_of_another_machine_is_stale_after_a_while(tmp_path):
     path = claims.claim(tmp_path / "a", [])
     about = json.loads(path.read_text())
     about["owner"]["machine"] = "another boot"
-    folders.write_json(path, about)
+    durable.write_json(path, about)
     assert states(nodes, tmp_path)["a"].state == "running"
     old = time.time() - claims.STALE - 1
     os.utime(path, (old, old))
@@ -268,13 +267,13 @@ def test_a_lost_try_is_no_strike_but_twenty_are(tmp_path):
         path = claims.claim(tmp_path / "a", found)
         about = json.loads(path.read_text())
         about["owner"]["born"] = "another process"
-        folders.write_json(path, about)
+        durable.write_json(path, about)
     assert states(nodes, tmp_path)["a"].state == "ready"
     found = claims.read(tmp_path / "a")
     path = claims.claim(tmp_path / "a", found)
     about = json.loads(path.read_text())
     about["owner"]["born"] = "another process"
-    folders.write_json(path, about)
+    durable.write_json(path, about)
     assert states(nodes, tmp_path)["a"].state == "given up"
 
 

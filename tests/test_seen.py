@@ -1,5 +1,6 @@
 """What a transfer stamps: planted patients and copies are found, clean pairs are clean."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -39,10 +40,10 @@ def opened(root, cache, resize=40, **kw):
     return dataset.open(replace(data, cache=str(cache)), 0, print)
 
 
-def stamped(a, b, folder, storage="raw"):
+def stamped(a, b, folder):
     folder.mkdir(exist_ok=True)
-    exposure.look(a, storage).save(folder)
-    return exposure.against(folder / "params.npz", exposure.look(b, "raw"))
+    exposure.look(a).save(folder)
+    return exposure.against(folder / "params.npz", exposure.look(b))
 
 
 @pytest.fixture
@@ -82,10 +83,23 @@ def test_between_the_splits(tmp_path):
     shutil.copy(root / "u0.png", root / "u13.png")  # train and valid
     Image.new("L", (96, 96), 9).save(root / "u5.png")  # one value: no duplicates
     Image.new("L", (96, 96), 9).save(root / "u22.png")
-    got = exposure.within(exposure.look(opened(root, tmp_path / "cache"), "raw"))
+    got = exposure.within(exposure.look(opened(root, tmp_path / "cache")))
     assert (got["patients"], got["exact"]) == (1, 2)  # both images of the pair
     assert got["test"] == {"patients": 1, "exact": 0}
     assert got["first"] == ["u20.png", "u0.png", "u3.png", "u13.png"]
+
+
+def test_hashes_come_with_the_cache_and_no_pixel_is_read_for_them(pair, tmp_path):
+    data = opened(pair[0], tmp_path / "cache")
+    seen = exposure.look(replace(data, images=data.images[:0]))
+    rows = np.concatenate(list(data.rows.values()))
+    want = [
+        hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        for image in data.images[rows]
+    ]
+    assert seen.pixels.tolist() == np.array(want).tolist()
+    again = exposure.look(opened(pair[0], tmp_path / "cache"))  # from rows.bin
+    assert again.pixels.tolist() == seen.pixels.tolist()
 
 
 def test_what_cannot_be_compared_says_so(pair, tmp_path):
@@ -94,14 +108,14 @@ def test_what_cannot_be_compared_says_so(pair, tmp_path):
     got = stamped(opened(pair[0], cache, resize=48), down, run)
     assert (got["patients"], got["exact"]) == (1, None)
     assert "same data.resize" in got["why"]
-    got = stamped(up, down, run, storage="encoded")
+    got = stamped(replace(up, codes=None), down, run)
     assert (got["patients"], got["exact"]) == (1, None) and "encoded" in got["why"]
     notes = {**up.manifest.notes, "patients": "unknown: nobody wrote them down"}
     nobody = replace(up, manifest=replace(up.manifest, notes=notes))
     got = stamped(nobody, down, run)
     assert (got["patients"], got["exact"]) == (None, 1)
     assert "patients of csv are unknown" in got["why"]
-    got = exposure.against(tmp_path / "BiT-M-R50x1.npz", exposure.look(down, "raw"))
+    got = exposure.against(tmp_path / "BiT-M-R50x1.npz", exposure.look(down))
     assert got["checked"] is False and "images.npz" in got["why"]
     assert "not checked" in exposure.line("upstream", got)
 
@@ -132,7 +146,7 @@ def test_a_transfer_stamps_its_result(pair, tmp_path, capsys):
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
     tree.save_npz(tmp_path / "params.npz", zeros)
     (tmp_path / "result.json").write_text(json.dumps({"digest": "made up"}))
-    exposure.look(opened(up, tmp_path / "cache"), "raw").save(tmp_path)
+    exposure.look(opened(up, tmp_path / "cache")).save(tmp_path)
     run.init.checkpoint = str(tmp_path)
     transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
     result = json.loads((tmp_path / "run" / "result.json").read_text())

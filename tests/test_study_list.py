@@ -11,6 +11,7 @@ import pytest
 from bigxfer import config, presets
 from bigxfer.config import Data, Run
 from bigxfer.study import cost, grid
+from bigxfer.study.commands import listing
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,6 +54,50 @@ def test_a_transfer_costs_its_rules_steps_and_an_upstream_its_epochs():
 )
 def test_sizes_are_those_of_the_sets_or_said_to_be_guesses(data, expected):
     assert cost.size(data) == expected
+
+
+def test_a_config_says_how_large_its_own_folder_is(tmp_path):
+    """ImageNet is read as a folder: its size is the config's word, in no digest."""
+    run = config.resolve(presets.load("configs/upstream_imagenet.py"))
+    assert cost.size(run.data) == (1_281_167, 1000, "")
+    node, cache = grid.Node(run, "a"), grid._cache(run)
+    flops = 3 * cost.shape(run, {})[0] * 1_281_167 * 90
+    found, pixels = cost.costs([node, cache])
+    assert found.flops == pytest.approx(flops, rel=1e-3)
+    assert pixels.disk == 1_281_167 * 280 * 280 * 3
+    digests = config.digest(run), cache.digest
+    run.data.size = ()
+    assert digests == (config.digest(run), grid._cache(run).digest)
+    assert cost.size(run.data) == (10_000, 10, "folder")
+    drawn = presets.load("configs/upstream_imagenet.py:phantom=300")
+    assert cost.size(config.resolve(drawn).data) == (300, 10, "")
+    for bad in [("many", 3), (5,), (-1, 3)]:
+        run.data.size = bad
+        with pytest.raises(config.ConfigError, match=r"data\.size"):
+            config.resolve(run)
+
+
+@pytest.mark.parametrize(
+    "h, text",
+    [
+        (6464.2, "6,464 h"),
+        (2.46, "2.5 h"),
+        (0.2, "12 min"),
+        (0.02, "72 s"),
+        (6.98e-07, "< 1 s"),
+        (0.0, "0 s"),
+    ],
+)
+def test_hours_are_readable(h, text):
+    assert listing.hours(h) == text
+
+
+@pytest.mark.parametrize(
+    "count, text",
+    [(6.46e12, "6,460 GB"), (2.46e9, "2.5 GB"), (1.2e7, "12 MB"), (9, "< 1 MB")],
+)
+def test_sizes_are_readable(count, text):
+    assert listing.size(count) == text
 
 
 def test_list_and_status_of_the_demo(tmp_path):

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from make_run import predicted
 
-from bigxfer import config
+from bigxfer import config, tree
 from bigxfer.config import Freeze, Init, Model, Run
 from bigxfer.statistics import metrics
 from bigxfer.tables import cells, differences, summary, table
@@ -255,8 +254,17 @@ def test_pairs_need_one_run_a_seed(runs, tmp_path):
 
 
 def save_predictions(folder, labels, logits, ids):
-    patients, logits = [i[:-1] for i in ids], logits.astype(np.float32)
-    predicted(folder, labels, logits, ["a", "b"], ids, patients)
+    folder.mkdir()
+    tree.save_npz(
+        folder / "predictions.npz",
+        {
+            "ids": np.array(ids),
+            "patients": np.array([i[:-1] for i in ids]),
+            "labels": labels,
+            "logits": logits.astype(np.float32),
+            "classes": np.array(["a", "b"]),
+        },
+    )
 
 
 def test_pairs_on_the_same_test_patients(tmp_path):

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from bigxfer.analysis import embedding, features, plots
+from bigxfer.analysis.features import Finished
 from bigxfer.data import split as splits
-from bigxfer.runs.finished import WithData
+from bigxfer.runs import predictions
 
 LAYER = "pre_logits"
 
 
-def report(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
+def report(run: Finished, split: str, most: int, out: Path) -> dict[str, Any]:
     """Writes embedding.* and shift.csv; returns the source probe and the shift."""
     rows = features.sample(run, split, most)
     extract = features.extractor(run, only=(LAYER,))
@@ -41,7 +42,8 @@ def report(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if len(np.unique(sources)) > 1:
         found["source from features"] = embedding.source_leak(values, part).auroc
-    shift = embedding.shift(run.predictions())
+    predicted = predictions.read(run.folder / "predictions.npz")
+    shift = embedding.shift(predicted)
     plots.table(out / "shift.csv", shift, synthetic)
     for row in shift:
         if row["metric"] == "auroc_macro" and row["value"] is not None:

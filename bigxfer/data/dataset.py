@@ -16,6 +16,15 @@ from bigxfer.data.pixels import cache, cache_encoded
 from bigxfer.data.sampling import UNIFORM, Sampling, choose
 from bigxfer.data.unions import Stack
 
+LATER = {  # settings that `open` uses after the set is read, split and decoded, or never
+    name: getattr(Data(), name)
+    for name in (
+        *("fraction", "fraction_of", "shots", "mix", "sampling", "sampling_class"),
+        *("sampling_share", "crop", "augment", "flip", "resident"),
+    )
+}
+KEPT = 2_000_000  # rows of the sets that a worker keeps open, about 1 GB
+
 PHANTOMS = {  # which drawing stands in for the data of which reader
     "chexpert": "chexpert",
     "nih": "nih",
@@ -33,6 +42,7 @@ class Dataset:
     rows: dict[str, np.ndarray]  # train (after the draw), valid, test
     report: dict  # what was dropped, drawn or leaked; goes to config.json
     sampling: Sampling = UNIFORM  # of the training rows
+    codes: np.ndarray | None = None  # bytes [n] by pixels.decode_pool.code, if computed
 
     def loader(self, name: str, batch: int, seed: int, process: int, of: int) -> Loader:
         labels, rows = self.manifest.labels, self.rows[name]
@@ -40,8 +50,40 @@ class Dataset:
         return Loader(self.images, labels, rows, batch, seed, process, of, how)
 
 
-def open(data: Data, seed: int, say: Callable[[str], None]) -> Dataset:
-    """Reads, splits, decodes (once) and draws; everything bad in it raises here."""
+@dataclass(frozen=True)
+class Opened:
+    """A set read, split and decoded: what neither a seed nor LATER changes."""
+
+    manifest: Manifest
+    images: Any  # as in Dataset
+    ok: np.ndarray  # int: the rows that have pixels
+    codes: np.ndarray | None
+    bad: list[list[str]]  # id, path, reason
+    member: np.ndarray  # int [n]: which set of a union a row is of
+
+
+def open(
+    data: Data,
+    seed: int,
+    say: Callable[[str], None],
+    kept: dict[str, Opened] | None = None,
+) -> Dataset:
+    """Reads, splits, decodes (once) and draws; everything bad in it raises here.
+
+    `kept` holds the sets that this process has opened, the last used last: one of them
+    serves again as it was then. The oldest go where there are more than KEPT rows.
+    """
+    kept = {} if kept is None else kept
+    key = repr(replace(data, **LATER))
+    opened = kept.pop(key, None) or read(data, say)
+    kept[key] = opened
+    while len(kept) > 1 and sum(len(o.manifest) for o in kept.values()) > KEPT:
+        del kept[next(iter(kept))]
+    return draw(opened, data, seed)
+
+
+def read(data: Data, say: Callable[[str], None]) -> Opened:
+    """The set or the union, split, with the pixels of every row that decodes."""
     parts = [replace(d, root=d.root or standin(d)) for d in unions.members(data)]
     sets = [readers.read(part) for part in parts]
     if len(sets) == 1:
@@ -51,17 +93,30 @@ def open(data: Data, seed: int, say: Callable[[str], None]) -> Dataset:
         manifest, sets = unions.join(sets, data)
     pixels = [decoded(part, data, say) for part in sets]
     images = pixels[0].images if len(sets) == 1 else Stack([p.images for p in pixels])
-    ok = np.flatnonzero(np.concatenate([p.ok for p in pixels]))
+    codes = [p.codes for p in pixels if p.codes is not None]
+    return Opened(
+        manifest=manifest,
+        images=images,
+        ok=np.flatnonzero(np.concatenate([p.ok for p in pixels])),
+        codes=np.concatenate(codes) if len(codes) == len(pixels) else None,
+        bad=[list(map(str, bad)) for p in pixels for bad in p.bad],
+        member=np.repeat(np.arange(len(sets)), [len(m) for m in sets]),
+    )
+
+
+def draw(opened: Opened, data: Data, seed: int) -> Dataset:
+    """The splits, and of the training rows those that the seed draws."""
+    manifest, ok = opened.manifest, opened.ok
     rows = {name: ok[manifest.split[ok] == name] for name in ("train", "valid", "test")}
     report = {"counts": {name: len(r) for name, r in rows.items()}, **manifest.notes}
-    report["undecodable"] = [list(map(str, bad)) for p in pixels for bad in p.bad]
-    member = np.repeat(np.arange(len(sets)), [len(m) for m in sets])
+    report["undecodable"] = opened.bad
     rows["train"], found = drawn(manifest, rows["train"], data, seed)
     if "fraction" in found:  # the size of the training set, as the tables know it
         report["counts"]["train"] = found["fraction"]["images"]
     train = rows["train"]
-    sampling = choose(manifest.select(train), member[train], data)
-    return Dataset(manifest, images, rows, {**report, **found}, sampling)
+    sampling = choose(manifest.select(train), opened.member[train], data)
+    report |= found
+    return Dataset(manifest, opened.images, rows, report, sampling, opened.codes)
 
 
 def standin(data: Data) -> str:

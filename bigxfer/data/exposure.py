@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from bigxfer import tree
-from bigxfer.data import duplicates
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.pixels import decode
 
 FILE = "images.npz"
-MOST = 1_000_000  # images of 280 px, 78 GB: about two minutes of hashing
+MOST = 1_000_000  # images: about 100 MB of ids and hashes
 UNKNOWN = b""  # a patient nobody knows; the hash of an image of one value
 
 
@@ -46,8 +45,8 @@ class Seen:
         return cls(name=name, form=form, why=why, **found)
 
 
-def look(data: Dataset, storage: str) -> Seen:
-    """The images of the run's splits; `storage` is its data.storage."""
+def look(data: Dataset) -> Seen:
+    """The images of the run's splits."""
     m, none = data.manifest, np.zeros(0, "S1")
     form = (*data.images.shape[1::2], decode.VERSION)
     rows = np.concatenate(list(data.rows.values()))
@@ -55,25 +54,16 @@ def look(data: Dataset, storage: str) -> Seen:
         why = f"{len(rows)} images of {m.name} are more than {MOST}"
         return Seen(m.name, form, none, none, none, none, why)
     part, pixels, reasons = m.select(rows), none, []
-    if storage == "encoded":
+    if data.codes is None:
         reasons = [f"the images of {m.name} are encoded: hashing would decode them all"]
     else:
-        pixels = np.concatenate(
-            [codes(block) for block in duplicates.blocks(data.images, rows)]
-        )
+        pixels = data.codes[rows]
     patients = known_patients(part)
     if not patients.any():
         patients = none
         reasons.append(f"the patients of {m.name} are unknown")
     ids, splits = as_bytes(part.id), as_bytes(part.split)
     return Seen(m.name, form, ids, splits, patients, pixels, "; ".join(reasons))
-
-
-def codes(block: np.ndarray) -> np.ndarray:
-    """bytes [b]: hashes of uint8 [b, S, S, C]; UNKNOWN where one has one value."""
-    out = duplicates.digests(block).view("S16")
-    out[duplicates.flat(block)] = UNKNOWN
-    return out
 
 
 def known_patients(manifest: Manifest) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bigxfer import durable
+
 COLUMNS = ("id", "path", "patient", "source", "view", "split")
 BLOCK = 1 << 16  # rows that are read or hashed at once
 
@@ -123,9 +125,8 @@ class Manifest:
             "hash": self.hash(),
         }
         table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
-        part = Path(f"{path}.part")
-        pq.write_table(table, part)
-        part.replace(path)
+        with durable.replacing(path) as temporary:
+            pq.write_table(table, temporary)
 
     @classmethod
     def load(cls, path: Path | str) -> "Manifest":

@@ -4,12 +4,15 @@ config.json comes first, result.json last and atomically: a run is done exactly
 when result.json exists.
 """
 
+import hashlib
 import json
 import os
 import subprocess
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+
+from bigxfer import durable
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 OPTIONAL = ("keras",)
@@ -19,7 +22,7 @@ def finished(folder: Path, digest: str) -> dict | None:
     """The result of the run in this folder, None if there is none yet."""
     for name in ("result.json", "config.json"):
         if (folder / name).exists():
-            found = read(folder / name)
+            found = durable.read_json(folder / name)
             if found["digest"] != digest:
                 raise ValueError(
                     f"{folder} holds another config's run ({found['digest']}, not"
@@ -55,7 +58,7 @@ def check_data(folder: Path, manifest_hash: str) -> None:
     """Raises ValueError where the run in this folder was begun with other data."""
     path = folder / "config.json"
     if path.exists():
-        before = read(path)["manifest_hash"]
+        before = durable.read_json(path)["manifest_hash"]
         if before != manifest_hash:
             raise ValueError(
                 f"{folder} was begun with other data (manifest {before[:12]}, now"
@@ -64,19 +67,27 @@ def check_data(folder: Path, manifest_hash: str) -> None:
             )
 
 
-def read(path: Path) -> dict:
-    """A JSON file of a run folder; ValueError that names it where it is damaged."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged, it is no JSON object: {error}") from None
+def find_parameters(path: Path) -> tuple[str, str]:
+    """(npz file, its digest) of a run folder or an npz; the file's own sha256 there.
 
-
-def write_json(path: Path, value: dict) -> None:
-    """Atomically; NaN is an error, since JSON has none."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-    part.replace(path)
+    Raises FileNotFoundError or ValueError that says what was looked for.
+    """
+    if path.is_dir():
+        file, about = path / "params.npz", path / "result.json"
+        if not about.exists():
+            raise ValueError(
+                f"{path} holds no finished run (no result.json); run its command again"
+                " to finish it"
+            )
+        if not file.exists():
+            raise ValueError(
+                f"{path} kept no params.npz; run its command again with"
+                " --config.keep=all and another --workdir"
+            )
+        return str(file), durable.read_json(about)["digest"]
+    if not path.is_file():
+        raise FileNotFoundError(f"no run folder and no npz at {path}")
+    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def progress(folder: Path) -> tuple[int, int]:
@@ -88,5 +99,5 @@ def progress(folder: Path) -> tuple[int, int]:
             whole = file.read().rpartition(b"\n")[0]  # the last line may be half there
         step = json.loads(whole.splitlines()[-1])["step"]
     with suppress(OSError, ValueError, KeyError):
-        steps = json.loads((folder / "config.json").read_text())["plan"]["steps"]
+        steps = durable.read_json(folder / "config.json")["plan"]["steps"]
     return step, steps

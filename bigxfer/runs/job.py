@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bigxfer import config, models, tree
+from bigxfer import config, durable, models, tree
 from bigxfer.config import Run
 from bigxfer.data import dataset, exposure, fewshot
 from bigxfer.data.dataset import Dataset
@@ -58,13 +58,15 @@ def execute(
     folder: Path,
     stop: loop.Stop | None = None,
     shared: compiled.Shared | None = None,
+    kept: dict[str, dataset.Opened] | None = None,
 ) -> dict:
     """Trains, evaluates and writes the run folder; returns its result.
 
     A finished run is not done again, a half-done one resumes. `stop` ends the
     training early with loop.Preempted; by default it is jax's own agreement of all
     processes on one step after a SIGTERM to any of them, never so in a single one.
-    `shared` keeps what is compiled for later runs of the same shape.
+    `shared` keeps what is compiled for later runs of the same shape, `kept` the data
+    sets that were opened.
     Raises ValueError where the folder holds another config's run or other data.
     """
     digest = config.digest(run)
@@ -74,7 +76,7 @@ def execute(
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, run.log, primary)
 
-    data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say))
+    data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say, kept))
     train = len(data.rows["train"])
     plan = optim.plan(run.optim, train)
     log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
@@ -86,7 +88,7 @@ def execute(
     state = made.start(run)
     log.parameters(state.params)
     if primary:  # all that can be wrong was found: the folder is this run's from here
-        folders.write_json(folder / "config.json", about)
+        durable.write_json(folder / "config.json", about)
     leaks = find_leaks(job) if primary else {}
 
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
@@ -129,7 +131,7 @@ def find_leaks(job: Job) -> dict[str, Any]:
 
     Keeps images.npz for the runs that will start from this one's parameters.
     """
-    mine, init = exposure.look(job.data, job.run.data.storage), job.run.init
+    mine, init = exposure.look(job.data), job.run.init
     if job.keeps:
         mine.save(job.folder)
     found = {"splits": exposure.within(mine)}
@@ -208,7 +210,7 @@ def finish(job: Job, state: loop.State, result: dict) -> None:
             flat = {**host["params"], "batch_stats": host["batch_stats"]}
             tree.save_npz(job.folder / "params.npz", flat)
         card.write(job.folder, result)
-        folders.write_json(job.folder / "result.json", result)
+        durable.write_json(job.folder / "result.json", result)
     sharding.barrier()
 
 

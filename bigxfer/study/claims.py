@@ -9,12 +9,10 @@ the next number may be made, and the old owner, should it wake up, sees that num
 and kills its worker.
 """
 
-import json
 import os
 import re
 import signal
 import socket
-import uuid
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bigxfer.runs import folders
+from bigxfer import durable
 
 # Seconds without a touch. Clocks of a cluster agree better than this: munge, by which
 # Slurm knows its nodes, refuses what is 300 s off.
@@ -83,7 +81,7 @@ def read(folder: Path) -> list[Try]:
     for path in sorted(
         (folder / "tries" / n for n in names), key=lambda p: int(p.stem)
     ):
-        text, touched = json.loads(path.read_text()), path.stat().st_mtime
+        text, touched = durable.read_json(path), path.stat().st_mtime
         found.append(Try(path, text["owner"], text["end"], touched))
     return found
 
@@ -122,22 +120,15 @@ def claim(folder: Path, found: list[Try]) -> Path | None:
         "job": job_id(os.environ),
         "saved": saved(folder),
     }
-    part = path.with_name(f"{uuid.uuid4().hex}.part")
-    folders.write_json(part, {"owner": owner, "end": None})
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        return None
-    finally:
-        part.unlink()
-    return path
+    text = durable.to_json({"owner": owner, "end": None})
+    return path if durable.create(path, text) else None
 
 
 def add_worker(path: Path, pid: int) -> None:
     """Notes the process that does the work, for `claim` to find."""
-    about = json.loads(path.read_text())
+    about = durable.read_json(path)
     about["owner"] |= {"worker": pid, "worker_born": born(pid)}
-    folders.write_json(path, about)
+    durable.write_json(path, about)
 
 
 def touch(path: Path) -> bool:
@@ -151,10 +142,10 @@ def touch(path: Path) -> bool:
 
 def finish(path: Path, how: str, kind: str = "", message: str = "") -> None:
     """Writes how a try ended: done, failed, or released (stopped, to go on later)."""
-    about = json.loads(path.read_text())
+    about = durable.read_json(path)
     where = saved(path.parents[1])
     about["end"] = {"how": how, "kind": kind, "message": message, "saved": where}
-    folders.write_json(path, about)
+    durable.write_json(path, about)
 
 
 def forgive(folder: Path) -> None:

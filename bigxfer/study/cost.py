@@ -76,7 +76,13 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
 
 
 def size(data: Data) -> tuple[int, int, str]:
-    """(training images, classes, the reader whose numbers are guesses or "")."""
+    """(training images, classes, the reader whose numbers are guesses or "").
+
+    Phantoms are as large as they are drawn; then data.size counts, then SETS.
+    """
+    if data.size and not data.phantom.images:
+        images, classes = data.size
+        return images, classes, ""
     images = classes = 0
     guessed = ""
     for reader in data.reader.split("+"):

@@ -132,6 +132,7 @@ def _cache(run: Run) -> Node:
     data = dataclasses.replace(run.data, **whole)
     data.crop = data.resize
     default = dataclasses.asdict(Data())  # left out: a field that is new changes no key
+    default["size"] = data.size  # what `list` reckons with changes no pixel
     kept = {k: v for k, v in dataclasses.asdict(data).items() if v != default[k]}
     key = json.dumps(kept, sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -9,7 +9,6 @@ changed since is not read again.
 import csv
 import hashlib
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from bigxfer import durable
 from bigxfer.config import DEPTHS
-from bigxfer.runs import finished
 
 Row = dict[str, Any]
 
@@ -130,8 +129,13 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
 
 def read_run(folder: Path) -> Row:
     """The row of one finished run; ValueError or KeyError for what is amiss in it."""
-    found = finished.read(folder)
-    about, result = found.about, found.result
+    about = durable.read_json(folder / "config.json")
+    result = durable.read_json(folder / "result.json")
+    if about["digest"] != result["digest"]:
+        raise ValueError(
+            f"config.json is of run {about['digest']}, result.json of"
+            f" {result['digest']}; delete the folder and run it again"
+        )
     run, cost, report = about["config"], result["cost"], about.get("data", {})
     model, data, init = run["model"], run["data"], run["init"]
     blocks = tuple(model["blocks"])
@@ -298,10 +302,8 @@ def save(rows: list[Row], out: Path) -> None:
         ("table.csv", pa.csv.write_csv),
         ("table.parquet", pq.write_table),
     ):
-        # by a name of its own: two launchers that share the runs may end at once
-        part = out / f"{name}.{secrets.token_hex(4)}.part"
-        write(table, part)
-        part.replace(out / name)
+        with durable.replacing(out / name) as temporary:
+            write(table, temporary)
 
 
 def export_long(rows: list[Row], path: Path) -> int:

@@ -20,6 +20,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from bigxfer import durable
+
 KEEP = 2  # the latest: one more than needed, in case the last is damaged
 
 
@@ -265,11 +267,9 @@ def _check_sums(folder: Path, want: dict[str, str]) -> None:
 
 
 def _write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """json below its own sha256, atomically."""
+    """Write JSON below its own sha256, durably."""
     text = json.dumps(value)
-    part = path.with_name(path.name + ".part")
-    part.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
-    part.replace(path)
+    durable.write(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
 
 def _read_sealed(path: Path) -> dict[str, Any]:

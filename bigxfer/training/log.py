@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bigxfer import durable
 from bigxfer.config import Log as LogConfig
 
 
@@ -34,9 +35,7 @@ class Log:
                     kept.append(line + "\n")
             except ValueError:
                 break  # the line that the kill cut in two
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(kept))
-        part.replace(self.path)
+        durable.write(self.path, "".join(kept))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes finite numbers as numbers and others as null."""

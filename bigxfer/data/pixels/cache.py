@@ -3,7 +3,7 @@
 A folder named by a digest of what is in it holds
 
     pixels.u8    uint8 [n, S, S, C], row by row as in the manifest
-    rows.bin     a record a row: state, size and mtime of its source file
+    rows.bin     a record a row: size and mtime of its source file, state, code
     bad.json     {row: reason} of the rows that could not be decoded
     lock         held (flock) by the process that builds; freed when it dies
 
@@ -27,13 +27,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import host
+from bigxfer import durable, host
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.pixels import containers, decode, decode_pool
 
 Say = Callable[[str], None]
 
-RECORD = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("state", "<i8")])
+SOURCE = np.dtype([("size", "<i8"), ("mtime_ns", "<i8")])
+RECORD = np.dtype([("source", SOURCE), ("state", "<i8"), ("code", "V16")])
 TODO, OK, BAD = 0, 1, 2
 ABSENT = -1  # the size of a file that is not there
 SMALL = 64  # images; fewer are decoded in this process
@@ -44,6 +45,7 @@ FLUSH_SECONDS = 2.0  # between records written, and lines of progress
 class Cache:
     images: np.ndarray  # uint8 memmap [n, S, S, C], read-only; zeros where not ok
     ok: np.ndarray  # bool [n]
+    codes: np.ndarray | None  # bytes [n]: decode_pool.code; None where not computed
     bad: list[tuple[str, str, str]]  # id, path, reason
     folder: Path
     decoded: int  # rows decoded by this call; 0 when all was there
@@ -79,7 +81,7 @@ def build(
         if len(store.bad) > allowed:  # perhaps their reason has gone: try again
             todo |= store.records["state"] == BAD
         absent = todo & (store.found["size"] == ABSENT)
-        store.finish({int(row): "absent" for row in np.flatnonzero(absent)})
+        store.finish({int(row): ("absent", b"") for row in np.flatnonzero(absent)})
         todo &= ~absent
         if absent.sum() > allowed:  # a wrong root is told at once
             todo[:] = False
@@ -145,16 +147,14 @@ class Store:
             file.truncate(n * self.row_bytes)
         self.records = np.fromfile(self.rows, RECORD)
         reasons = folder / "bad.json"
-        known = json.loads(reasons.read_text()) if reasons.exists() else {}
+        known = durable.read_json(reasons) if reasons.exists() else {}
         state = self.records["state"]
         self.bad = {int(r): why for r, why in known.items() if state[int(r)] == BAD}
         self.found = stats(manifest)
 
     def outdated(self) -> np.ndarray:
         """bool [n]: never decoded, or the source file has changed since."""
-        changed = np.zeros(len(self.records), bool)
-        for name in ("size", "mtime_ns"):
-            changed |= self.records[name] != self.found[name]
+        changed = self.records["source"] != self.found
         return changed | (self.records["state"] == TODO)
 
     def make_room(self, count: int) -> None:
@@ -166,25 +166,26 @@ class Store:
         if need > free:
             raise OSError(full_disk(self.folder, need, free))
 
-    def finish(self, results: dict[int, str]) -> None:
-        """Records rows as decoded (reason "") or bad; their pixels are written."""
+    def finish(self, results: dict[int, tuple[str, bytes]]) -> None:
+        """Records (reason, code) of rows: decoded (reason "") or bad.
+
+        Their pixels are written.
+        """
         if not results:
             return
         with open(self.pixels, "r+b") as file:
-            for row, reason in results.items():
+            for row, (reason, _) in results.items():
                 if reason and self.records["state"][row] == OK:  # stale pixels
                     at = row * self.row_bytes
                     os.pwrite(file.fileno(), bytes(self.row_bytes), at)
             os.fsync(file.fileno())
-        for row, reason in results.items():
-            self.records[row] = self.found[row]
-            self.records["state"][row] = BAD if reason else OK
+        for row, (reason, code) in results.items():
+            self.records[row] = (self.found[row], BAD if reason else OK, code)
             self.bad.pop(row, None)
             if reason:
                 self.bad[row] = reason
-        part = self.folder / "bad.json.part"
-        part.write_text(json.dumps(dict(sorted(self.bad.items())), indent=0))
-        part.replace(self.folder / "bad.json")
+        reasons = {str(row): why for row, why in sorted(self.bad.items())}
+        durable.write_json(self.folder / "bad.json", reasons)
         with open(self.rows, "r+b") as file:
             for row in results:
                 record = self.records[row].tobytes()
@@ -197,6 +198,7 @@ class Store:
         return Cache(
             images=np.memmap(self.pixels, np.uint8, "r", shape=shape),
             ok=self.records["state"] == OK,
+            codes=np.ascontiguousarray(self.records["code"]).view("S16"),
             bad=[(m.id[r], m.path[r], self.bad[r]) for r in sorted(self.bad)],
             folder=self.folder,
             decoded=decoded,
@@ -212,20 +214,20 @@ def full_disk(folder: Path, need: int, free: int) -> str:
 
 
 def stats(manifest: Manifest) -> np.ndarray:
-    """RECORD [n]: size and mtime of each source file; ABSENT where there is none.
+    """SOURCE [n]: size and mtime of each source file; ABSENT where there is none.
 
     In threads, because a network file system answers slowly but in parallel.
     """
 
     def part(paths: np.ndarray) -> np.ndarray:
-        out = np.zeros(len(paths), RECORD)
-        for i, path in enumerate(paths):
+        out = []
+        for path in paths:
             try:
                 stat = os.stat(containers.parse(path).source(manifest.root))
-                out[i] = (stat.st_size, stat.st_mtime_ns, TODO)
+                out.append((stat.st_size, stat.st_mtime_ns))
             except OSError:
-                out[i] = (ABSENT, 0, TODO)
-        return out
+                out.append((ABSENT, 0))
+        return np.array(out, SOURCE)
 
     with ThreadPoolExecutor(8) as pool:
         return np.concatenate(list(pool.map(part, np.array_split(manifest.path, 8))))
@@ -240,10 +242,10 @@ class Pass:
     began: float = field(default_factory=time.monotonic)
     flushed: float = field(default_factory=time.monotonic)
     done: int = 0
-    fresh: dict[int, str] = field(default_factory=dict)
+    fresh: dict[int, tuple[str, bytes]] = field(default_factory=dict)
 
-    def add(self, store: Store, row: int, reason: str) -> None:
-        self.fresh[row] = reason
+    def add(self, store: Store, row: int, reason: str, code: bytes) -> None:
+        self.fresh[row] = reason, code
         self.done += 1
         now = time.monotonic()
         if now - self.flushed > FLUSH_SECONDS:
@@ -274,8 +276,8 @@ def run(store: Store, todo: np.ndarray, workers: int, say: Say) -> None:
     )
     try:
         with closing(results):  # ends the workers
-            for row, reason in results:
-                report.add(store, row, reason)
+            for row, reason, code in results:
+                report.add(store, row, reason, bytes.fromhex(code))
         report.flush(store)
     except BaseException as error:
         with suppress(OSError):

@@ -18,7 +18,6 @@ need their state; these threads need none, since batch(step) is a function of th
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import host
+from bigxfer import durable, host
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.pixels import cache, containers, decode
 
@@ -56,6 +55,8 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     allowed, workers = max_bad * len(manifest), workers or len(host.cores())
     with cache.locked(folder / "lock", say):
+        for left in folder.glob("*.part"):  # by a build that was killed: gigabytes
+            left.unlink()
         found = cache.stats(manifest)
         job = Job(manifest, folder, channels, found, workers, say)
         starts = range(0, len(manifest), SHARD)
@@ -71,7 +72,7 @@ def build(
     images: Any = Encoded(folder, len(manifest), size, channels, workers)
     rows = [(manifest.id[r], manifest.path[r], reasons[r]) for r in sorted(reasons)]
     decoded = sum(min(SHARD, len(manifest) - start) for start in todo)
-    built = cache.Cache(images, ok, rows, folder, decoded)
+    built = cache.Cache(images, ok, None, rows, folder, decoded)
     if len(rows) > allowed:
         raise ValueError(cache.message(manifest, built, max_bad))
     return built
@@ -94,7 +95,7 @@ class Job:
     manifest: Manifest
     folder: Path
     channels: int
-    found: np.ndarray  # cache.RECORD [n]
+    found: np.ndarray  # cache.SOURCE [n]
     workers: int
     say: cache.Say
 
@@ -103,7 +104,7 @@ class Job:
         about = shard(self.folder, start).with_suffix(".json")
         if not about.exists() or not shard(self.folder, start).exists():
             return None
-        known = json.loads(about.read_text())
+        known = durable.read_json(about)
         if known["source"] != self.source(start):
             return None
         return {int(row): why for row, why in known["bad"].items()}
@@ -117,26 +118,24 @@ class Job:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         path, bad = shard(self.folder, start), {}
-        part = path.with_suffix(".part")
-        writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
         began = told = time.monotonic()
         stop = min(start + SHARD, len(self.manifest))
-        for row, data, reason in self.fetched(range(start, stop)):
-            writer.write(data)
-            if reason:
-                bad[row] = reason
-            if (now := time.monotonic()) > told + cache.FLUSH_SECONDS:
-                rate, told = (row + 1 - start) / (now - began), now
-                left = (len(self.manifest) - row - 1) / rate
-                self.say(
-                    f"storing: {row + 1} of {len(self.manifest)} images,"
-                    f" {rate:.0f} images/s, {left:.0f} s left"
-                )
-        writer.close()
-        part.replace(path)
+        with durable.replacing(path) as temporary:
+            writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+            for row, data, reason in self.fetched(range(start, stop)):
+                writer.write(data)
+                if reason:
+                    bad[row] = reason
+                if (now := time.monotonic()) > told + cache.FLUSH_SECONDS:
+                    rate, told = (row + 1 - start) / (now - began), now
+                    left = (len(self.manifest) - row - 1) / rate
+                    self.say(
+                        f"storing: {row + 1} of {len(self.manifest)} images,"
+                        f" {rate:.0f} images/s, {left:.0f} s left"
+                    )
+            writer.close()
         about = {"source": self.source(start), "bad": bad}
-        part.write_text(json.dumps(about))
-        part.replace(path.with_suffix(".json"))
+        durable.write_json(path.with_suffix(".json"), about)
         return bad
 
     def fetched(self, rows: range) -> Iterator[tuple[int, bytes, str]]:

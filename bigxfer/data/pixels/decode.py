@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 
 from bigxfer.data.pixels import containers
 
-VERSION = 1  # of the pixels that come out; part of the name of a cache
+VERSION = 2  # of the pixels and their records; part of the name of a cache
 
 PERCENTILES = (0.1, 99.9)  # of a 16-bit image; spares a dead or burnt-in pixel
 

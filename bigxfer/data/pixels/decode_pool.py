@@ -6,6 +6,7 @@ job from a file and prints a line for each row; when its parent dies it ends at 
 next line it cannot print. A file that kills a decoder costs its own row only.
 """
 
+import hashlib
 import json
 import os
 import queue
@@ -17,6 +18,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from bigxfer.data.pixels import decode
 
 
@@ -27,7 +30,7 @@ class Job:
     shape: tuple[int, int, int]  # S, S, C
 
 
-Result = tuple[int, str]  # row, the reason why it is bad or ""
+Result = tuple[int, str, str]  # row, the reason why it is bad or "", code in hex
 
 
 def here(job: Job, paths: dict[int, str]) -> Generator[Result, None, None]:
@@ -38,10 +41,21 @@ def here(job: Job, paths: dict[int, str]) -> Generator[Result, None, None]:
             try:
                 image = decode.load(job.root, path, size, channels)
             except decode.DecodeError as error:
-                yield row, str(error)
+                yield row, str(error), ""
                 continue
             write(file.fileno(), image.tobytes(), row * image.nbytes)
-            yield row, ""
+            yield row, "", code(image).hex()
+
+
+def code(image: np.ndarray) -> bytes:
+    """A hash of the pixels (blake2b, 16 bytes); b"" where all have one value.
+
+    Computed here, where the pixels are at hand: hashing 200,000 images of 280 px from
+    the cache took each run 45 s.
+    """
+    if np.ptp(image) == 0:
+        return b""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def write(fd: int, data: bytes, at: int) -> None:
@@ -64,14 +78,14 @@ def spread(
         try:
             ended = 0
             while ended < len(running):
-                row, reason = lines.get()
+                row, reason, coded = lines.get()
                 if row == "end":
                     ended += 1
                 elif row == "error":
                     raise OSError(reason)
                 else:
                     del left[row]
-                    yield row, reason
+                    yield row, reason, coded
         finally:
             for worker in running:
                 worker.stop()
@@ -81,9 +95,9 @@ def spread(
         for worker, part in zip(running, parts, strict=True):
             first = next((r for r in part if r in left), None)
             if first is not None:  # what it was at when it died
-                code = worker.process.returncode
+                status = worker.process.returncode
                 del left[first]
-                yield first, f"the decoder died of it (exit status {code})"
+                yield first, f"the decoder died of it (exit status {status})", ""
 
 
 class Worker:
@@ -111,7 +125,7 @@ class Worker:
         for line in self.process.stdout:
             self.lines.put(json.loads(line))
         self.process.wait()
-        self.lines.put(("end", ""))
+        self.lines.put(("end", "", ""))
 
     def stop(self) -> None:
         self.process.kill()
@@ -122,7 +136,7 @@ class Worker:
 
 
 def main() -> None:
-    """A worker: its task comes by stdin, [row, reason] a line goes out by stdout."""
+    """A worker: its task comes by stdin, a Result a line goes out by stdout."""
     root, pixels, shape, paths = json.load(sys.stdin)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a decoder prints is no result
@@ -132,7 +146,7 @@ def main() -> None:
     except BrokenPipeError:  # the parent has died
         os._exit(1)
     except OSError as error:
-        print(json.dumps(["error", str(error)]), file=out, flush=True)
+        print(json.dumps(["error", str(error), ""]), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ the laws are joint ones, and there are no crossovers.
 
 import argparse
 import csv
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bigxfer import durable
 from bigxfer.tables import table_args
 
 UNITS = {  # of the scales that a line may run along
@@ -79,7 +79,7 @@ def fit(args: argparse.Namespace) -> None:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "fits.json"
-    path.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
+    durable.write_json(path, about)
     _write(args.out / "fits.csv", (r for law in fitted for r in parameter_rows(law)))
     _write(args.out / "crossovers.csv", pairs)
     if synthetic:

@@ -24,29 +24,49 @@ def show(args: argparse.Namespace) -> None:
 
     study = grid.nodes(args.config)
     prices = cost.costs(study)
-    hours = [price.flops / args.tflops / 1e12 / 3600 for price in prices]
+    took = [price.flops / args.tflops / 1e12 / 3600 for price in prices]
     if args.all:
-        for node, price, h in zip(study, prices, hours, strict=True):
-            print(f"{node.digest:24} {h:9.3g} h {price.disk / 1e9:8.3g} GB  {node}")
+        for node, price, h in zip(study, prices, took, strict=True):
+            print(f"{node.digest:24} {hours(h):>9} {size(price.disk):>9}  {node}")
         print()
     groups: dict[str, list[int]] = defaultdict(list)
     for i, node in enumerate(study):
         name = node.kind if node.kind == "cache" else f"{node.kind} {model(node)}"
         groups[name].append(i)
-    print(f"{'':28}{'runs':>6}{'done':>6}{'device-hours':>14}{'disk, GB':>10}")
+    print(f"{'':28}{'runs':>6}{'done':>6}{'device time':>14}{'disk':>10}")
     groups["all"] = list(range(len(study)))
     for name, members in groups.items():
         done = sum(study[i].done(args.runs) for i in members)
-        h, disk = sum(hours[i] for i in members), sum(prices[i].disk for i in members)
-        print(f"{name:28}{len(members):6}{done:6}{h:14,.3g}{disk / 1e9:10,.3g}")
+        h, disk = sum(took[i] for i in members), sum(prices[i].disk for i in members)
+        print(f"{name:28}{len(members):6}{done:6}{hours(h):>14}{size(disk):>10}")
     peak = max(price.scratch for price in prices)
     print(
         f"\nAn estimate, good to a factor of two: at {args.tflops:g} TFLOP/s a device"
         " (--tflops), without input, evaluation and compile time. A run that is under"
-        f" way needs up to {peak / 1e9:.2g} GB more for its checkpoints."
+        f" way needs up to {size(peak)} more for its checkpoints."
     )
     if guessed := sorted({price.guessed for price in prices} - {""}):
-        print(f"The size of {', '.join(guessed)} is not known: 10,000 images assumed.")
+        print(
+            f"The size of {', '.join(guessed)} is not known: 10,000 images assumed. Give"
+            " it as data.size=IMAGES,CLASSES."
+        )
+
+
+def hours(h: float) -> str:
+    """A time in hours as people say it: 6,460 h, 2.5 h, 12 min, 3 s or < 1 s."""
+    if h >= 1:
+        return f"{h:,.0f} h" if h >= 10 else f"{h:.1f} h"
+    seconds = h * 3600
+    if seconds >= 1:
+        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return "< 1 s" if h else "0 s"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: 6,460 GB, 2.5 GB, 12 MB or < 1 MB."""
+    if count >= 1e9:
+        return f"{count / 1e9:,.0f} GB" if count >= 1e10 else f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else "< 1 MB" if count else "0 MB"
 
 
 def model(node) -> str:

@@ -1,10 +1,10 @@
 """`report`: one self-contained HTML page of a study."""
 
 import argparse
-import secrets
 import time
 from pathlib import Path
 
+from bigxfer import durable
 from bigxfer.study import grid
 from bigxfer.tables import table_args
 from bigxfer.tables.cells import Predictions
@@ -34,9 +34,7 @@ def write(given: table_args.Given, out: Path, predictions: Predictions) -> None:
         raise ValueError(f"--out {out} must end in .html")
     page = build(given, predictions, unfinished=unfinished(given))
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.{secrets.token_hex(4)}.part")
-    part.write_text(page, "utf-8")
-    part.replace(out)
+    durable.write(out, page)
     size = out.stat().st_size
     print(f"wrote {out} ({size / 1e6:.1f} MB, {time.monotonic() - began:.0f} s)")
     if size > LIMIT:
