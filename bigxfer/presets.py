@@ -42,6 +42,12 @@ def bit(name: str, **kw: Any) -> Model:
     return Model(blocks=blocks, width=float(width), **kw)
 
 
+def model_name(blocks: tuple[int, ...], width: float) -> str:
+    """The inverse of `bit`: "R50x1" of (3, 4, 6, 3) and 1.0, else by the stages."""
+    named = [str(depth) for depth, stages in DEPTHS.items() if stages == blocks]
+    return f"R{named[0] if named else '-'.join(map(str, blocks))}x{width:g}"
+
+
 def parse_arg(arg: str, **defaults: Any) -> dict[str, Any]:
     """ "model=R26x0.5,res=64" -> defaults with these values, typed as they are.
 

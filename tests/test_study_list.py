@@ -112,11 +112,62 @@ def test_list_and_status_of_the_demo(tmp_path):
     assert words[:2] == [str(count["ready"]), "ready,"] and sum(count.values()) == 79
 
 
-def test_the_grid_of_cherti_and_jitsev_is_the_published_one():
-    """1,440 published runs and the five seeds that are missing from them."""
+def test_the_grid_of_cherti_and_jitsev_is_the_published_one(monkeypatch):
+    """1,440 published runs and the five seeds that are missing from them.
+
+    14 bases and 15 upstreams, each of two files, are loaded once, and of 2 models at 3
+    sizes each model is traced once: this is the time of `list`.
+    """
+    loaded = counted(monkeypatch, presets, "load_module")
     nodes = grid.nodes("configs/study_cherti_jitsev.py")
     kinds = Counter(node.kind for node in nodes)
     assert kinds["transfer"] == 1445 and kinds["upstream"] == 15
+    assert len(loaded) == 1 + 2 * (14 + 15)
+    crops = {node.run.data.crop for node in nodes if node.kind != "cache"}
+    built = counted(monkeypatch, cost.models, "build")
+    assert len(cost.costs(nodes)) == len(nodes)
+    assert len(crops) == 3 and len(built) == 2
+
+
+def counted(monkeypatch, module, name):
+    """The arguments of each call of a function from now on."""
+    calls, real = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *a: calls.append(a) or real(*a))
+    return calls
+
+
+def test_an_override_of_a_run_leaves_its_base(tmp_path):
+    path = tmp_path / "study.py"
+    path.write_text(
+        "from bigxfer import presets\n"
+        "def get_config(arg=''):\n"
+        "    return presets.load('configs/covidx_small.py')\n"
+        "def sweep(arg=''):\n"
+        "    yield {'optim.lr': 0.5, 'init.kind': 'random'}\n"
+        "    yield {'seed': 1, 'init.kind': 'random'}\n"
+    )
+    _, first, second = grid.nodes(str(path))
+    assert first.run.optim.lr == 0.5 and first.run.seed == 0
+    assert second.run.optim.lr != 0.5 and second.run.seed == 1
+
+
+@pytest.mark.parametrize("name", ["R26x0.25", "cbr_tiny"])
+def test_one_size_of_image_stands_for_the_others(name):
+    """FLOPs of 128 from those of 64, against FLOPs counted at 128."""
+    small, large = Run(model=presets.model(name)), Run(model=presets.model(name))
+    small.data.crop, large.data.crop = 64, 128
+    traced = {}
+    cost.shape(small, traced)
+    guess, count = cost.shape(large, traced)
+    assert (guess, count) == (pytest.approx(cost.shape(large, {})[0], rel=0.1), count)
+
+
+def test_a_fitted_head_costs_one_pass_over_its_images():
+    """Ridge on 5 shots of three classes: 15 forward passes in place of a training."""
+    run = presets.load("configs/covidx_hyperrule.py:model=R26x0.25,res=32")
+    run.data.shots, run.data.reader, run.freeze.head = "5", "covidx", "ridge"
+    (price,) = cost.costs([grid.Node(config.resolve(run), "a")])
+    assert price.flops == pytest.approx(15 * cost.shape(run, {})[0])
 
 
 @pytest.mark.parametrize("arg, transfers", [("", 6 * 2 * 7 * 20), (":small=1", 252)])

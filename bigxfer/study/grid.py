@@ -8,12 +8,12 @@ that runs share are nodes of their own: each cache is built once, by one worker,
 any run that reads it, also where a shared file system knows no flock across machines.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,54 +89,74 @@ def nodes(path: str) -> list[Node]:
     module = presets.load_module(path)
     if not hasattr(module, "sweep"):
         raise config.ConfigError(f"{path} has no sweep(): it is no study")
-    found: dict[str, Node] = {}
+    loaded, found = Loaded(), {}
     for overrides in module.sweep(path.partition(":")[2]):
-        for node in _with_needs(_apply(path, overrides)):
+        for node in loaded.nodes(path, overrides):
             found.setdefault(node.digest, node)
     return list(found.values())
 
 
-def _apply(path: str, overrides: dict) -> Run:
-    """The base with these overrides."""
-    run = presets.load(overrides.get("config", path))
-    for name, value in overrides.items():
-        if name == "config":
-            continue
+class Loaded:
+    """What the runs of one study share, worked out once: a grid has few of each."""
+
+    def __init__(self) -> None:
+        self.bases: dict[str, Run] = {}  # by file:arg
+        self.upstreams: dict[str, list[Node]] = {}  # with what they need, by file:arg
+        self.caches: dict[str, Node] = {}  # by the text of their data section
+
+    def nodes(self, path: str, overrides: dict) -> list[Node]:
+        """A run of the sweep, after its cache and its upstream with all it needs."""
+        name = overrides.get("config", path)
+        if name not in self.bases:
+            self.bases[name] = presets.load(name)
+        rest = {k: v for k, v in overrides.items() if k != "config"}
+        return self.with_needs(config.resolve(_override(self.bases[name], rest)))
+
+    def with_needs(self, run: Run) -> list[Node]:
+        cache, before = self.cache(run), []
+        needs = (cache.digest,)
+        if run.init.kind == "pretrained" and (name := run.init.upstream):
+            if name not in self.upstreams:
+                source = config.resolve(presets.load(name))
+                self.upstreams[name] = self.with_needs(source)
+            before = self.upstreams[name]
+            run.init.digest = before[-1].digest
+            needs += (run.init.digest,)
+        return [cache, *before, Node(run, config.digest(run), needs)]
+
+    def cache(self, run: Run) -> Node:
+        """What decodes the whole set that a run takes its images from."""
+        data = dataclasses.replace(run.data, **_whole_set(), crop=run.data.resize)
+        if (text := f"{run.kind} {data}") not in self.caches:
+            default = dataclasses.asdict(Data())  # left out: a new field changes no key
+            default["size"] = data.size  # what `list` reckons with changes no pixel
+            values = dataclasses.asdict(data).items()
+            kept = {k: v for k, v in values if v != default[k]}
+            digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+            name = f"caches/{digest.hexdigest()[:16]}"
+            self.caches[text] = Node(config.Run(kind=run.kind, data=data), name)
+        return self.caches[text]
+
+
+def _override(base: Run, values: dict) -> Run:
+    """A copy of the base with these values of dotted fields; the base stays."""
+    run = dataclasses.replace(base)
+    for name, value in values.items():
         *sections, last = name.split(".")
         part = run
         for section in sections:
+            setattr(part, section, copy.copy(getattr(part, section, None)))
             part = getattr(part, section)
         if not hasattr(part, last):
             raise config.ConfigError(f"the sweep overrides {name}, which is no field")
         setattr(part, last, value)
-    return config.resolve(run)
+    return run
 
 
-def _with_needs(run: Run) -> Iterator[Node]:
-    """The cache of a run, its upstream, if it names one, with its own, and the run."""
-    yield (cache := _cache(run))
-    needs = (cache.digest,)
-    if run.init.kind == "pretrained" and run.init.upstream:
-        *before, source = _with_needs(config.resolve(presets.load(run.init.upstream)))
-        yield from before
-        yield source
-        run.init.digest = source.digest
-        needs += (source.digest,)
-    yield Node(run, config.digest(run), needs)
-
-
-def _cache(run: Run) -> Node:
-    """What decodes the whole set that a run takes its images from."""
-    whole = {f.name: getattr(Data(), f.name) for f in dataclasses.fields(Data)}
-    whole = {name: whole[name] for name in WHOLE_SET}
-    data = dataclasses.replace(run.data, **whole)
-    data.crop = data.resize
-    default = dataclasses.asdict(Data())  # left out: a field that is new changes no key
-    default["size"] = data.size  # what `list` reckons with changes no pixel
-    kept = {k: v for k, v in dataclasses.asdict(data).items() if v != default[k]}
-    key = json.dumps(kept, sort_keys=True)
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return Node(config.Run(kind=run.kind, data=data), f"caches/{digest}")
+def _whole_set() -> dict:
+    """The defaults of what only chooses among the rows of a set."""
+    default = Data()
+    return {f: getattr(default, f) for f in WHOLE_SET if f != "crop"}
 
 
 def states(study: list[Node], runs: Path, done: set[str] | None = None) -> list[State]:

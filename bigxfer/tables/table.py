@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from bigxfer import durable
-from bigxfer.config import DEPTHS
+from bigxfer.presets import model_name
 
 Row = dict[str, Any]
 
@@ -181,12 +181,6 @@ def read_run(folder: Path) -> Row:
         row[name] = metric["value"]
         row[f"{name}_low"], row[f"{name}_high"] = metric["low"], metric["high"]
     return row
-
-
-def model_name(blocks: tuple[int, ...], width: float) -> str:
-    """ "R50x1" of (3, 4, 6, 3) and 1.0, "R2-2-2x0.25" of stages without a name."""
-    named = [str(depth) for depth, stages in DEPTHS.items() if stages == blocks]
-    return f"R{named[0] if named else '-'.join(map(str, blocks))}x{width:g}"
 
 
 def net_name(model: dict) -> str:

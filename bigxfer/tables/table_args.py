@@ -2,15 +2,16 @@
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from bigxfer.tables.table import COLUMNS, Row, load
+if TYPE_CHECKING:
+    from bigxfer.tables.table import Row
 
 
 class Given(NamedTuple):
     """The rows, where they stand, and the place from which their folders are named."""
 
-    rows: list[Row]
+    rows: "list[Row]"
     path: Path
     config: str  # "" where a table was given
 
@@ -34,6 +35,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def given(args: argparse.Namespace) -> Given:
     """ValueError or FileNotFoundError that says what to do where there is no table."""
+    from bigxfer.tables.table import load  # imports pyarrow: --help should not wait
+
     if bool(args.table) == bool(args.config):
         raise ValueError("give --table FILE or --config FILE, one of them")
     path = args.table
@@ -55,10 +58,12 @@ def given(args: argparse.Namespace) -> Given:
     return Given(rows, path, args.config)
 
 
-def read_csv(path: Path) -> list[Row]:
+def read_csv(path: Path) -> "list[Row]":
     """The rows of a table.csv; ValueError where it lacks a column."""
     import pyarrow as pa
     from pyarrow import csv
+
+    from bigxfer.tables.table import COLUMNS
 
     types = csv.ConvertOptions(
         column_types=COLUMNS,

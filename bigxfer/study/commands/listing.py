@@ -70,7 +70,7 @@ def size(count: float) -> str:
 
 
 def model(node) -> str:
-    from bigxfer.tables.table import model_name
+    from bigxfer.presets import model_name
 
     if node.run.model.name != "bit":
         return node.run.model.name

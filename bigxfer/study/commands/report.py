@@ -3,11 +3,14 @@
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bigxfer import durable
 from bigxfer.study import grid
 from bigxfer.tables import table_args
-from bigxfer.tables.cells import Predictions
+
+if TYPE_CHECKING:
+    from bigxfer.tables.cells import Predictions
 
 LIMIT = 6_000_000  # bytes of a page
 
@@ -20,12 +23,14 @@ def add(commands) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
+    from bigxfer.tables.cells import Predictions
+
     given = table_args.given(args)
     out = args.out or given.path.with_name("report.html")
     write(given, out, Predictions(given.find))
 
 
-def write(given: table_args.Given, out: Path, predictions: Predictions) -> None:
+def write(given: table_args.Given, out: Path, predictions: "Predictions") -> None:
     """Builds the page and says where it lies."""
     from bigxfer.report.page import build
 
