@@ -125,16 +125,8 @@ class Loaded:
         return [cache, *before, Node(run, config.digest(run), needs)]
 
     def cache(self, run: Run) -> Node:
-        """What decodes the whole set that a run takes its images from."""
-        data = dataclasses.replace(run.data, **_whole_set(), crop=run.data.resize)
-        if (text := f"{run.kind} {data}") not in self.caches:
-            default = dataclasses.asdict(Data())  # left out: a new field changes no key
-            default["size"] = data.size  # what `list` reckons with changes no pixel
-            values = dataclasses.asdict(data).items()
-            kept = {k: v for k, v in values if v != default[k]}
-            digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
-            name = f"caches/{digest.hexdigest()[:16]}"
-            self.caches[text] = Node(config.Run(kind=run.kind, data=data), name)
+        if (text := f"{run.kind} {_whole_set(run.data)}") not in self.caches:
+            self.caches[text] = _cache(run)
         return self.caches[text]
 
 
@@ -153,10 +145,22 @@ def _override(base: Run, values: dict) -> Run:
     return run
 
 
-def _whole_set() -> dict:
-    """The defaults of what only chooses among the rows of a set."""
+def _cache(run: Run) -> Node:
+    """What decodes the whole set that a run takes its images from."""
+    data = _whole_set(run.data)
+    default = dataclasses.asdict(Data())  # left out: a field that is new changes no key
+    default["size"] = data.size  # what `list` reckons with changes no pixel
+    kept = {k: v for k, v in dataclasses.asdict(data).items() if v != default[k]}
+    key = json.dumps(kept, sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Node(config.Run(kind=run.kind, data=data), f"caches/{digest}")
+
+
+def _whole_set(data: Data) -> Data:
+    """These images, without what chooses among them or says how they are used."""
     default = Data()
-    return {f: getattr(default, f) for f in WHOLE_SET if f != "crop"}
+    whole = {name: getattr(default, name) for name in WHOLE_SET}
+    return dataclasses.replace(data, **{**whole, "crop": data.resize})
 
 
 def states(study: list[Node], runs: Path, done: set[str] | None = None) -> list[State]:
