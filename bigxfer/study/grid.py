@@ -158,9 +158,11 @@ def _cache(run: Run) -> Node:
 
 def _whole_set(data: Data) -> Data:
     """These images, without what chooses among them or says how they are used."""
-    default = Data()
-    whole = {name: getattr(default, name) for name in WHOLE_SET}
-    return dataclasses.replace(data, **{**whole, "crop": data.resize})
+    default, whole = Data(), copy.copy(data)
+    for name in WHOLE_SET:
+        setattr(whole, name, getattr(default, name))
+    whole.crop = data.resize
+    return whole
 
 
 def states(study: list[Node], runs: Path, done: set[str] | None = None) -> list[State]:
