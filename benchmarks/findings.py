@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import tree
 from bigxfer.analysis import convergence
+from bigxfer.runs import finished
 from bigxfer.statistics import intervals, metrics
 from bigxfer.study import grid
 from bigxfer.tables import cells, summary, table
@@ -131,11 +131,9 @@ def told(value: float, low: float, high: float) -> str:
 
 def micro(row: table.Row) -> float:
     """Micro AUROC, S004's default metric, of runs from before result.json had it."""
-    saved = tree.load_npz(Path(row["folder"]) / "predictions.npz")
-    rows, k = saved["logits"].shape
-    found = metrics.compute(
-        saved["labels"], saved["logits"], [str(i) for i in range(k)], range(rows), 0
-    )
+    saved = finished.read(Path(row["folder"])).predictions()
+    rows = np.arange(len(saved.ids))
+    found = metrics.compute(saved.labels, saved.logits, saved.classes, rows, 0)
     return found["metrics"]["auroc_micro"]["value"]
 
 

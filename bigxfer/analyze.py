@@ -87,13 +87,13 @@ def main() -> None:
     cli.set_xla_flags()
     try:
         if args.config:
-            args.run, *args.against = finished(args.config, args.runs)
+            args.run, *args.against = transfers(args.config, args.runs)
         analyze(args, what)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
 
 
-def finished(config: str, runs: Path) -> list[Path]:
+def transfers(config: str, runs: Path) -> list[Path]:
     """The folders of a study's finished transfers; ValueError where there is none."""
     from bigxfer.study import grid
 
@@ -106,12 +106,11 @@ def finished(config: str, runs: Path) -> list[Path]:
 
 def analyze(args: argparse.Namespace, what: list[str]) -> None:
     """Runs the analyses and writes analysis.json last."""
-    from bigxfer.analysis import features  # here: --help should not wait for jax
+    from bigxfer.runs import finished  # here: --help is quicker without
 
-    _, about, _ = features.about(args.run)  # what is wrong is found before compute
-    for folder in args.against:
-        features.about(folder)
-    synthetic = about["synthetic"]
+    synthetic = finished.read(args.run).synthetic
+    for folder in args.against:  # what is wrong is found before compute
+        finished.read(folder)
     args.out.mkdir(parents=True, exist_ok=True)
     read: dict[Path, Any] = {}  # {folder: (run, the variables of its start)}
     found: dict[str, Any] = {"run": str(args.run), "synthetic": synthetic}
@@ -122,7 +121,7 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
         try:
             for folder in needed:
                 if folder not in read:
-                    run = features.read(folder, args.root, print)
+                    run = finished.with_data(folder, args.root, print)
                     read[folder] = run, start(run)
             found[name] = one(name, args, [read[folder] for folder in needed])
         except (ValueError, ImportError) as error:

@@ -34,7 +34,7 @@ RESIZED = "resized to {0} x {0}, bilinear with antialiasing, aspect not kept"
 
 def main(args: argparse.Namespace) -> None:
     """Opens the run, writes the file and the JSON beside it."""
-    from bigxfer.runs import finished  # imports jax: --help should not wait for it
+    from bigxfer.runs import finished  # --help should not wait for it
 
     write, ending = FORMATS[args.to]
     if ending and args.out.suffix != ending:

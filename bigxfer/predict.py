@@ -33,7 +33,7 @@ AT_ONCE = 256  # images whose heatmaps are made together, by one compiled progra
 
 def main(args: argparse.Namespace) -> int:
     """Lists the images, opens the run, writes a row for each image; 1 if one is bad."""
-    from bigxfer.runs import finished  # imports jax: --help should not wait for it
+    from bigxfer.runs import finished  # --help should not wait for it
 
     root, paths = listed(args.images)
     run = finished.open(args.run)

@@ -15,7 +15,7 @@ last, result.json. The same command again resumes a run that was killed.
 from pathlib import Path
 
 from bigxfer import cli, config, presets
-from bigxfer.runs import folders
+from bigxfer.runs import finished
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
@@ -27,7 +27,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     if run.init.kind == "pretrained":
         if not run.init.checkpoint:
             raise ValueError("name what to start from: --config.init.checkpoint=RUN")
-        found = folders.find_parameters(Path(run.init.checkpoint))
+        found = finished.parameters(Path(run.init.checkpoint))
         run.init.checkpoint, run.init.digest = found
 
     from bigxfer.runs import job  # imports jax: --help should not wait for it

@@ -13,7 +13,7 @@ upstream under runs/. --config.init.kind=random trains from scratch.
 from pathlib import Path
 
 from bigxfer import cli, config, presets
-from bigxfer.runs import folders
+from bigxfer.runs import finished
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
@@ -38,7 +38,7 @@ def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
     from bigxfer.runs import job
 
     if run.init.checkpoint:
-        return folders.find_parameters(Path(run.init.checkpoint))
+        return finished.parameters(Path(run.init.checkpoint))
     if not (name := run.init.upstream):
         raise ValueError(
             "this config has no upstream of its own: name parameters with"
@@ -59,7 +59,7 @@ def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
             )
         print(f"training the upstream {name} on the phantom first, in {folder}")
         job.execute(source, folder)
-    return folders.find_parameters(folder)
+    return finished.parameters(folder)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,20 @@ def make_run(folder, model="R1-1-1-1x0.25", multilabel=False, synthetic=True, **
     return folder
 
 
+def predicted(folder, labels, logits, classes, ids=None, patients=None):
+    """A finished run's folder with these predictions, and next to nothing beside them."""
+    ids = np.arange(len(labels)).astype(str) if ids is None else np.asarray(ids)
+    columns = dict.fromkeys(("ids", "patients", "sources", "views"), ids)
+    columns["patients"] = ids if patients is None else np.asarray(patients)
+    saved = {"labels": labels, "logits": logits, "classes": np.array(classes)}
+    folder.mkdir(parents=True)
+    for name in ("predictions.npz", "predictions_valid.npz"):
+        tree.save_npz(folder / name, columns | saved)
+    for name in ("config.json", "result.json"):
+        about = {"digest": folder.name, "synthetic": False}
+        (folder / name).write_text(json.dumps(about))
+
+
 def result_of(valid, test, synthetic, digest):
     """What job.execute puts into result.json."""
     of_valid, of_test = ([d["labels"], d["logits"]] for d in (valid, test))

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_run import make_run
+from make_run import make_run, predicted
 from test_split import manifest
 
-from bigxfer import analyze, config, presets, tree
+from bigxfer import analyze, config, presets
 from bigxfer.analysis import ensembles, reliability
-from bigxfer.analysis.features import Finished
 from bigxfer.data.dataset import Dataset
 from bigxfer.runs import job
+from bigxfer.runs.finished import WithData
 from bigxfer.statistics import calibration
 from bigxfer.study import grid
 
@@ -60,7 +60,7 @@ def test_a_study_is_its_finished_transfers(tmp_path):
     for node in (nodes[7], nodes[3]):
         node.folder(tmp_path).mkdir()
         (node.folder(tmp_path) / "result.json").touch()
-    found = analyze.finished("configs/study_demo.py", tmp_path)
+    found = analyze.transfers("configs/study_demo.py", tmp_path)
     assert found == [nodes[3].folder(tmp_path), nodes[7].folder(tmp_path)]
 
 
@@ -139,16 +139,6 @@ def test_every_analysis_writes_plots_and_tables(tmp_path):
     assert isinstance(run["temperature"], float) or run["temperature"][:4] == "none"
 
 
-def predictions(folder, labels, logits, result):
-    folder.mkdir()
-    ids = np.arange(len(labels)).astype(str)
-    for name in ("predictions.npz", "predictions_valid.npz"):
-        columns = {"ids": ids, "patients": ids, "sources": ids, "views": ids}
-        values = {"labels": labels, "logits": logits, "classes": np.array(["a", "b"])}
-        tree.save_npz(folder / name, {**columns, **values})
-    (folder / "result.json").write_text(json.dumps(result))
-
-
 def test_calibration_needs_predictions_alone(tmp_path):
     pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)
@@ -156,7 +146,7 @@ def test_calibration_needs_predictions_alone(tmp_path):
     p = calibration.probabilities(np.zeros(400), logits)
     labels = (rng.random(400) < p[:, 1]).astype(int)
     for name in ("one", "two"):
-        predictions(tmp_path / name, labels, 3 * logits, {"synthetic": False})
+        predicted(tmp_path / name, labels, 3 * logits, ["a", "b"])
     out = tmp_path / "out"
     out.mkdir()
     found = reliability.report([tmp_path / "one", tmp_path / "two"], out)
@@ -179,7 +169,8 @@ def test_dropout_is_judged_beside_one_pass(tmp_path, monkeypatch):
     rows = {"test": np.arange(100, 300)[::-1], "valid": np.arange(100)}
     part = manifest(np.arange(300), labels)
     data = Dataset(part, np.arange(300), rows, {})
-    run = Finished(tmp_path / "run", config.Run(), {}, data, None, {})
+    about = {"config": config.to_dict(config.Run())}
+    run = WithData(tmp_path / "run", about, {}, None, {}, data)
 
     def passes(model, variables, pixels, crop, number):
         return [logits[pixels] + rng.normal(size=(len(pixels), 2)) for _ in range(30)]

@@ -16,10 +16,10 @@ presets
 cli models statistics
 data
 protocols
-tables
 training
-scaling
 runs
+tables
+scaling
 report
 analysis study
 train transfer audit analyze predict export""".splitlines()

@@ -13,7 +13,7 @@ from bigxfer import config, presets
 from bigxfer.analysis import compared, embedding, features, similarity
 from bigxfer.config import Phantom
 from bigxfer.data import dataset, shortcuts
-from bigxfer.runs import job
+from bigxfer.runs import finished, job
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def seeds(tmp_path_factory):
     for seed in (0, 1):
         run.seed = seed
         job.execute(config.resolve(run), folder / str(seed))
-    return [features.read(folder / name, "", print) for name in "01"]
+    return [finished.with_data(folder / name, "", print) for name in "01"]
 
 
 def call(*command):

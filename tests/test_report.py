@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from make_run import predicted
 from scipy import stats
 from scipy.special import expit, softmax
 from sklearn.calibration import calibration_curve
 from test_study_fit import run, study
 
-from bigxfer import tree
 from bigxfer.report import figures, figures_pairs, figures_predictions, style
 from bigxfer.report.page import build
+from bigxfer.runs import finished
+from bigxfer.runs.predictions import Predictions as Predicted
 from bigxfer.statistics import intervals as estimates
 from bigxfer.statistics import metrics
 from bigxfer.study.commands import report
@@ -39,10 +41,8 @@ def predictions(folder, skill, seed, n=80):
     rng = np.random.default_rng([seed, round(100 * skill)])
     logits = rng.normal(0, 1, (n, 3)) + skill * np.eye(3)[labels]
     patients = np.array([f"p{i // 2:03}" for i in range(n)])
-    saved = {"ids": np.array([f"i{i:03}" for i in range(n)]), "patients": patients}
-    saved |= {"labels": labels, "logits": logits, "classes": CLASSES}
-    folder.mkdir(parents=True)
-    tree.save_npz(folder / "predictions.npz", saved)
+    ids = [f"i{i:03}" for i in range(n)]
+    predicted(folder, labels, logits, CLASSES, ids, patients)
     found = metrics.compute(labels, logits, CLASSES.tolist(), patients, resamples=0)
     return {name: m["value"] for name, m in found["metrics"].items()}
 
@@ -65,7 +65,6 @@ def toy(tmp_path_factory):
                     row |= {"upstream_size": size, "folder": str(folder)}
                     row |= predictions(folder, skill, seed)
                     rows.append(row | {"digest": folder.name})
-                    (folder / "result.json").write_text("{}")
     failed = root / "0123456789abcdef"
     failed.mkdir()
     (failed / "config.json").write_text("{}")
@@ -157,7 +156,8 @@ def test_many_draws_keep_the_p_of_the_t_test():
 def test_bins_of_several_labels_leave_out_the_unknown():
     labels = np.array([[1.0, 0.0], [np.nan, 1.0], [0.0, 0.0]])
     logits = np.array([[3.0, -3.0], [3.0, 0.5], [-0.5, -3.0]])
-    saved = {"labels": labels, "logits": logits}
+    none = np.empty(3, str)
+    saved = Predicted(none, none, none, none, labels, logits, ("a", "b"))
     count, sure, right = figures_predictions._binned(saved)
     p = expit(logits)
     assert count.sum() == 5 and sure.sum() == pytest.approx(p.sum() - p[1, 0])
@@ -197,9 +197,9 @@ def test_reliability_agrees_with_scikit_learn(page, toy):
     for row in toy.rows:
         place = row["model"], row["shots"], row["upstream"]
         if place == ("R50x1", "full", "scratch"):
-            saved = tree.load_npz(Path(row["folder"]) / "predictions.npz")
-            p = softmax(saved["logits"], axis=1)
-            hits += list(p.argmax(1) == saved["labels"])
+            saved = finished.read(Path(row["folder"])).predictions()
+            p = softmax(saved.logits, axis=1)
+            hits += list(p.argmax(1) == saved.labels)
             sure += list(p.max(1))
     right, confidence = calibration_curve(hits, sure, n_bins=10)
     count = np.histogram(sure, np.linspace(0, 1, 11))[0]

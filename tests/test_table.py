@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from make_run import predicted
 
-from bigxfer import config, tree
+from bigxfer import config
 from bigxfer.config import Freeze, Init, Model, Run
 from bigxfer.statistics import metrics
 from bigxfer.tables import cells, differences, summary, table
@@ -254,17 +255,8 @@ def test_pairs_need_one_run_a_seed(runs, tmp_path):
 
 
 def save_predictions(folder, labels, logits, ids):
-    folder.mkdir()
-    tree.save_npz(
-        folder / "predictions.npz",
-        {
-            "ids": np.array(ids),
-            "patients": np.array([i[:-1] for i in ids]),
-            "labels": labels,
-            "logits": logits.astype(np.float32),
-            "classes": np.array(["a", "b"]),
-        },
-    )
+    patients, logits = [i[:-1] for i in ids], logits.astype(np.float32)
+    predicted(folder, labels, logits, ["a", "b"], ids, patients)
 
 
 def test_pairs_on_the_same_test_patients(tmp_path):

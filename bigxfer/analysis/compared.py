@@ -9,8 +9,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bigxfer.analysis import features, plots, similarity
-from bigxfer.analysis.features import Finished
 from bigxfer.analysis.plots import Rows
+from bigxfer.runs.finished import WithData
 from bigxfer.tree import Tree
 
 SIDE = 8  # maps are thinned to at most SIDE x SIDE points, which are folded
@@ -29,9 +29,9 @@ MEASURES: dict[str, tuple[Side, similarity.Measure]] = {  # what is made of a si
 
 
 def report(
-    run: Finished,
+    run: WithData,
     begun: Tree,
-    others: Sequence[tuple[Finished, Tree]],
+    others: Sequence[tuple[WithData, Tree]],
     split: str,
     most: int,
     out: Path,

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from bigxfer import config
-from bigxfer.analysis import convergence, features, plots
+from bigxfer.analysis import convergence, plots
 from bigxfer.analysis.convergence import Curve
 from bigxfer.config import Init, Run
+from bigxfer.runs import finished
 from bigxfer.statistics import intervals, metrics
 
 RANDOM = "random"
@@ -42,7 +43,8 @@ class Learnt:
 
 def read(folder: Path, metric: str) -> Learnt:
     """ValueError where a run is not finished or has fewer than two validations."""
-    run, _, result = features.about(folder)
+    found = finished.read(folder)
+    run, result = found.run, found.result
     if metric not in result["metrics"]:
         raise ValueError(
             f"no metric {metric!r}; {folder} has {list(result['metrics'])}"

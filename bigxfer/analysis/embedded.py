@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from bigxfer.analysis import embedding, features, plots
-from bigxfer.analysis.features import Finished
 from bigxfer.data import split as splits
-from bigxfer.runs import predictions
+from bigxfer.runs.finished import WithData
 
 LAYER = "pre_logits"
 
 
-def report(run: Finished, split: str, most: int, out: Path) -> dict[str, Any]:
+def report(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     """Writes embedding.* and shift.csv; returns the source probe and the shift."""
     rows = features.sample(run, split, most)
     extract = features.extractor(run, only=(LAYER,))
@@ -42,8 +41,7 @@ def report(run: Finished, split: str, most: int, out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if len(np.unique(sources)) > 1:
         found["source from features"] = embedding.source_leak(values, part).auroc
-    predicted = predictions.read(run.folder / "predictions.npz")
-    shift = embedding.shift(predicted)
+    shift = embedding.shift(run.predictions())
     plots.table(out / "shift.csv", shift, synthetic)
     for row in shift:
         if row["metric"] == "auroc_macro" and row["value"] is not None:

@@ -1,24 +1,19 @@
-"""A finished run read back: its data, its net, and what the net's layers say.
+"""What the layers of a finished run's net say of its images.
 
-One forward pass serves all layers, by the same code that predicts (evaluate.py).
+One forward pass serves all layers, by the same code that predicts (predictor.py).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigxfer import config, durable, models, tree
-from bigxfer.config import Run
-from bigxfer.data import augment, dataset
-from bigxfer.data.dataset import Dataset
+from bigxfer.data import augment
 from bigxfer.data.loader import Loader
 from bigxfer.models import Around, Model
-from bigxfer.runs import folders
+from bigxfer.runs.finished import WithData
 from bigxfer.training import sharding
 from bigxfer.training.predictor import make_predict
 from bigxfer.tree import Tree
@@ -28,64 +23,7 @@ Extract = Callable[[Tree, np.ndarray], dict[str, np.ndarray]]
 NOT_LAYERS = ("logits", "batch_stats")  # of the endpoints
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A run whose result.json is there."""
-
-    folder: Path
-    run: Run
-    result: dict  # result.json
-    data: Dataset
-    model: Model
-    variables: Tree  # as training left them: {"params", "batch_stats"}
-
-    @property
-    def image_shape(self) -> tuple[int, int, int, int]:
-        crop = self.run.data.crop
-        return 1, crop, crop, 3
-
-
-def about(folder: Path) -> tuple[Run, dict, dict]:
-    """(run, config.json, result.json) of a finished run, without its data.
-
-    ValueError where it is none.
-    """
-    for name in ("config.json", "result.json"):
-        if not (folder / name).is_file():
-            raise ValueError(
-                f"{folder} holds no finished run (no {name}); give the folder that"
-                " bigxfer.train or bigxfer.transfer wrote to its end"
-            )
-    found, result = (
-        durable.read_json(folder / n) for n in ("config.json", "result.json")
-    )
-    return config.from_dict(found["config"]), found, result
-
-
-def read(folder: Path, root: str, say: Callable[[str], None]) -> Finished:
-    """The run of a folder with its data and parameters.
-
-    root: where the data lie now; "" is where they lay. Raises ValueError where the
-    run is not finished, kept no parameters, or the data are others than it had, and
-    whatever the readers raise.
-    """
-    run, _, result = about(folder)
-    file, _ = folders.find_parameters(folder)
-    run.data.root = root or run.data.root
-    run = config.resolve(run)
-    data = dataset.open(run.data, run.seed, say)
-    folders.check_data(folder, data.manifest.hash())
-    model = models.build(run.model, len(data.manifest.classes))
-    params = tree.load_npz(file)
-    stats = params.pop("batch_stats", {})
-    variables = {"params": params, "batch_stats": stats}
-    shape = (1, run.data.crop, run.data.crop, 3)
-    fresh = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
-    tree.merge(fresh["params"], params)
-    return Finished(folder, run, result, data, model, variables)
-
-
-def sample(run: Finished, split: str, most: int) -> np.ndarray:
+def sample(run: WithData, split: str, most: int) -> np.ndarray:
     """int [n]: at most `most` rows of a split, the same ones every time, sorted."""
     rows = run.data.rows[split]
     if not len(rows):
@@ -95,7 +33,7 @@ def sample(run: Finished, split: str, most: int) -> np.ndarray:
     return np.sort(rows)
 
 
-def view(run: Finished, rows: np.ndarray) -> np.ndarray:
+def view(run: WithData, rows: np.ndarray) -> np.ndarray:
     """float32 [n, crop, crop, C] in [-1, 1]: the images as the net sees them."""
     pixels = jnp.asarray(np.asarray(run.data.images[rows]))
     return np.asarray(augment.eval_view(pixels, run.run.data.crop))
@@ -155,7 +93,7 @@ class Endpoints(Around):
 
 
 def extractor(
-    run: Finished, reduce: Reduce = pooled, only: Sequence[str] = ()
+    run: WithData, reduce: Reduce = pooled, only: Sequence[str] = ()
 ) -> Extract:
     """extract(variables, rows) -> {endpoint: float32 [n, ...]}, rows in their order.
 
@@ -185,7 +123,7 @@ def extractor(
     return extract
 
 
-def predictor(run: Finished) -> Callable[[Tree, np.ndarray], np.ndarray]:
+def predictor(run: WithData) -> Callable[[Tree, np.ndarray], np.ndarray]:
     """logits(variables, rows) -> float64 [n, classes], rows in their order."""
     batch = run.run.eval.batch
     predict = make_predict(run.model, run.run, sharding.make(1, batch))

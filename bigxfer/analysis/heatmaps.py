@@ -13,7 +13,7 @@ import numpy as np
 
 from bigxfer import tree
 from bigxfer.analysis import features, gradcam, movement, plots, pointing
-from bigxfer.analysis.features import Finished
+from bigxfer.runs.finished import WithData
 from bigxfer.tree import Tree
 
 SHOWN = 3  # images of each class on the page of overlays
@@ -25,7 +25,7 @@ LEAST_SIDE = 4  # maps smaller than this point nowhere
 
 def report(
     kind: str,
-    run: Finished,
+    run: WithData,
     begun: Tree,
     split: str,
     endpoint: str,
@@ -87,7 +87,7 @@ def some(of: dict, most: int) -> dict:
     return {key: of[key] for key in keys}
 
 
-def deepest(run: Finished) -> str:
+def deepest(run: WithData) -> str:
     """The last endpoint whose maps are LEAST_SIDE or more high."""
     names = features.names(run.model, run.variables, run.image_shape)
     image = jax.ShapeDtypeStruct(run.image_shape, "f4")
@@ -105,13 +105,13 @@ def deepest(run: Finished) -> str:
     return maps[-1]
 
 
-def called(run: Finished, images: np.ndarray) -> np.ndarray:
+def called(run: WithData, images: np.ndarray) -> np.ndarray:
     """int [n]: the class of the largest logit."""
     logits, _ = run.model.apply(run.variables, jnp.asarray(images), train=False)
     return np.asarray(logits).argmax(axis=1)
 
 
-def untrained(run: Finished, begun: Tree, images: np.ndarray) -> Tree:
+def untrained(run: WithData, begun: Tree, images: np.ndarray) -> Tree:
     """The start, with the trained head shuffled in place of its zeros, which see
     nothing, and batch norm's averages from the images, where a random start has none."""
     shuffled = gradcam.shuffled(run.variables, run.model.layers()[-1:])
@@ -121,7 +121,7 @@ def untrained(run: Finished, begun: Tree, images: np.ndarray) -> Tree:
     return movement.averager(run.model)(net, jnp.asarray(images[:AVERAGED]))
 
 
-def save_sanity(run: Finished, title: str, found: dict, out: Path, kind: str) -> None:
+def save_sanity(run: WithData, title: str, found: dict, out: Path, kind: str) -> None:
     made, axes = plots.figure(7, 4)
     ax = axes[0, 0]
     plots.lines(ax, list(found), {"rank correlation": list(found.values())})
@@ -134,7 +134,7 @@ def save_sanity(run: Finished, title: str, found: dict, out: Path, kind: str) ->
 
 
 def show(
-    run: Finished,
+    run: WithData,
     images: np.ndarray,
     chosen: np.ndarray,
     classes: np.ndarray,
@@ -175,7 +175,7 @@ def show(
 
 
 def play(
-    run: Finished,
+    run: WithData,
     of: dict,
     every: Sequence[pointing.Box],
     seen: dict[str, np.ndarray],
@@ -220,7 +220,7 @@ def play(
 
 
 def save_play(
-    run: Finished, rows: list[dict], names: list[str], out: Path, title: str, kind: str
+    run: WithData, rows: list[dict], names: list[str], out: Path, title: str, kind: str
 ) -> None:
     groups = list(dict.fromkeys(row["class"] for row in rows))
     made, axes = plots.figure(7, 1.2 + 1.3 * len(groups), len(groups), 1)

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from bigxfer.analysis import compared, features, movement, plots
-from bigxfer.analysis.features import Finished
 from bigxfer.runs import evaluate
+from bigxfer.runs.finished import WithData
 from bigxfer.statistics import intervals, metrics
 from bigxfer.tree import Tree
 
-Nets = Sequence[tuple[Finished, Tree]]  # (run, the variables of its start)
+Nets = Sequence[tuple[WithData, Tree]]  # (run, the variables of its start)
 AVERAGED = 256  # training images that batch norm's averages are taken anew from
 RESAMPLES = 500
 METRIC = "auroc_macro"
@@ -99,7 +99,7 @@ def save_filters(
 
 
 def first_likeness(
-    run: Finished, begun: Tree, split: str, most: int
+    run: WithData, begun: Tree, split: str, most: int
 ) -> dict[str, float]:
     """{measure: value} of the first endpoint's activations, start against trained."""
     first = features.names(run.model, run.variables, run.image_shape)[0]
@@ -112,7 +112,7 @@ def first_likeness(
     }
 
 
-def reuse(run: Finished, begun: Tree, split: str, out: Path) -> dict[str, Any]:
+def reuse(run: WithData, begun: Tree, split: str, out: Path) -> dict[str, Any]:
     """Writes reuse.*: the test metric with one block's start put back at a time.
 
     The difference from the trained net is paired: 95% over the same resampled patients.
@@ -151,7 +151,7 @@ def reuse(run: Finished, begun: Tree, split: str, out: Path) -> dict[str, Any]:
     }
 
 
-def save_reuse(run: Finished, table: list[dict], split: str, out: Path) -> None:
+def save_reuse(run: WithData, table: list[dict], split: str, out: Path) -> None:
     made, axes = plots.figure(7, 1.6 + 0.32 * len(table))
     ax = axes[0, 0]
     plots.intervals(ax, table[1:], "block")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bigxfer.analysis import features, overlap, plots
-from bigxfer.analysis.features import Finished
+from bigxfer.runs.finished import WithData
 from bigxfer.statistics import calibration
 
 LAYER = "pre_logits"
@@ -19,7 +19,7 @@ TITLES = {
 }
 
 
-def report(run: Finished, split: str, most: int, out: Path) -> dict[str, Any]:
+def report(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     """Writes overlap.*: four matrices of classes, each with 95% over patients.
 
     Labels are those of the whole set; of a set with one class an image a patient's

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import durable
 from bigxfer.analysis import ensembles, features, plots
-from bigxfer.analysis.features import Finished
-from bigxfer.runs import predictions
+from bigxfer.runs import finished, predictions
+from bigxfer.runs.finished import WithData
 from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import calibration
 
@@ -24,15 +23,15 @@ def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     where a run has none. Where none fits, "temperature" says why.
     """
     tests, valids = [], []
-    for folder in folders:
-        if not (folder / "predictions_valid.npz").is_file():
+    runs = [finished.read(folder) for folder in folders]
+    for run in runs:
+        if not run.has("valid"):
             raise ValueError(
-                f"{folder} has no predictions_valid.npz: a temperature is fitted on"
+                f"{run.folder} has no predictions_valid.npz: a temperature is fitted on"
                 " validation only. Run it with --config.data.valid above 0."
             )
-        tests.append(predictions.read(folder / "predictions.npz"))
-        valids.append(predictions.read(folder / "predictions_valid.npz"))
-    synthetic = durable.read_json(folders[0] / "result.json")["synthetic"]
+        tests.append(run.predictions("test"))
+        valids.append(run.predictions("valid"))
     test, valid = tests[0], valids[0]
     sets = {"run": (test.logits, valid.logits)}
     if len(folders) > 1:
@@ -40,10 +39,10 @@ def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         held = ensembles.ensemble(valid.labels, ensembles.aligned(valids))
         sets[f"ensemble of {len(folders)}"] = raw, held
     about = folders[0].name
-    return judge(test, valid.labels, sets, about, out, synthetic, "calibration")
+    return judge(test, valid.labels, sets, about, out, runs[0].synthetic, "calibration")
 
 
-def dropout(run: Finished, out: Path, passes: int = PASSES) -> dict[str, Any]:
+def dropout(run: WithData, out: Path, passes: int = PASSES) -> dict[str, Any]:
     """MC-dropout beside one pass without; dropout_*.*.
 
     ValueError where the net has no dropout, or the run no validation images.
@@ -62,15 +61,7 @@ def dropout(run: Finished, out: Path, passes: int = PASSES) -> dict[str, Any]:
     names = {"one pass": once, f"{passes} passes with dropout": many}
     sets = {name: (of["test"], of["valid"]) for name, of in names.items()}
     test, labels = parts["test"], parts["valid"].labels
-    found = Predictions(
-        ids=test.id.astype(str),
-        patients=test.patient.astype(str),
-        sources=test.source.astype(str),
-        views=test.view.astype(str),
-        labels=test.labels,
-        logits=once["test"],
-        classes=test.classes,
-    )
+    found = predictions.of(test, once["test"])
     return judge(found, labels, sets, run.folder.name, out, test.synthetic, "dropout")
 
 

@@ -7,6 +7,7 @@ from scipy.special import expit, softmax
 
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import Panel, natural, pretty, shots_name
+from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import auroc, intervals
 from bigxfer.tables import cells
 from bigxfer.tables.summary import order
@@ -77,14 +78,14 @@ def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:
     kept = counts >= LEAST
     share, middle = (auroc.ratio(v, counts)[kept] for v in (right, sure))
     low = high = np.full(kept.sum(), np.nan)
-    same = all(np.array_equal(s["ids"], saved[0]["ids"]) for s in saved)
+    same = all(np.array_equal(s.ids, saved[0].ids) for s in saved)
     if same:  # the same images: every draw on the same resampled patients
         c, h = (np.sum([b[i] for b in binned], axis=0)[:, kept] for i in (0, 2))
         samples = intervals.resample(
-            lambda w: auroc.ratio(w @ h, w @ c), saved[0]["patients"], RESAMPLES
+            lambda w: auroc.ratio(w @ h, w @ c), saved[0].patients, RESAMPLES
         )
         low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
-    patients = len(np.unique(saved[0]["patients"]))
+    patients = len(np.unique(saved[0].patients))
     basis = f"95%: bootstrap over {patients} test patients" if same else "no interval"
     source = drawing.strings.add(
         f"{basis}; {len(saved)} draws pooled. {cells.source(runs)}"
@@ -106,13 +107,13 @@ def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:
     return trace
 
 
-def _binned(saved: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+def _binned(saved: Predictions) -> tuple[np.ndarray, ...]:
     """(predictions, their confidence, those that were right), each [n, BINS].
 
     Of one class an image: the largest probability. Multi-label: that of every known
     label, and "right" is that the finding is there.
     """
-    labels, logits = saved["labels"], saved["logits"].astype(float)
+    labels, logits = saved.labels, saved.logits
     if labels.ndim == 1:
         p = softmax(logits, axis=1)
         confidence, right = p.max(1, keepdims=True), (p.argmax(1) == labels)[:, None]

@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import durable, tree
+from bigxfer import durable
 from bigxfer.data import exposure
+from bigxfer.runs import finished
+from bigxfer.runs.finished import Finished
+from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import by_source
 
 SOURCES = 5  # columns of the table by source: the largest
@@ -61,10 +64,9 @@ Lines = list[str]
 
 def write(folder: Path, result: dict[str, Any]) -> None:
     """Writes folder/card.md; `result` is what result.json holds."""
-    about = durable.read_json(folder / "config.json")
-    test = tree.load_npz(folder / "predictions.npz")
-    other = folder / "predictions_valid.npz"
-    valid = tree.load_npz(other) if other.exists() else None
+    run = Finished(folder, durable.read_json(folder / "config.json"), result)
+    about, test = run.about, run.predictions("test")
+    valid = run.predictions("valid") if run.has("valid") else None
     sections = [
         head(about, result),
         data(about, result),
@@ -188,25 +190,25 @@ def results(result: dict) -> Lines:
     return [*lines, *table(["metric", "value"], whole), "", *table(heads, by_class)]
 
 
-def source_lines(test: dict, resamples: int) -> Lines:
+def source_lines(test: Predictions, resamples: int) -> Lines:
     """The metrics within each source: those over all may come from telling them apart."""
-    names, title = np.unique(test["sources"]), "## By source"
+    names, title = np.unique(test.sources), "## By source"
     if len(names) < 2:
         return [
             title,
             "",
             f"All test images are of one source: {names[0] or 'unknown'}.",
         ]
-    found = by_source.within(test, resamples, SOURCES)
+    found = by_source.within(vars(test), resamples, SOURCES)
     counts = [f"{f['images']}, {f['patients']}" for f in found.values()]
     wanted = {name: WHOLE[name] for name in ("accuracy", "auroc_macro", "brier")}
-    wanted |= {f"auroc/{name}": f"AUROC {name}" for name in test["classes"]}
+    wanted |= {f"auroc/{name}": f"AUROC {name}" for name in test.classes}
     rows = [["images, patients", *counts]]
     for metric, label in wanted.items():
         entries = [f["metrics"].get(metric) for f in found.values()]
         if entries[0]:
             rows.append([label, *map(cell, entries)])
-    rest = len(test["labels"]) - sum(f["images"] for f in found.values())
+    rest = len(test.labels) - sum(f["images"] for f in found.values())
     more = (
         f" Not shown: {rest} images of {len(names) - SOURCES} sources." if rest else ""
     )
@@ -231,7 +233,9 @@ def operating_point(result: dict) -> Lines:
     return [*lines, POINT, "", *table(titles, rows)]
 
 
-def shortcuts(about: dict, result: dict, test: dict, valid: dict | None) -> Lines:
+def shortcuts(
+    about: dict, result: dict, test: Predictions, valid: Predictions | None
+) -> Lines:
     lines = ["## Known leaks and shortcuts", ""]
     for where, found in result.get("leaks", {}).items():
         lines.append(f"- {exposure.line(where, found)}")
@@ -240,12 +244,15 @@ def shortcuts(about: dict, result: dict, test: dict, valid: dict | None) -> Line
             f"- LEAK: the {about['data']['split']['kind']} split has {leaks['patients']}"
             " patients on two sides"
         )
-    for source, name, images in by_source.one_class(test):
+    for source, name, images in by_source.one_class(vars(test)):
         lines.append(f"- All {images} test images of {source} are {name}")
     for column, name in (("sources", "source"), ("views", "view")):
-        if valid is None or len(np.unique(test[column])) < 2:
+        if valid is None or len(np.unique(getattr(test, column))) < 2:
             continue
-        guess, own = by_source.guessed(column, test, valid), result["metrics"]
+        guess, own = (
+            by_source.guessed(column, vars(test), vars(valid)),
+            result["metrics"],
+        )
         if guess["value"] is not None:
             lines.append(
                 f"- Knowing nothing but the {name}, and the classes by {name} on"
@@ -312,7 +319,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="finished runs")
     for folder in parser.parse_args().folders:
         try:
-            write(folder, durable.read_json(folder / "result.json"))
+            write(folder, finished.read(folder).result)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
         print(folder / "card.md")

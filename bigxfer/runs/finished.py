@@ -1,89 +1,221 @@
-"""A trained net out of its run folder, without the data it was trained on."""
+"""A finished run read back: the one way to open its folder, with or without its data.
 
+read(folder)         what config.json and result.json say: for tables, cards, reports
+open(folder)         and its net: to predict and to export
+with_data(folder)    and its data: to analyze
+
+Nothing here imports jax before a net is asked for.
+"""
+
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from scipy.special import expit, softmax
 
-from bigxfer import config, durable, models, tree
+from bigxfer import config, durable
 from bigxfer.config import Run
-from bigxfer.models import weights
-from bigxfer.runs import folders
+from bigxfer.runs import folders, predictions
 from bigxfer.statistics import calibration
 from bigxfer.tree import Tree
 
+if TYPE_CHECKING:
+    from bigxfer.data.dataset import Dataset
+    from bigxfer.models import Model
+    from bigxfer.runs.predictions import Predictions
+
 NOTICE = "Research software, no diagnostic device: not for decisions about patients"
+PARAMETERS = "params.npz"
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What result.json, config.json, params.npz and the predictions say."""
+class Finished:
+    """A run folder whose result.json is there."""
 
     folder: Path
-    run: Run
-    digest: str
-    commit: str
-    synthetic: bool
-    classes: tuple[str, ...]
-    multilabel: bool  # a sigmoid a class; otherwise one softmax over the classes
-    model: models.Model
-    variables: Tree  # {"params"[, "batch_stats"]}, numpy float32
+    about: dict[str, Any]  # config.json
+    result: dict[str, Any]  # result.json
+
+    @cached_property
+    def run(self) -> Run:
+        """The config; ConfigError where it is of a version that had other fields."""
+        return config.from_dict(self.about["config"])
+
+    @property
+    def digest(self) -> str:
+        return self.result["digest"]
+
+    @property
+    def commit(self) -> str:
+        return self.result["commit"]
+
+    @property
+    def synthetic(self) -> bool:
+        return self.result["synthetic"]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.about["classes"])
+
+    @property
+    def multilabel(self) -> bool:
+        """A sigmoid for each class; otherwise one softmax over the classes."""
+        return "accuracy" not in self.result["metrics"]
 
     @property
     def notice(self) -> str:
         """What stands on everything that is made from the run."""
         return "SYNTHETIC DATA. " * self.synthetic + NOTICE
 
+    def file(self, name: str) -> Path:
+        """The path of one of the run's files; FileNotFoundError where it has none."""
+        path = self.folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.folder} has no {name}")
+        return path
+
+    def has(self, split: str) -> bool:
+        """Whether the run kept its predictions of a split ("test" or "valid")."""
+        return (self.folder / predictions.FILES[split]).is_file()
+
+    def predictions(self, split: str = "test") -> "Predictions":
+        """Raises FileNotFoundError where there are none, ValueError for damage."""
+        return predictions.read(self.file(predictions.FILES[split]))
+
+    def parameters(self) -> Path:
+        """The file of the parameters; ValueError that says what to do without one."""
+        try:
+            return self.file(PARAMETERS)
+        except FileNotFoundError:
+            raise ValueError(
+                f"{self.folder} kept no {PARAMETERS}; run its command again with"
+                " --config.keep=all and another --workdir"
+            ) from None
+
+    def calibration(self) -> tuple[float, str]:
+        """(temperature, where it comes from); 1 where validation cannot give one."""
+        if not self.has("valid"):
+            return 1.0, "none: the run has no validation predictions"
+        try:
+            valid = self.predictions("valid")
+            found = calibration.temperature(valid.labels, valid.logits)
+        except ValueError as error:
+            return 1.0, f"none: {error}"
+        images = len(valid.labels)
+        return found, f"temperature {found:.4g} fitted on {images} validation images"
+
     def probabilities(self, logits: np.ndarray, temperature: float) -> np.ndarray:
         """float [n, classes] of logits [n, classes]."""
         scaled = np.asarray(logits, np.float64) / temperature
         return expit(scaled) if self.multilabel else softmax(scaled, axis=1)
 
-    def calibration(self) -> tuple[float, str]:
-        """(temperature, where it comes from); 1 where validation cannot give one."""
-        path = self.folder / "predictions_valid.npz"
-        if not path.exists():
-            return 1.0, "none: the run has no validation predictions"
-        saved = tree.load_npz(path)
-        labels, logits = saved["labels"], np.asarray(saved["logits"], np.float64)
-        try:
-            found = calibration.temperature(labels, logits)
-        except ValueError as error:
-            return 1.0, f"none: {error}"
-        return (
-            found,
-            f"temperature {found:.4g} fitted on {len(labels)} validation images",
-        )
+
+@dataclass(frozen=True)
+class Trained(Finished):
+    """A finished run with its net."""
+
+    model: "Model"
+    variables: Tree  # {"params", "batch_stats"}, numpy float32
+
+    @property
+    def image_shape(self) -> tuple[int, int, int, int]:
+        """Of one image as the net takes it: (1, crop, crop, 3)."""
+        crop = self.run.data.crop
+        return 1, crop, crop, 3
 
 
-def open(folder: Path) -> Trained:
-    """Reads a run folder.
+@dataclass(frozen=True)
+class WithData(Trained):
+    """A finished run with its net and its data."""
 
-    Raises ValueError or FileNotFoundError that says what to do where the run is not
-    finished, has kept no parameters, or they do not fit its config.
+    data: "Dataset"
+
+
+def read(folder: Path) -> Finished:
+    """Read config.json and result.json of a finished run.
+
+    Raises FileNotFoundError where there is no such folder, ValueError where the run is
+    not finished, or the two files are damaged or of different runs.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no run folder at {folder}")
-    parameters, digest = folders.find_parameters(folder)
-    about = durable.read_json(folder / "config.json")
-    run, classes = config.from_dict(about["config"]), tuple(about["classes"])
-    labels = tree.load_npz(folder / "predictions.npz")["labels"]
-    model = models.build(run.model, len(classes))
+    for name in ("config.json", "result.json"):
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"{folder} holds no finished run (no {name}); run its command again to"
+                " finish it, or name the folder of a finished run"
+            )
+    about, result = (
+        durable.read_json(folder / n) for n in ("config.json", "result.json")
+    )
+    if about["digest"] != result["digest"]:
+        raise ValueError(
+            f"config.json is of run {about['digest']}, result.json of"
+            f" {result['digest']}; delete {folder} and run it again"
+        )
+    return Finished(folder, about, result)
+
+
+def open(folder: Path) -> Trained:
+    """Read a finished run and its net.
+
+    Raises what `read` raises, and ValueError that says what to do where the run has
+    kept no parameters, or they do not fit its config.
+    """
+    import jax
+
+    from bigxfer import models
+    from bigxfer.models import weights
+
+    found = read(folder)
+    parameters, run = found.parameters(), found.run
+    model = models.build(run.model, len(found.classes))
     shape = (1, run.data.crop, run.data.crop, 3)
     template = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
-    stats = {k: v for k, v in template.items() if k == "batch_stats"}
+    stats = {"batch_stats": template.get("batch_stats", {})}
     params = weights.load(parameters, {**template["params"], **stats}, keep_head=True)
-    stats = {k: params.pop(k) for k in stats}
-    return Trained(
-        folder=folder,
-        run=run,
-        digest=digest,
-        commit=about["commit"],
-        synthetic=about["synthetic"],
-        classes=classes,
-        multilabel=labels.ndim == 2,
-        model=model,
-        variables={"params": params, **stats},
+    stats = params.pop("batch_stats", {})
+    variables = {"params": params, "batch_stats": stats}
+    return Trained(**vars_of(found), model=model, variables=variables)
+
+
+def with_data(folder: Path, root: str, say: Callable[[str], None]) -> WithData:
+    """Read a finished run, its net and its data.
+
+    root: where the data lie now; "" is where they lay. Raises what `open` raises,
+    ValueError where the data are others than the run had, and whatever the readers
+    raise.
+    """
+    from bigxfer.data import dataset
+
+    found = open(folder)
+    run = found.run
+    run.data.root = root or run.data.root
+    run = config.resolve(run)
+    data = dataset.open(run.data, run.seed, say)
+    folders.check_data(folder, data.manifest.hash())
+    return WithData(
+        **vars_of(found), model=found.model, variables=found.variables, data=data
     )
+
+
+def vars_of(found: Finished) -> dict[str, Any]:
+    """The fields of a Finished."""
+    return {name: getattr(found, name) for name in Finished.__dataclass_fields__}
+
+
+def parameters(path: Path) -> tuple[str, str]:
+    """(npz file, its digest) of a run folder or an npz; the file's own sha256 there.
+
+    Raises FileNotFoundError or ValueError that says what was looked for.
+    """
+    if path.is_dir():
+        found = read(path)
+        return str(found.parameters()), found.digest
+    if not path.is_file():
+        raise FileNotFoundError(f"no run folder and no npz at {path}")
+    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16]

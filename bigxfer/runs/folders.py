@@ -4,7 +4,6 @@ config.json comes first, result.json last and atomically: a run is done exactly
 when result.json exists.
 """
 
-import hashlib
 import json
 import os
 import subprocess
@@ -65,29 +64,6 @@ def check_data(folder: Path, manifest_hash: str) -> None:
                 f" {manifest_hash[:12]}); resume with the same data, or take another"
                 " --workdir"
             )
-
-
-def find_parameters(path: Path) -> tuple[str, str]:
-    """(npz file, its digest) of a run folder or an npz; the file's own sha256 there.
-
-    Raises FileNotFoundError or ValueError that says what was looked for.
-    """
-    if path.is_dir():
-        file, about = path / "params.npz", path / "result.json"
-        if not about.exists():
-            raise ValueError(
-                f"{path} holds no finished run (no result.json); run its command again"
-                " to finish it"
-            )
-        if not file.exists():
-            raise ValueError(
-                f"{path} kept no params.npz; run its command again with"
-                " --config.keep=all and another --workdir"
-            )
-        return str(file), durable.read_json(about)["digest"]
-    if not path.is_file():
-        raise FileNotFoundError(f"no run folder and no npz at {path}")
-    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def progress(folder: Path) -> tuple[int, int]:

@@ -8,42 +8,61 @@ import numpy as np
 from bigxfer import tree
 from bigxfer.data.manifest import Manifest
 
+FILES = {"test": "predictions.npz", "valid": "predictions_valid.npz"}
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """One predictions.npz of a run folder."""
+    """What a run predicted for the n images of one split."""
 
-    ids: np.ndarray
+    ids: np.ndarray  # str [n], as patients, sources and views
     patients: np.ndarray
     sources: np.ndarray
     views: np.ndarray
-    labels: np.ndarray
-    logits: np.ndarray  # float64
+    labels: np.ndarray  # int32 [n], or float32 [n, classes] of 0, 1, NaN = unknown
+    logits: np.ndarray  # float64 [n, classes]
     classes: tuple[str, ...]
+
+    def select(self, rows: np.ndarray) -> "Predictions":
+        """Those of these rows (indices or a boolean mask), in this order."""
+        columns = {k: v[rows] for k, v in vars(self).items() if k != "classes"}
+        return Predictions(**columns, classes=self.classes)
+
+
+def of(part: Manifest, logits: np.ndarray) -> Predictions:
+    """The predictions of a manifest's images; logits [n, classes] in their order."""
+    return Predictions(
+        ids=part.id.astype(str),
+        patients=part.patient.astype(str),
+        sources=part.source.astype(str),
+        views=part.view.astype(str),
+        labels=part.labels,
+        logits=np.asarray(logits, np.float64),
+        classes=tuple(part.classes),
+    )
 
 
 def read(path: Path) -> Predictions:
-    """Raises FileNotFoundError or ValueError for what is no predictions file."""
-    found = tree.load_npz(path)
-    missing = [k for k in Predictions.__dataclass_fields__ if k not in found]
-    if missing:
+    """Read one file, whoever's it is; finished.Finished.predictions knows its sum too.
+
+    Raises FileNotFoundError where it is not there, ValueError where it is damaged or
+    holds no predictions.
+    """
+    arrays = tree.load_npz(path)
+    fields = Predictions.__dataclass_fields__
+    if missing := [name for name in fields if name not in arrays]:
         raise ValueError(f"{path} lacks {missing}: it is no predictions.npz of a run")
-    found["classes"] = tuple(found["classes"].tolist())
-    found["logits"] = found["logits"].astype(np.float64)
-    return Predictions(**found)
+    columns = {name: arrays[name] for name in fields}
+    n, classes = len(columns["ids"]), tuple(columns.pop("classes").tolist())
+    columns["logits"] = columns["logits"].astype(np.float64)
+    if columns["logits"].shape != (n, len(classes)) or any(
+        len(column) != n for column in columns.values()
+    ):
+        raise ValueError(f"{path}: its columns are of different lengths")
+    return Predictions(**columns, classes=classes)
 
 
 def save(path: Path, part: Manifest, logits: np.ndarray) -> None:
-    """Writes predictions.npz: ids, patients, sources, views, labels, logits, classes."""
-    tree.save_npz(
-        path,
-        {
-            "ids": part.id.astype(str),
-            "patients": part.patient.astype(str),
-            "sources": part.source.astype(str),
-            "views": part.view.astype(str),
-            "labels": part.labels,
-            "logits": logits,
-            "classes": np.asarray(part.classes),
-        },
-    )
+    """Write the logits [n, classes] of a manifest's images, as the net gave them."""
+    arrays = vars(of(part, logits)) | {"logits": logits}
+    tree.save_npz(path, arrays | {"classes": np.asarray(part.classes)})

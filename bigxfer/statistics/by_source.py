@@ -1,7 +1,8 @@
 """What saved predictions say by source: metrics within each, and what a source gives away.
 
-`test` and `valid` are what a predictions.npz holds: ids, patients, sources, views,
-labels (int [n], or 0, 1 and NaN [n, classes]), logits [n, classes], classes.
+`test` and `valid` hold the fields of runs.predictions.Predictions by name: ids,
+patients, sources, views, labels (int [n], or 0, 1 and NaN [n, classes]), logits
+[n, classes], classes.
 """
 
 from typing import Any
@@ -23,7 +24,7 @@ def within(test: Tree, resamples: int, most: int) -> dict[str, dict[str, Any]]:
         labels, logits, patients = (
             test[k][here] for k in ("labels", "logits", "patients")
         )
-        classes = test["classes"].tolist()
+        classes = list(map(str, test["classes"]))
         out[name] = metrics.compute(labels, logits, classes, patients, resamples)
     return out
 
@@ -46,7 +47,7 @@ def guessed(column: str, test: Tree, valid: Tree) -> dict[str, Any]:
     column: "sources" or "views". An image's scores are the shares of the classes in its
     source on validation, with one image of the mean over all sources added to each.
     """
-    classes = test["classes"].tolist()
+    classes = list(map(str, test["classes"]))
     known = valid["labels"]
     known = np.eye(len(classes))[known] if known.ndim == 1 else known
     total, number = np.nansum(known, axis=0), np.sum(~np.isnan(known), axis=0)

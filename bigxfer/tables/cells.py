@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import tree
+from bigxfer.runs import finished, predictions
 from bigxfer.statistics import intervals, metrics
 from bigxfer.tables.table import Row
 
@@ -111,19 +111,20 @@ class Predictions:
         self.unreadable: list[str] = []
         self._known: dict[str, tuple[bytes, int, metrics.Values] | None] = {}
 
-    def load(self, folder: str) -> dict[str, np.ndarray] | None:
-        """The saved arrays in the order of their ids; None where there are none."""
-        path = self.find(folder) / "predictions.npz"
-        if not path.is_file():
+    def load(self, folder: str) -> predictions.Predictions | None:
+        """What a run predicted, in the order of the ids; None where it kept nothing.
+
+        A damaged file is named in `unreadable`, and None.
+        """
+        place = self.find(folder)
+        if not (place / predictions.FILES["test"]).is_file():
             return None
         try:
-            saved = tree.load_npz(path)
-            order = np.argsort(saved["ids"])
-            rows = {k: saved[k][order] for k in ("ids", "patients", "labels", "logits")}
-        except (ValueError, OSError, KeyError) as error:
-            self.unreadable.append(f"{path}: {type(error).__name__}: {error}")
+            saved = finished.read(place).predictions("test")
+        except (ValueError, OSError) as error:
+            self.unreadable.append(str(error))
             return None
-        return rows | {"classes": saved["classes"]}
+        return saved.select(np.argsort(saved.ids))
 
     def samples(
         self, rows: Sequence[Row], metric: str
@@ -158,15 +159,14 @@ class Predictions:
         """(ids and patients, how many patients, metrics); None where it cannot be."""
         if (saved := self.load(folder)) is None:
             return None
-        patients, classes = saved["patients"], saved["classes"].tolist()
-        about = saved["labels"], saved["logits"], classes, patients
+        about = saved.labels, saved.logits, saved.classes, saved.patients
         try:
             values = metrics.resampled(*about, self.resamples, self.seed)
         except ValueError as error:
             self.unreadable.append(f"{folder}: {error}")
             return None
-        images = saved["ids"].tobytes() + patients.tobytes()
-        return images, len(np.unique(patients)), values
+        images = saved.ids.tobytes() + saved.patients.tobytes()
+        return images, len(np.unique(saved.patients)), values
 
 
 def estimate(

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from bigxfer import durable
 from bigxfer.presets import model_name
+from bigxfer.runs import finished
 
 Row = dict[str, Any]
 
@@ -129,13 +130,8 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
 
 def read_run(folder: Path) -> Row:
     """The row of one finished run; ValueError or KeyError for what is amiss in it."""
-    about = durable.read_json(folder / "config.json")
-    result = durable.read_json(folder / "result.json")
-    if about["digest"] != result["digest"]:
-        raise ValueError(
-            f"config.json is of run {about['digest']}, result.json of"
-            f" {result['digest']}; delete the folder and run it again"
-        )
+    found = finished.read(folder)
+    about, result = found.about, found.result
     run, cost, report = about["config"], result["cost"], about.get("data", {})
     model, data, init = run["model"], run["data"], run["init"]
     blocks = tuple(model["blocks"])
