@@ -7,6 +7,7 @@ leave NAME.xxxxxxxx.part behind; nothing reads such files.
 """
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+SEAL = "sha256"  # the key of an object's own checksum
 
 # What a file system says that cannot bring a folder to the disk by itself (CIFS, FUSE).
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
@@ -91,6 +94,24 @@ def read_json(path: Path | str) -> dict[str, Any]:
             f"{path} is damaged: a JSON object was expected"
         )
     return value
+
+
+def write_sealed(path: Path | str, value: dict[str, Any]) -> None:
+    """Write an object as JSON with its own checksum, for `read_sealed`."""
+    write(path, json.dumps({**value, SEAL: seal(value)}, indent=1) + "\n")
+
+
+def read_sealed(path: Path | str) -> dict[str, Any]:
+    """Read what `write_sealed` wrote; ValueError also where it was changed since."""
+    value = read_json(path)
+    if value.pop(SEAL, "") != seal(value):
+        raise ValueError(f"{path} is not as it was written: its {SEAL} does not fit")
+    return value
+
+
+def seal(value: dict[str, Any]) -> str:
+    """The sha256 of what an object says, however its JSON is laid out."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def sync(path: Path | str) -> None:

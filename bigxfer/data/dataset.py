@@ -42,7 +42,7 @@ class Dataset:
     rows: dict[str, np.ndarray]  # train (after the draw), valid, test
     report: dict  # what was dropped, drawn or leaked; goes to config.json
     sampling: Sampling = UNIFORM  # of the training rows
-    codes: np.ndarray | None = None  # bytes [n] by pixels.decode_pool.code, if computed
+    codes: np.ndarray | None = None  # bytes [n]: cache.Cache.codes
 
     def loader(self, name: str, batch: int, seed: int, process: int, of: int) -> Loader:
         labels, rows = self.manifest.labels, self.rows[name]

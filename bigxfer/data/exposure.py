@@ -14,7 +14,7 @@ import numpy as np
 from bigxfer import tree
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.pixels import decode
+from bigxfer.data.pixels import checked, decode
 
 FILE = "images.npz"
 MOST = 1_000_000  # images: about 100 MB of ids and hashes
@@ -26,7 +26,7 @@ class Seen:
     """The n images of a run; columns of length 0 were not looked at, `why` says so."""
 
     name: str  # of the data set
-    form: tuple[int, ...]  # side, channels, version of the decoder
+    form: tuple[int, ...]  # side, channels, versions of the decoder and of the hash
     ids: np.ndarray  # bytes [n]
     splits: np.ndarray  # bytes [n]: train (after the draw), valid, test
     patients: np.ndarray  # bytes [n] or [0]
@@ -48,7 +48,7 @@ class Seen:
 def look(data: Dataset) -> Seen:
     """The images of the run's splits."""
     m, none = data.manifest, np.zeros(0, "S1")
-    form = (*data.images.shape[1::2], decode.VERSION)
+    form = (*data.images.shape[1::2], decode.VERSION, checked.VERSION)
     rows = np.concatenate(list(data.rows.values()))
     if len(rows) > MOST:
         why = f"{len(rows)} images of {m.name} are more than {MOST}"
@@ -108,7 +108,8 @@ def against(parameters: Path, mine: Seen) -> dict[str, Any]:
         if mine.form == other.form:
             masks["exact"] = shared(mine.pixels, other.pixels[trained])
         else:
-            reasons["images compare only at the same data.resize and channels"] = None
+            same = "the same data.resize and channels, in runs of one version"
+            reasons[f"images compare only at {same}"] = None
     return summary(mine, masks, "; ".join(filter(None, reasons)))
 
 

@@ -87,6 +87,11 @@ class Stack:
         self.ends = np.cumsum([len(part) for part in parts])
         self.shape = (len(self), *parts[0].shape[1:])
 
+    @property
+    def sums(self) -> np.ndarray:
+        """pixels.checked.SUM [n]: the checksums of all rows."""
+        return np.concatenate([part.sums for part in self.parts])
+
     def __len__(self) -> int:
         return int(self.ends[-1])
 

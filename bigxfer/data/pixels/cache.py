@@ -1,51 +1,46 @@
 """The cache of decoded images: each file is decoded once, in parallel, resumably.
 
-A folder named by a digest of what is in it holds
-
-    pixels.u8    uint8 [n, S, S, C], row by row as in the manifest
-    rows.bin     a record a row: size and mtime of its source file, state, code
-    bad.json     {row: reason} of the rows that could not be decoded
-    lock         held (flock) by the process that builds; freed when it dies
-
-Pixels are on disk before the record that says so, hence a build that was killed
-goes on where it was. On every opening each source file's size and mtime are compared
-with the record; rows that differ are decoded again. Workers (data/pixels/decode_pool.py) are
-plain subprocesses that know numpy and Pillow, never jax.
+A folder named by a digest of what is in it holds the files of cache_store.py: the pixels,
+and a record a row. On every opening each source file's size and mtime are compared with
+the record; rows that differ are decoded again. Pixels are compared with their checksums
+whenever they are read (checked.py). Workers (decode_pool.py) are plain subprocesses that
+know numpy and Pillow, never jax.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bigxfer import durable, host
+from bigxfer import host
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.pixels import containers, decode, decode_pool
+from bigxfer.data.pixels import decode, decode_pool
+from bigxfer.data.pixels.cache_store import (
+    ABSENT,
+    BAD,
+    OK,
+    Say,
+    Store,
+    full_disk,
+    locked,
+)
 
-Say = Callable[[str], None]
-
-SOURCE = np.dtype([("size", "<i8"), ("mtime_ns", "<i8")])
-RECORD = np.dtype([("source", SOURCE), ("state", "<i8"), ("code", "V16")])
-TODO, OK, BAD = 0, 1, 2
-ABSENT = -1  # the size of a file that is not there
 SMALL = 64  # images; fewer are decoded in this process
 FLUSH_SECONDS = 2.0  # between records written, and lines of progress
 
 
 @dataclass(frozen=True)
 class Cache:
-    images: np.ndarray  # uint8 memmap [n, S, S, C], read-only; zeros where not ok
+    images: Any  # Checked or cache_encoded.Encoded; zeros where not ok
     ok: np.ndarray  # bool [n]
-    codes: np.ndarray | None  # bytes [n]: decode_pool.code; None where not computed
+    codes: np.ndarray | None  # bytes [n]: Store.codes; None where not computed
     bad: list[tuple[str, str, str]]  # id, path, reason
     folder: Path
     decoded: int  # rows decoded by this call; 0 when all was there
@@ -64,8 +59,9 @@ def build(
 
     `folder` holds the caches, one subfolder each; manifest.root is only read.
     `progress` gets lines of text. A second process that wants the same cache waits
-    for the first. Build it for a whole manifest and select rows afterwards: another
-    set of rows is another cache.
+    for the first. A cache that cannot be written serves where it holds all rows. Build it
+    for a whole manifest and select rows afterwards: another set of rows is
+    another cache.
 
     Raises ValueError, naming the first files, where more than max_bad of the images
     are absent or do not decode, OSError where the disk is or gets full; what was
@@ -73,21 +69,30 @@ def build(
     """
     say = progress or (lambda line: None)
     folder = Path(folder) / digest(manifest, size, channels)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "lock", say):
-        store = Store(folder, manifest, (size, size, channels))
+    with locked(folder, say) as writable:
+        store = Store(folder, manifest, (size, size, channels), say)
         todo = store.outdated()
         allowed = max_bad * len(manifest)
-        if len(store.bad) > allowed:  # perhaps their reason has gone: try again
+        if writable and len(store.bad) > allowed:  # perhaps their reason has gone
             todo |= store.records["state"] == BAD
+        if todo.any():
+            store.begin(int(todo.sum()), writable)
         absent = todo & (store.found["size"] == ABSENT)
         store.finish({int(row): ("absent", b"") for row in np.flatnonzero(absent)})
         todo &= ~absent
         if absent.sum() > allowed:  # a wrong root is told at once
             todo[:] = False
-        store.make_room(int(todo.sum()))
         run(store, np.flatnonzero(todo), workers or len(host.cores()), say)
-        cache = store.open(int(todo.sum()))
+    cache = Cache(
+        images=store.images(),
+        ok=store.records["state"] == OK,
+        codes=store.codes(),
+        bad=[
+            (manifest.id[r], manifest.path[r], store.bad[r]) for r in sorted(store.bad)
+        ],
+        folder=folder,
+        decoded=int(todo.sum()),
+    )
     if len(cache.bad) > allowed:
         raise ValueError(message(manifest, cache, max_bad))
     return cache
@@ -119,120 +124,6 @@ def message(manifest: Manifest, cache: Cache, max_bad: float) -> str:
     return "\n".join([f"{head} cannot be decoded:", *lines, what])
 
 
-@contextmanager
-def locked(path: Path, say: Say) -> Iterator[None]:
-    """Holds the lock; the kernel frees it when the holder dies, however it dies."""
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another process builds the cache {path.parent}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-class Store:
-    """The files of one cache folder, and what is known of each row."""
-
-    def __init__(self, folder: Path, manifest: Manifest, shape: tuple) -> None:
-        self.folder, self.manifest, self.shape = folder, manifest, shape
-        self.pixels, self.rows = folder / "pixels.u8", folder / "rows.bin"
-        n, self.row_bytes = len(manifest), int(np.prod(shape))
-        whole = (
-            self.pixels.exists() and self.pixels.stat().st_size == n * self.row_bytes
-        )
-        if not whole:  # new, or damaged: everything is to be done
-            self.rows.write_bytes(bytes(n * RECORD.itemsize))
-        with open(self.pixels, "ab") as file:
-            file.truncate(n * self.row_bytes)
-        self.records = np.fromfile(self.rows, RECORD)
-        reasons = folder / "bad.json"
-        known = durable.read_json(reasons) if reasons.exists() else {}
-        state = self.records["state"]
-        self.bad = {int(r): why for r, why in known.items() if state[int(r)] == BAD}
-        self.found = stats(manifest)
-
-    def outdated(self) -> np.ndarray:
-        """bool [n]: never decoded, or the source file has changed since."""
-        changed = self.records["source"] != self.found
-        return changed | (self.records["state"] == TODO)
-
-    def make_room(self, count: int) -> None:
-        """OSError where `count` more images would not fit on the disk."""
-        held = self.pixels.stat().st_blocks * 512
-        room = len(self.manifest) * self.row_bytes - held
-        need = min(count * self.row_bytes, max(room, 0))
-        free = shutil.disk_usage(self.folder).free
-        if need > free:
-            raise OSError(full_disk(self.folder, need, free))
-
-    def finish(self, results: dict[int, tuple[str, bytes]]) -> None:
-        """Records (reason, code) of rows: decoded (reason "") or bad.
-
-        Their pixels are written.
-        """
-        if not results:
-            return
-        with open(self.pixels, "r+b") as file:
-            for row, (reason, _) in results.items():
-                if reason and self.records["state"][row] == OK:  # stale pixels
-                    at = row * self.row_bytes
-                    os.pwrite(file.fileno(), bytes(self.row_bytes), at)
-            os.fsync(file.fileno())
-        for row, (reason, code) in results.items():
-            self.records[row] = (self.found[row], BAD if reason else OK, code)
-            self.bad.pop(row, None)
-            if reason:
-                self.bad[row] = reason
-        reasons = {str(row): why for row, why in sorted(self.bad.items())}
-        durable.write_json(self.folder / "bad.json", reasons)
-        with open(self.rows, "r+b") as file:
-            for row in results:
-                record = self.records[row].tobytes()
-                os.pwrite(file.fileno(), record, row * RECORD.itemsize)
-            os.fsync(file.fileno())
-
-    def open(self, decoded: int) -> Cache:
-        shape = (len(self.manifest), *self.shape)
-        m = self.manifest
-        return Cache(
-            images=np.memmap(self.pixels, np.uint8, "r", shape=shape),
-            ok=self.records["state"] == OK,
-            codes=np.ascontiguousarray(self.records["code"]).view("S16"),
-            bad=[(m.id[r], m.path[r], self.bad[r]) for r in sorted(self.bad)],
-            folder=self.folder,
-            decoded=decoded,
-        )
-
-
-def full_disk(folder: Path, need: int, free: int) -> str:
-    return (
-        f"the cache {folder} cannot be written: {need / 1e9:.2f} GB are needed,"
-        f" {free / 1e9:.2f} GB are free. Make room, or put the cache elsewhere with"
-        " --config.data.cache=FOLDER; what is decoded is kept."
-    )
-
-
-def stats(manifest: Manifest) -> np.ndarray:
-    """SOURCE [n]: size and mtime of each source file; ABSENT where there is none.
-
-    In threads, because a network file system answers slowly but in parallel.
-    """
-
-    def part(paths: np.ndarray) -> np.ndarray:
-        out = []
-        for path in paths:
-            try:
-                stat = os.stat(containers.parse(path).source(manifest.root))
-                out.append((stat.st_size, stat.st_mtime_ns))
-            except OSError:
-                out.append((ABSENT, 0))
-        return np.array(out, SOURCE)
-
-    with ThreadPoolExecutor(8) as pool:
-        return np.concatenate(list(pool.map(part, np.array_split(manifest.path, 8))))
-
-
 @dataclass
 class Pass:
     """What one run over the rows has reported so far."""
@@ -244,8 +135,8 @@ class Pass:
     done: int = 0
     fresh: dict[int, tuple[str, bytes]] = field(default_factory=dict)
 
-    def add(self, store: Store, row: int, reason: str, code: bytes) -> None:
-        self.fresh[row] = reason, code
+    def add(self, store: Store, row: int, reason: str, total: bytes) -> None:
+        self.fresh[row] = reason, total
         self.done += 1
         now = time.monotonic()
         if now - self.flushed > FLUSH_SECONDS:
@@ -267,6 +158,7 @@ def run(store: Store, todo: np.ndarray, workers: int, say: Say) -> None:
     """Decodes these rows, here or in subprocesses, and records each."""
     if not len(todo):
         return
+    store.make_room(len(todo))
     job = decode_pool.Job(str(store.manifest.root), str(store.pixels), store.shape)
     paths = {int(row): store.manifest.path[row] for row in todo}
     report = Pass(len(todo), say)
@@ -276,8 +168,8 @@ def run(store: Store, todo: np.ndarray, workers: int, say: Say) -> None:
     )
     try:
         with closing(results):  # ends the workers
-            for row, reason, code in results:
-                report.add(store, row, reason, bytes.fromhex(code))
+            for row, reason, total in results:
+                report.add(store, row, reason, bytes.fromhex(total))
         report.flush(store)
     except BaseException as error:
         with suppress(OSError):

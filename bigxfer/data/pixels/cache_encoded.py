@@ -4,9 +4,11 @@ A folder beside the raw caches, named by a digest of what is in it, holds for ev
 32,768 rows of the manifest
 
     00000.array_record   the bytes of each file, in the order of the rows; b"" if bad
-    00000.json           {"source": digest of sizes and mtimes, "bad": {row: reason}}
+    00000.sums           the checksum of the bytes of each row (checked.py)
+    00000.json           {"source": digest of sizes and mtimes, "bad": {row: reason},
+                         "sums": identity of the sums}, sealed
 
-The .json comes last, so a build that was killed goes on with the shard it was at, and a
+Bytes are compared with their checksums whenever they are read. The .json comes last, so a build that was killed goes on with the shard it was at, and a
 shard whose source files have changed is made again. Every image is decoded once while
 its shard is made: what training will read is known to decode.
 
@@ -21,15 +23,15 @@ import hashlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bigxfer import durable, host
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.pixels import cache, containers, decode
+from bigxfer.data.pixels import cache, cache_store, checked, containers, decode
 
 SHARD = 1 << 15  # rows in a file: 434 files for ImageNet-21k
 BLOCK = 256  # rows whose bytes are held at once while a shard is made
@@ -43,7 +45,7 @@ def build(
     channels: int,
     workers: int | None = None,
     max_bad: float = 0.0,
-    progress: cache.Say | None = None,
+    progress: cache_store.Say | None = None,
 ) -> cache.Cache:
     """As cache.build, but `images` is an Encoded; the shards serve every size.
 
@@ -52,24 +54,27 @@ def build(
     say = progress or (lambda line: None)
     refuse(manifest)
     folder = Path(folder) / cache.digest(manifest, 0, channels)
-    folder.mkdir(parents=True, exist_ok=True)
     allowed, workers = max_bad * len(manifest), workers or len(host.cores())
-    with cache.locked(folder / "lock", say):
-        for left in folder.glob("*.part"):  # by a build that was killed: gigabytes
-            left.unlink()
-        found = cache.stats(manifest)
+    with cache_store.locked(folder, say) as writable:
+        found = cache_store.stats(manifest)
         job = Job(manifest, folder, channels, found, workers, say)
         starts = range(0, len(manifest), SHARD)
-        bad = {s: job.known(s) for s in starts}
-        if sum(map(len, filter(None, bad.values()))) > allowed:  # try them again
-            bad = {s: reasons or None for s, reasons in bad.items()}
-        todo = [s for s, reasons in bad.items() if reasons is None]
+        shards = {s: job.known(s) for s in starts}
+        if writable and sum(len(s.bad) for s in shards.values() if s) > allowed:
+            shards = {s: k if k and not k.bad else None for s, k in shards.items()}
+        todo = [s for s, known in shards.items() if known is None]
+        if todo and not writable:
+            raise OSError(cache_store.read_only(folder, len(todo) * SHARD, manifest))
+        for left in folder.glob("*.part") if todo else ():  # by a build that was killed
+            left.unlink()
         for start in todo:
-            bad[start] = job.make(start)
-    reasons = {row: why for part in bad.values() for row, why in (part or {}).items()}
+            shards[start] = job.make(start)
+    whole = [s for s in shards.values() if s]
+    reasons = {row: why for s in whole for row, why in s.bad.items()}
     ok = np.ones(len(manifest), bool)
     ok[list(reasons)] = False
-    images: Any = Encoded(folder, len(manifest), size, channels, workers)
+    sums = np.concatenate([s.sums for s in whole])
+    images = Encoded(folder, sums, manifest.path, size, channels, workers)
     rows = [(manifest.id[r], manifest.path[r], reasons[r]) for r in sorted(reasons)]
     decoded = sum(min(SHARD, len(manifest) - start) for start in todo)
     built = cache.Cache(images, ok, None, rows, folder, decoded)
@@ -89,41 +94,59 @@ def refuse(manifest: Manifest) -> None:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """What is known of the rows of a finished shard."""
+
+    bad: dict[int, str]  # {row: reason}
+    sums: np.ndarray  # checked.SUM [rows of the shard]
+
+
+@dataclass(frozen=True)
 class Job:
     """What making a shard needs to know."""
 
     manifest: Manifest
     folder: Path
     channels: int
-    found: np.ndarray  # cache.SOURCE [n]
+    found: np.ndarray  # cache_store.SOURCE [n]
     workers: int
-    say: cache.Say
+    say: cache_store.Say
 
-    def known(self, start: int) -> dict[int, str] | None:
-        """{row: reason} of a finished shard; None if it is to be made."""
-        about = shard(self.folder, start).with_suffix(".json")
-        if not about.exists() or not shard(self.folder, start).exists():
+    def known(self, start: int) -> Shard | None:
+        """A finished shard; None if it is to be made."""
+        path = shard(self.folder, start)
+        about, sums = path.with_suffix(".json"), path.with_suffix(".sums")
+        if not about.exists() or not path.exists():
             return None
-        known = durable.read_json(about)
+        try:
+            known = durable.read_sealed(about)
+            read = np.fromfile(sums, checked.SUM)
+            if checked.identity(read) != known["sums"]:
+                raise ValueError(f"{sums} is not as it was written")
+        except (ValueError, OSError) as error:
+            self.say(f"damaged, or without checksums: {error}; {path} is made again")
+            return None
         if known["source"] != self.source(start):
             return None
-        return {int(row): why for row, why in known["bad"].items()}
+        return Shard({int(row): why for row, why in known["bad"].items()}, read)
 
     def source(self, start: int) -> str:
         """Changes with the size or mtime of any source file of the shard."""
         return hashlib.sha256(self.found[start : start + SHARD].tobytes()).hexdigest()
 
-    def make(self, start: int) -> dict[int, str]:
-        """Writes a shard; {row: reason} of what does not decode."""
+    def make(self, start: int) -> Shard:
+        """Write a shard."""
         from array_record.python.array_record_module import ArrayRecordWriter
 
-        path, bad = shard(self.folder, start), {}
+        path, bad, sums = shard(self.folder, start), {}, []
+        path.with_suffix(".json").unlink(missing_ok=True)  # of the shard before it
         began = told = time.monotonic()
         stop = min(start + SHARD, len(self.manifest))
         with durable.replacing(path) as temporary:
             writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
             for row, data, reason in self.fetched(range(start, stop)):
                 writer.write(data)
+                sums.append(checked.sum_of(data))
                 if reason:
                     bad[row] = reason
                 if (now := time.monotonic()) > told + cache.FLUSH_SECONDS:
@@ -134,15 +157,21 @@ class Job:
                         f" {rate:.0f} images/s, {left:.0f} s left"
                     )
             writer.close()
-        about = {"source": self.source(start), "bad": bad}
-        durable.write_json(path.with_suffix(".json"), about)
-        return bad
+        made = Shard(bad, np.array(sums, checked.SUM))
+        durable.write(path.with_suffix(".sums"), made.sums.tobytes())
+        about = {
+            "source": self.source(start),
+            "bad": {str(r): w for r, w in bad.items()},
+        }
+        about["sums"] = checked.identity(made.sums)
+        durable.write_sealed(path.with_suffix(".json"), about)
+        return made
 
     def fetched(self, rows: range) -> Iterator[tuple[int, bytes, str]]:
         """(row, its bytes or b"", the reason why it is bad or "") in order."""
 
         def one(row: int) -> tuple[int, bytes, str]:
-            if self.found["size"][row] == cache.ABSENT:
+            if self.found["size"][row] == cache_store.ABSENT:
                 return row, b"", "absent"
             try:
                 place = containers.parse(self.manifest.path[row])
@@ -171,19 +200,30 @@ class Encoded:
     """uint8 [n, S, S, C] whose rows are decoded when asked for; zeros if bad."""
 
     def __init__(
-        self, folder: Path, n: int, size: int, channels: int, workers: int
+        self,
+        folder: Path,
+        sums: np.ndarray,  # checked.SUM [n], of the encoded bytes
+        names: np.ndarray,  # str [n], for messages
+        size: int,
+        channels: int,
+        workers: int,
     ) -> None:
         from array_record.python.array_record_module import ArrayRecordReader
 
+        n = len(sums)
         self.shape = (n, size, size, channels)
-        self.workers = workers
-        # Groups are single records here: reading ahead would only read the wrong ones.
-        self.readers = [
-            ArrayRecordReader(str(shard(folder, start)), "readahead_buffer_size:0")
-            for start in range(0, n, SHARD)
-        ]
-        if sum(reader.num_records() for reader in self.readers) != n:
-            raise ValueError(f"{folder} is damaged: remove it, and run again")
+        self.folder, self.sums, self.names, self.workers = folder, sums, names, workers
+        self.readers = []
+        for start in range(0, n, SHARD):
+            try:
+                # Groups are single records here: reading ahead reads the wrong ones.
+                path = str(shard(folder, start))
+                reader = ArrayRecordReader(path, "readahead_buffer_size:0")
+                if reader.num_records() != min(SHARD, n - start):
+                    raise RuntimeError(f"{reader.num_records()} records")
+            except RuntimeError as error:
+                raise self.damage(start, str(error)) from error
+            self.readers.append(reader)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -203,7 +243,23 @@ class Encoded:
 
     def one(self, row: int) -> np.ndarray:
         _, size, _, channels = self.shape
-        data = self.readers[row // SHARD].read([row % SHARD])[0]
+        try:
+            data = self.readers[row // SHARD].read([row % SHARD])[0]
+        except RuntimeError as error:  # it has a checksum of its own
+            raise self.damage(row, str(error)) from error
+        if checked.sum_of(data) != self.sums[row].tobytes():
+            raise self.damage(row, "its bytes are not those that were stored")
         if not data:
             return np.zeros(self.shape[1:], np.uint8)
         return decode.decode(data, size, channels)
+
+    def damage(self, row: int, reason: str) -> ValueError:
+        """The error for a damaged shard, which is made again when it is next opened."""
+        path = shard(self.folder, row)
+        with suppress(OSError):
+            path.with_suffix(".json").unlink()
+        return ValueError(
+            f"{path} is damaged ({self.names[row]}: {reason}). Start again: it is made"
+            " anew. Where the cache cannot be written, take another with"
+            " --config.data.cache=FOLDER."
+        )
