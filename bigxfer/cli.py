@@ -122,14 +122,27 @@ def parse(argv: list[str]) -> list[str]:
 def unknown_field(argv: list[str]) -> str:
     """The message for the first --config.FIELD that the schema lacks, or ""."""
     known = [name.replace("/", ".") for name in config.flat(config.Run())]
-    lasts = {name.split(".")[-1]: name for name in known}
     for item in argv[1:]:
         match = re.match(r"--?(?:no)?config\.([\w.]+)", item)
         if match and match[1] not in known:
-            near = difflib.get_close_matches(match[1], known, n=3, cutoff=0.7)
-            last = match[1].split(".")[-1]
-            near += [lasts[n] for n in difflib.get_close_matches(last, lasts, n=2)]
-            hint = " or ".join(f"config.{n}" for n in dict.fromkeys(near))
-            hint = f"; did you mean {hint}?" if hint else "; see bigxfer/config.py"
+            near = " or ".join(f"config.{n}" for n in neighbours(match[1], known))
+            hint = f"; did you mean {near}?" if near else "; see bigxfer/config.py"
             return f"there is no field config.{match[1]}{hint}"
     return ""
+
+
+def neighbours(field: str, known: list[str]) -> list[str]:
+    """The fields that a wrong one may mean: spelled alike, or abbreviated.
+
+    Without any, all fields of its section.
+    """
+    section, _, last = field.rpartition(".")
+    lasts = {name.split(".")[-1]: name for name in known}
+    near = difflib.get_close_matches(field, known, n=3, cutoff=0.7)
+    near += [lasts[n] for n in difflib.get_close_matches(last, lasts, n=2)]
+    initials = "".join(word[0] for word in last.split("_") if word)
+    if initials in lasts:  # learning_rate is lr
+        near.insert(0, lasts[initials])
+    return list(dict.fromkeys(near)) or [
+        n for n in known if n.startswith(f"{section}.")
+    ]

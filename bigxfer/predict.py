@@ -35,8 +35,8 @@ def main(args: argparse.Namespace) -> int:
     """Lists the images, opens the run, writes a row for each image; 1 if one is bad."""
     from bigxfer.runs import finished  # --help should not wait for it
 
+    run = finished.open(args.run)  # before 100,000 files are listed
     root, paths = listed(args.images)
-    run = finished.open(args.run)
     data = run.run.data
     files = Files(root, paths, data.resize, data.channels)
     temperature, calibration = run.calibration()

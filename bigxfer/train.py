@@ -24,14 +24,15 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         print(cli.BANNER)
         run = run if "phantom" in given else presets.standin(run, given)
     run = config.resolve(run)
+
+    from bigxfer.runs import job  # imports jax: --help should not wait for it
+
+    job.check(run, "upstream")
     if run.init.kind == "pretrained":
         if not run.init.checkpoint:
             raise ValueError("name what to start from: --config.init.checkpoint=RUN")
         found = finished.parameters(Path(run.init.checkpoint))
         run.init.checkpoint, run.init.digest = found
-
-    from bigxfer.runs import job  # imports jax: --help should not wait for it
-
     folder = Path(workdir or f"runs/{config.digest(run)}")
     job.start_processes()
     job.report(job.execute(run, folder), folder)

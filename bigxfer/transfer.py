@@ -26,6 +26,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
 
     from bigxfer.runs import job  # imports jax: --help should not wait for it
 
+    job.check(run, "transfer")
     job.start_processes()
     if run.init.kind == "pretrained":
         run.init.checkpoint, run.init.digest = upstream(run, synthetic)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigxfer import presets, train, transfer, tree
+from bigxfer import config, presets, train, transfer, tree
+from bigxfer.runs import job
 
 ROOT = Path(__file__).parents[1]
 TOY = "model=R1-1-1-1x0.125,res=32,batch=8,steps=2"
@@ -106,6 +107,33 @@ def test_checkpoint_of_another_width(made, tmp_path):
     refuses(made, run, r"block1.*beta is \(8,\), the model wants \(16,\)", tmp_path)
 
 
+def test_unknown_model_is_told_before_any_image_is_drawn(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the upstream would be trained
+    run = target(made, model__name="resnet51", init__checkpoint="")
+    run.data.cache = str(tmp_path / "cache")
+    refuses(made, run, "unknown model 'resnet51'; did you mean resnet50", tmp_path)
+    folder = tmp_path / "execute"  # as a launcher's worker calls it
+    with pytest.raises(ValueError, match="unknown model 'resnet51'"):
+        job.execute(config.resolve(run), folder)
+    assert not (tmp_path / "cache").exists() and not folder.exists()
+
+
+def test_a_config_of_the_other_main_is_refused(made, tmp_path):
+    upstream = load(f"configs/upstream_nih.py:{TOY},phantom=32", made)
+    refuses(made, upstream, r"kind=upstream.*bigxfer\.train", tmp_path)
+    with pytest.raises(ValueError, match=r"kind=transfer.*bigxfer\.transfer"):
+        train.main(target(made), {"phantom"}, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["auroc_makro", "auroc_macro"])
+def test_selection_that_validation_cannot_give(made, tmp_path, monkeypatch, name):
+    """Misspelt, or of a class that no validation image has; told before compiling."""
+    monkeypatch.setattr(job.compiled, "get", lambda *_: pytest.fail("compiled"))
+    run = target(made, eval__select=name, eval__every=1)
+    refuses(made, run, rf"eval\.select='{name}' cannot.*'auroc_micro'", tmp_path)
+
+
 def test_training_starts_from_what_is_named_and_is_called_by_it(made, tmp_path):
     """Two starts are two runs: the digest of what a run starts from is in its own."""
     run = load(f"configs/upstream_nih.py:{TOY},phantom=32", made)
@@ -195,6 +223,7 @@ def test_memory_that_is_too_small_names_the_micro_batch_that_fits(made, tmp_path
     ("flags", "message"),
     [
         (["--config.optim.lrr=1"], "config.optim.lr"),
+        (["--config.optim.learning_rate=1"], r"mean config\.optim\.lr\?"),
         (["--config.optim.steps=many"], "invalid literal"),
         (["--config", "configs/upstream_nih.py:rez=64"], "did you mean res"),
         (["--config", "configs/nothing.py"], "no config file"),

@@ -73,6 +73,13 @@ def probabilities(row):
     return np.array([float(row[f"probability/{name}"]) for name in CLASSES])
 
 
+def test_the_run_is_checked_before_the_images_are_listed(monkeypatch, tmp_path):
+    monkeypatch.setattr(predict, "listed", lambda _: pytest.fail("listed"))
+    flags = f"--run={tmp_path / 'nothing'}", f"--images={tmp_path}"
+    with pytest.raises(FileNotFoundError, match="no run folder"):
+        run_predict(monkeypatch, *flags)
+
+
 def test_rows_errors_and_exit_status(tmp_path, monkeypatch, capsys, folder, images):
     out = tmp_path / "out.csv"
     flags = f"--run={folder}", f"--images={images}", f"--out={out}", "--batch=2"

@@ -68,9 +68,14 @@ MODELS: dict[str, Callable[[config.Model, int], Model]] = {
 }
 
 
-def build(cfg: config.Model, classes: int) -> Model:
-    """The network of a config with `classes` outputs; ConfigError if unknown."""
+def maker(cfg: config.Model) -> Callable[[config.Model, int], Model]:
+    """Return what builds the network of a config; ConfigError if it is unknown."""
     if cfg.name not in MODELS:
         hint = config.nearest(cfg.name, list(MODELS))
         raise config.ConfigError(f"unknown model {cfg.name!r}{hint}")
-    return MODELS[cfg.name](cfg, classes)
+    return MODELS[cfg.name]
+
+
+def build(cfg: config.Model, classes: int) -> Model:
+    """The network of a config with `classes` outputs; ConfigError if unknown."""
+    return maker(cfg)(cfg, classes)

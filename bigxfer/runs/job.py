@@ -72,6 +72,7 @@ def execute(
     digest = config.digest(run)
     if done := folders.finished(folder, digest):
         return done
+    models.maker(run.model)  # an error should not wait for the data
     primary = jax.process_index() == 0
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, run.log, primary)
@@ -82,6 +83,8 @@ def execute(
     log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
     about = provenance(run, digest, plan, data)
     folders.check_data(folder, about["manifest_hash"])
+    if run.eval.select:
+        evaluate.check_select(run.eval.select, data)
 
     made = compiled.get(run, plan, data, log, {} if shared is None else shared)
     job = Job(run, digest, folder, data, plan, made.model, made.mesh, log)
@@ -241,6 +244,16 @@ def start_processes() -> None:
     """Joins the processes of one run where the environment says that there are any."""
     if (found := sharding.arguments(os.environ)) is not None:
         sharding.start(**found)
+
+
+def check(run: Run, kind: str) -> None:
+    """ConfigError, before any data is opened, where this main cannot do the run."""
+    models.maker(run.model)
+    if run.kind != kind:
+        main = {"upstream": "train", "transfer": "transfer"}[run.kind]
+        raise config.ConfigError(
+            f"this config is of kind={run.kind}; give it to python -m bigxfer.{main}"
+        )
 
 
 def report(result: dict, folder: Path) -> None:
