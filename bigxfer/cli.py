@@ -49,7 +49,7 @@ def run(main: Main) -> None:
         "config",
         None,
         "FILE[:key=value,...]; then --config.FIELD=VALUE overrides any field,"
-        " such as --config.optim.lr=0.01 (fields: bigxfer/config.py).",
+        " such as --config.optim.lr=0.01 (fields: bigxfer/schema.py).",
     )
     flags.DEFINE_string("workdir", "", "The run folder itself; default runs/DIGEST.")
 
@@ -126,7 +126,7 @@ def unknown_field(argv: list[str]) -> str:
         match = re.match(r"--?(?:no)?config\.([\w.]+)", item)
         if match and match[1] not in known:
             near = " or ".join(f"config.{n}" for n in neighbours(match[1], known))
-            hint = f"; did you mean {near}?" if near else "; see bigxfer/config.py"
+            hint = f"; did you mean {near}?" if near else "; see bigxfer/schema.py"
             return f"there is no field config.{match[1]}{hint}"
     return ""
 

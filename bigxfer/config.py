@@ -1,214 +1,30 @@
-"""The typed schema of a run, its arg strings, its derived numbers, its digest.
+"""A run's config: its checks, its derived names, its digest.
 
-A config file holds `get_config(arg="") -> Run`. Only primary numbers stand in
-it; `resolve` checks them, and what follows from the data is computed later and
-written to config.json. Nothing here imports jax: `--help` has to be quick.
+A config file holds `get_config(arg="") -> Run`; the fields stand in schema.py, and
+`resolve` checks them. Nothing here imports jax: `--help` has to be quick.
 """
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
-import re
-from dataclasses import dataclass, field
 from typing import Any
 
-DEPTHS = {  # units in each stage; R26 is big_vision's, the others BiT's (1912.11370)
-    26: (2, 2, 2, 2),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-
-
-@dataclass
-class Model:
-    name: str = "bit"  # a key of models.MODELS
-    blocks: tuple[int, ...] = DEPTHS[50]  # units in each stage
-    width: float = 1.0  # multiplies every channel count
-    groups: int = 32  # of group normalisation
-    dtype: str = "float32"  # of the compute, or bfloat16; parameters stay float32
-    remat: bool = False  # recompute each unit in the backward pass to save memory
-    slim_above: str = ""  # the last block of full width, such as block2; "": all are
-    slim: float = 0.5  # multiplies the channels of the blocks above slim_above
-    padding: str = "SAME"  # or VALID: of CBR's convolutions and pools
-    hidden: int = 256  # units of SmallCNN's dense layer
-    dropout: float = 0.5  # after it
-
-
-@dataclass
-class Phantom:
-    """The synthetic stand-in for data that is not at hand (data/phantom/write.py)."""
-
-    images: int = 0  # 0: real data from data.root
-    pixels: int = 64  # side of the images on disk
-    distance: float = 0.0  # of the domain from the default scanner, 0 to 1
-    severity: float = 1.0  # of opacities: above 1 they are easier to see
-    shortcut: float = 0.0  # probability that the source mark gives the class away
-    seed: int = 0
-
-
-@dataclass
-class Data:
-    reader: str = "chexpert"  # a key of data.readers.READERS, or a union: "nih+mimic"
-    root: str = ""  # its folder (a union's: "A:B"); "" runs the phantom stand-in
-    version: str = ""  # of the label files where a reader knows several
-    size: tuple[
-        int, ...
-    ] = ()  # training images, classes; `study list` asks, () by reader
-    views: tuple[str, ...] = ("PA", "AP")  # kept; () keeps all; "" is unknown
-    labels: tuple[str, ...] = ()  # classes kept, in this order; () keeps all
-    uncertain: str = "ignore"  # or zeros, ones: CheXpert's -1
-    blank: str = "unknown"  # or negative: CheXpert's empty cells
-    space: str = "union"  # of the labels of a union of sets, or intersection
-    mix: tuple[float, ...] = ()  # shares of a union's sets in training; (): by size
-    split: str = "official"  # or patient: random; reference: the predecessor's
-    valid: float = 0.1  # of the training patients, held out for every selection
-    test: float = 0.15  # of the patients, where split is patient
-    folds: int = 0  # of cross-validation by patient, in place of `test`; 0: none
-    fold: int = 0  # which of them is the test split
-    split_seed: int = 0
-    fraction: float = 1.0  # of the training set that is used, nested by run.seed
-    fraction_of: str = "images"  # or patients
-    shots: str = "full"  # or the number of images a class, such as "5"
-    sampling: str = "uniform"  # or classes, covid_percent (data/sampling.py)
-    sampling_class: str = ""  # that covid_percent puts into every batch; "": the rarest
-    sampling_share: float = 0.3  # of the batch, by covid_percent
-    resize: int = 280  # side of the cached square image, pixels
-    crop: int = 224  # side of what the model sees
-    channels: int = 1  # cached: 1 for radiographs, 3 for colour
-    augment: str = "crop"  # or inception, affine, colour
-    flip: bool = True  # horizontally, half of the images
-    max_bad: float = 0.0  # fraction of images that may fail to decode
-    cache: str = "cache"  # folder for decoded images
-    storage: str = "raw"  # pixels; or encoded: bytes, decoded anew for every batch
-    resident: bool = False  # the training images, on the devices
-    phantom: Phantom = field(default_factory=Phantom)
-
-
-@dataclass
-class Init:
-    kind: str = "random"  # or pretrained (`checkpoint`), imagenet (Keras's), gabor
-    how: str = "copy"  # of what is pretrained, or mean_var, shuffle, resample
-    upto: str = ""  # the last layer or block that is taken; "": all but the head
-    above: str = "random"  # the layers above `upto`, or mean_var
-    batch_norm: str = "identity"  # normalisation under mean_var, or copy
-    checkpoint: str = ""  # a run folder, an npz or, of a Keras model, an .h5
-    upstream: str = ""  # the config (file:arg) whose finished run is taken otherwise
-    digest: str = ""  # of the upstream; filled in by the main
-
-
-@dataclass
-class Freeze:
-    """Which layers stay as they start; the head always trains (protocols/freeze.py)."""
-
-    bottom: float = 0.0  # share of the layers that is fixed, from the input up
-    top: float = 0.0  # share of the layers that trains, from the head down; 0: all
-    top_layers: int = 0  # how many layers train, the head among them; 0: all
-    count_by: str = "layers"  # that have parameters; or keras_layers, params
-    batch_norm: str = "inference"  # of fixed layers, or batch
-    head: str = "trained"  # or ridge, logistic: fitted to features computed once
-
-
-@dataclass
-class Phase:
-    """Phases before the one that Freeze describes, which is the last."""
-
-    until: tuple[float, ...] = ()  # where each ends, fractions of the run
-    bottom: tuple[float, ...] = ()  # the share of the layers that is fixed in each
-
-
-@dataclass
-class Optim:
-    optimizer: str = "sgd"  # or adam
-    lr: float = 0.003  # at a batch of lr_batch; scaled linearly with the batch
-    lr_batch: int = 512
-    batch: int = 512  # images a step, over all devices
-    micro_batch: int = 0  # images at once; 0: as is fast; -1: the most that fits
-    steps: int = 0  # one of steps and epochs, or neither where the rule sets them
-    epochs: float = 0.0
-    schedule: str = "hyperrule"  # or cosine, step, constant
-    variant: str = "code"  # of the HyperRule, or paper
-    warmup_steps: int = 0  # one of these two, linear from 0
-    warmup_epochs: float = 0.0
-    boundaries: tuple[float, ...] = ()  # fractions of the run, x0.1 each (step)
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0  # coupled: added to the gradient, as in BiT
-    agc: float = 0.0  # adaptive gradient clipping (2102.06171); 0 is off
-    mixup: float = 0.0  # alpha; -1: as the HyperRule says
-
-
-@dataclass
-class Eval:
-    every: int = 0  # steps between validations; 0: only at the end
-    select: str = ""  # a validation metric that picks the step; "": the last step
-    batch: int = 128  # images at once; on a CPU fewer where they are large
-    resamples: int = 1000  # of the bootstrap behind every interval
-
-
-@dataclass
-class Mesh:
-    fsdp: int = 1  # devices that share one copy of the parameters
-    memory_gb: float = 0.0  # a device's; 0: as the device reports
-
-
-@dataclass
-class Log:
-    every: int = 20  # steps
-    tensorboard: bool = False
-
-
-@dataclass
-class Run:
-    kind: str = "upstream"  # or transfer
-    seed: int = 0  # of the parameters, the order, the augmentation, the draw
-    keep: str = "all"  # whose params.npz is kept: all, upstream, none
-    checkpoints: int = 0  # at least so many in a run; 0: 4 or more, 20 s apart
-    arg: str = ""  # what stood behind the colon of --config
-    model: Model = field(default_factory=Model)
-    data: Data = field(default_factory=Data)
-    init: Init = field(default_factory=Init)
-    freeze: Freeze = field(default_factory=Freeze)
-    phase: Phase = field(default_factory=Phase)
-    optim: Optim = field(default_factory=Optim)
-    eval: Eval = field(default_factory=Eval)
-    mesh: Mesh = field(default_factory=Mesh)
-    log: Log = field(default_factory=Log)
-
-
-CHOICES = {
-    "kind": ("upstream", "transfer"),
-    "keep": ("all", "upstream", "none"),
-    "model.dtype": ("float32", "bfloat16"),
-    "data.uncertain": ("ignore", "zeros", "ones"),
-    "data.blank": ("unknown", "negative"),
-    "data.space": ("union", "intersection"),
-    "data.fraction_of": ("images", "patients"),
-    "data.sampling": ("uniform", "classes", "covid_percent"),
-    "data.storage": ("raw", "encoded"),
-    "data.augment": ("crop", "inception", "affine", "colour"),
-    "data.channels": (1, 3),
-    "model.padding": ("SAME", "VALID"),
-    "init.kind": ("random", "pretrained", "imagenet", "gabor"),
-    "init.how": ("copy", "mean_var", "shuffle", "resample"),
-    "init.above": ("random", "mean_var"),
-    "init.batch_norm": ("identity", "copy"),
-    "freeze.count_by": ("layers", "keras_layers", "params"),
-    "freeze.batch_norm": ("inference", "batch"),
-    "freeze.head": ("trained", "ridge", "logistic"),
-    "optim.optimizer": ("sgd", "adam"),
-    "optim.schedule": ("hyperrule", "cosine", "step", "constant"),
-    "optim.variant": ("code", "paper"),
-}
-
-NOT_IN_DIGEST = (  # where things lie and how they run, not what is computed
-    r"arg|keep|checkpoints|data/(root|size|cache|storage|resident)|init/(checkpoint|upstream)|mesh/.*|log/.*"
-)
-LATER = (  # fields that came after the first runs: left out at their default
-    r"data/(space|mix|fraction|fraction_of|sampling|sampling_class|sampling_share"
-    r"|folds|fold|phantom/severity)|model/(slim_above|slim|padding|hidden|dropout)"
-    r"|init/(how|upto|above|batch_norm)|freeze/.*|phase/.*"
+from bigxfer.schema import (  # noqa: F401 others take the schema from here
+    DEPTHS,
+    PLACES,
+    Data,
+    Eval,
+    Freeze,
+    Init,
+    Log,
+    Mesh,
+    Model,
+    Optim,
+    Phantom,
+    Phase,
+    Run,
 )
 
 
@@ -235,13 +51,35 @@ def flat(run: Any) -> dict[str, Any]:
     return out
 
 
+@functools.cache
+def places() -> dict[str, tuple[frozenset[str], str]]:
+    """{"model/width": (its words, its date)} of PLACES."""
+    return {
+        section + name: (frozenset(words.split()), since)
+        for section, names, words, since in PLACES
+        for name in names.split()
+    }
+
+
+def values(run: Run, *words: str) -> dict[str, Any]:
+    """`flat`, of the fields that have one of these words in PLACES."""
+    known = places()
+    return {k: v for k, v in flat(run).items() if not known[k][0].isdisjoint(words)}
+
+
+def only(run: Run, word: str) -> Run:
+    """The run with every field that lacks this word in PLACES at its default."""
+    out = Run()
+    for name, value in values(run, word).items():
+        *sections, last = name.split("/")
+        setattr(functools.reduce(getattr, sections, out), last, value)
+    return out
+
+
 def resolve(run: Run) -> Run:
     """A checked deep copy of the run; ConfigError where a value cannot be."""
     run = from_dict(to_dict(run))
-    values = flat(run)
-    for name, allowed in CHOICES.items():
-        if (value := values[name.replace(".", "/")]) not in allowed:
-            raise ConfigError(f"config.{name} is {value!r}; it may be {allowed}")
+    check_choices(run, "config")
     o, d = run.optim, run.data
     if o.schedule != "hyperrule" and (o.steps > 0) == (o.epochs > 0):
         raise ConfigError("set one of config.optim.steps and config.optim.epochs")
@@ -258,6 +96,16 @@ def resolve(run: Run) -> Run:
     if run.eval.select and not d.valid:
         raise ConfigError("config.eval.select needs a validation split: data.valid > 0")
     return run
+
+
+def check_choices(section: Any, name: str) -> None:
+    """ConfigError for a field that is not one of its values."""
+    for f in dataclasses.fields(section):
+        value, allowed = getattr(section, f.name), f.metadata.get("one of")
+        if dataclasses.is_dataclass(value):
+            check_choices(value, f"{name}.{f.name}")
+        elif allowed and value not in allowed:
+            raise ConfigError(f"{name}.{f.name} is {value!r}; it may be {allowed}")
 
 
 def check_data(d: Data) -> None:
@@ -349,9 +197,11 @@ def _split(value: tuple) -> tuple:
 
 def digest(run: Run) -> str:
     """16 hex digits that name the run: of all that changes its numbers."""
-    kept = {k: v for k, v in flat(run).items() if not re.fullmatch(NOT_IN_DIGEST, k)}
-    for name, default in flat(Run()).items():
-        if re.fullmatch(LATER, name) and kept[name] == default:
-            del kept[name]
+    default, known = flat(Run()), places()
+    kept = {
+        name: value
+        for name, value in values(run, "digest").items()
+        if not known[name][1] or value != default[name]
+    }
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bigxfer import config, presets
+from bigxfer import config, presets, schema
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -115,11 +115,43 @@ def test_every_shipped_config_resolves_and_opens_with_its_command(path):
 
 def test_no_option_that_nothing_reads():
     """Every leaf of the schema is read by name somewhere in the package."""
-    sources = [p for p in (ROOT / "bigxfer").rglob("*.py") if p.name != "config.py"]
-    text = "\n".join(p.read_text() for p in [*sources, ROOT / "bigxfer/config.py"])
+    text = "\n".join(p.read_text() for p in (ROOT / "bigxfer").rglob("*.py"))
     reads = set(re.findall(r"\.(\w+)\b(?!\s*=[^=])", text))
     unread = [n for n in config.flat(config.Run()) if n.split("/")[-1] not in reads]
     assert unread == []
+
+
+def test_every_field_has_one_place():
+    """Without one, nobody knows whether it names runs and what is compiled for it."""
+    names = [row[0] + name for row in schema.PLACES for name in row[1].split()]
+    assert sorted(names) == sorted(config.flat(config.Run()))
+    words = {word for row in schema.PLACES for word in row[2].split()}
+    assert words == {"digest", "program", "images", "rows"}
+
+
+def test_a_data_field_says_which_images_there_are_or_which_are_used():
+    for name, (words, _) in config.places().items():
+        assert len(words & {"images", "rows"}) == name.startswith("data/"), name
+
+
+def test_a_later_field_is_left_out_of_the_digest_at_its_default():
+    later = [name for name, (_, since) in config.places().items() if since]
+    assert {"model/slim", "freeze/head", "data/phantom/severity"} <= set(later)
+    run = config.Run()
+    run.data.fraction = 0.5
+    assert config.digest(run) != config.digest(config.Run())
+
+
+def test_only_resets_what_lacks_the_word():
+    run = config.Run(seed=3, model=config.Model(width=2.0))
+    run.init.kind, run.data.views, run.data.phantom.seed = "gabor", ("PA",), 7
+    run.data.crop = 96
+    program, images = (config.only(run, word) for word in ("program", "images"))
+    want = config.Run(model=config.Model(width=2.0), data=config.Data(crop=96))
+    assert program == want
+    want = config.Run(data=config.Data(views=("PA",)))
+    want.data.phantom.seed = 7
+    assert images == want
 
 
 def test_every_field_has_a_default():

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 # only from the lines below its own, or from its own room in the order of INSIDE.
 FLOORS = """\
 durable
-config tree host
+schema tree host
+config
 presets
 cli models statistics
 data

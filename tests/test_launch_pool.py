@@ -108,7 +108,8 @@ def test_a_worker_keeps_to_the_shape_that_it_has_compiled(tmp_path):
             run = config.Run(kind="transfer", seed=seed)
             run.data.reader = reader
             nodes.append(grid.Node(run, f"{reader}-{seed}"))
-    nodes.append(grid.Node(config.Run(kind="upstream"), "up"))
+    upstream = config.Run(kind="upstream", model=config.Model(width=2.0))
+    nodes.append(grid.Node(upstream, "up"))
     order = []
     start(nodes, tmp_path, say=lambda line: order.append(line.split()[3])).run()
     assert order[0] == "up", "others may wait for it"

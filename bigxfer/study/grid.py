@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import hashlib
 import json
-import re
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,15 +23,6 @@ from bigxfer.runs import folders
 from bigxfer.study import claims
 
 PAUSE = 10.0  # seconds before a failed run is tried again, times its strikes
-# Fields of the data section that say which rows are used, and how, not which there are.
-WHOLE_SET = (
-    *("shots", "fraction", "fraction_of", "mix", "space"),
-    *("sampling", "sampling_class", "sampling_share"),
-    *("crop", "augment", "flip"),
-    *("valid", "test", "folds", "fold", "split_seed"),
-)
-# Fields in which runs may differ and yet share what is compiled for them.
-SHARED = r"seed|arg|keep|checkpoints|init/.*|data/(shots|fraction)"
 
 
 @dataclass(frozen=True)
@@ -51,8 +41,7 @@ class Node:
     @cached_property
     def shape(self) -> str:
         """Equal for runs that can share programs, as far as their configs tell."""
-        flat = config.flat(self.run).items()
-        return json.dumps({k: v for k, v in flat if not re.fullmatch(SHARED, k)})
+        return json.dumps(config.values(self.run, "program", "images"))
 
     def folder(self, runs: Path) -> Path:
         return runs / self.digest
@@ -159,8 +148,10 @@ def _cache(run: Run) -> Node:
 def _whole_set(data: Data) -> Data:
     """These images, without what chooses among them or says how they are used."""
     default, whole = Data(), copy.copy(data)
-    for name in WHOLE_SET:
-        setattr(whole, name, getattr(default, name))
+    for name, (words, _) in config.places().items():
+        if "rows" in words:
+            field = name.removeprefix("data/")
+            setattr(whole, field, getattr(default, field))
     whole.crop = data.resize
     return whole
 

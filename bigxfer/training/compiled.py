@@ -7,7 +7,6 @@ does many keeps the programs it has made.
 """
 
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +22,6 @@ from bigxfer.data.dataset import Dataset
 from bigxfer.protocols import freeze, init, optim, phases, probe
 from bigxfer.training import loop, memory, on_device, predictor, sharding
 from bigxfer.training.log import Log
-
-# What no program depends on; of the data only the shape of an image and its views.
-NOT_COMPILED = (
-    r"seed|keep|checkpoints|arg|init/.*|log/.*|eval/(every|select|resamples)"
-    r"|data/(?!(resize|crop|channels|augment|flip)$).*"
-)
 
 
 @dataclass(frozen=True)
@@ -62,9 +55,7 @@ def get(
     """The programs of this run, from `shared` if one of its shape was there before."""
     mesh = sharding.make(run.mesh.fsdp, run.optim.batch)
     classes, multilabel = len(data.manifest.classes), data.manifest.multilabel
-    kept = {
-        k: v for k, v in config.flat(run).items() if not re.fullmatch(NOT_COMPILED, k)
-    }
+    kept = config.values(run, "program")
     pool = len(data.rows["train"]) if run.data.resident else 0
     key = json.dumps([kept, vars(plan), classes, multilabel, str(mesh), pool])
     if key in shared:

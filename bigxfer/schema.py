@@ -1,0 +1,220 @@
+"""The schema of a run: every option, what it means, and what depends on it.
+
+Only primary numbers stand here; what follows from them or from the data is computed
+later and written to config.json. A field's comment is its documentation.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+DEPTHS = {  # units in each stage; R26 is big_vision's, the others BiT's (1912.11370)
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+def one_of(default: Any, *others: Any) -> Any:
+    """A field that has one of these values."""
+    return field(default=default, metadata={"one of": (default, *others)})
+
+
+@dataclass
+class Model:
+    name: str = "bit"  # a key of models.MODELS
+    blocks: tuple[int, ...] = DEPTHS[50]  # number of units in each stage (BiT)
+    width: float = 1.0  # factor on every channel count (not of Keras's nets)
+    groups: int = 32  # of group normalisation (BiT)
+    dtype: str = one_of("float32", "bfloat16")  # of the compute; parameters: float32
+    remat: bool = False  # recompute each unit in the backward pass, to save memory
+    slim_above: str = ""  # last block of full width, such as block2; "": all blocks
+    slim: float = 0.5  # factor on the channels of the blocks above slim_above
+    padding: str = one_of("SAME", "VALID")  # of CBR's convolutions and pools
+    hidden: int = 256  # units of SmallCNN's dense layer
+    dropout: float = 0.5  # after SmallCNN's dense layer
+
+
+@dataclass
+class Phantom:
+    """The synthetic stand-in for data that is not at hand (data/phantom/write.py)."""
+
+    images: int = 0  # number of images; 0: real data from data.root
+    pixels: int = 64  # side of the images on disk
+    distance: float = 0.0  # of the domain from the default scanner, 0 to 1
+    severity: float = 1.0  # of opacities; above 1 they are easier to see
+    shortcut: float = 0.0  # probability that the source mark gives the class away
+    seed: int = 0
+
+
+@dataclass
+class Data:
+    reader: str = "chexpert"  # a key of data.readers.READERS, or a union: "nih+mimic"
+    root: str = ""  # its folder (a union's: "A:B"); "": the phantom stands in
+    version: str = ""  # of the label files, where a reader knows several
+    size: tuple[int, ...] = ()  # training images, classes (`study list`); (): by reader
+    views: tuple[str, ...] = ("PA", "AP")  # views to keep; (): all; "" is unknown
+    labels: tuple[str, ...] = ()  # classes to keep, in this order; (): all
+    uncertain: str = one_of("ignore", "zeros", "ones")  # how to read CheXpert's -1
+    blank: str = one_of("unknown", "negative")  # how to read CheXpert's empty cells
+    space: str = one_of("union", "intersection")  # of the labels of a union of sets
+    mix: tuple[float, ...] = ()  # shares of a union's sets in training; (): by size
+    split: str = "official"  # or patient: random; reference: the predecessor's
+    valid: float = 0.1  # share of the training patients held out for selection
+    test: float = 0.15  # share of the patients in the test split (split=patient)
+    folds: int = 0  # folds of cross-validation by patient, in place of `test`; 0: none
+    fold: int = 0  # the fold that is the test split
+    split_seed: int = 0
+    fraction: float = 1.0  # share of the training set to use, nested by run.seed
+    fraction_of: str = one_of("images", "patients")
+    shots: str = "full"  # or the number of images a class, such as "5"
+    sampling: str = one_of("uniform", "classes", "covid_percent")  # data/sampling.py
+    sampling_class: str = ""  # the class covid_percent adds to each batch; "": rarest
+    sampling_share: float = 0.3  # its share of the batch
+    resize: int = 280  # side of the cached square image, pixels
+    crop: int = 224  # side of the image that the model sees, pixels
+    channels: int = one_of(1, 3)  # in the cache: 1 for radiographs, 3 for colour
+    augment: str = one_of("crop", "inception", "affine", "colour")  # data/augment.py
+    flip: bool = True  # mirror half of the images
+    max_bad: float = 0.0  # share of the images that may fail to decode
+    cache: str = "cache"  # folder for decoded images
+    storage: str = one_of("raw", "encoded")  # encoded: decode anew for every batch
+    resident: bool = False  # keep the training images on the devices
+    phantom: Phantom = field(default_factory=Phantom)
+
+
+@dataclass
+class Init:
+    """Where the parameters start (protocols/init.py explains each value)."""
+
+    kind: str = one_of("random", "pretrained", "imagenet", "gabor")
+    how: str = one_of("copy", "mean_var", "shuffle", "resample")  # of the layers taken
+    upto: str = ""  # last layer or block to take; "": all but the head
+    above: str = one_of("random", "mean_var")  # start of the layers above `upto`
+    batch_norm: str = one_of("identity", "copy")  # normalisation, where how != copy
+    checkpoint: str = ""  # a run folder, an npz or, of a Keras model, an .h5
+    upstream: str = ""  # without `checkpoint`: config (file:arg) of the run to take
+    digest: str = ""  # of the upstream; the mains fill it in
+
+
+@dataclass
+class Freeze:
+    """Which layers stay as they start; the head always trains (protocols/freeze.py)."""
+
+    bottom: float = 0.0  # share of the layers to fix, from the input up
+    top: float = 0.0  # share of the layers to train, from the head down; 0: all
+    top_layers: int = 0  # number of layers to train, with the head; 0: all
+    count_by: str = one_of("layers", "keras_layers", "params")  # what shares count
+    batch_norm: str = one_of("inference", "batch")  # of fixed layers
+    head: str = one_of("trained", "ridge", "logistic")  # the last two: fitted once
+
+
+@dataclass
+class Phase:
+    """Phases before the one that Freeze describes, which is the last."""
+
+    until: tuple[float, ...] = ()  # where each ends, as a fraction of the run
+    bottom: tuple[float, ...] = ()  # share of the layers to fix in each
+
+
+@dataclass
+class Optim:
+    optimizer: str = one_of("sgd", "adam")
+    lr: float = 0.003  # at a batch of lr_batch; scaled linearly with the batch
+    lr_batch: int = 512
+    batch: int = 512  # images a step, over all devices
+    micro_batch: int = 0  # images at once; 0: as is fast; -1: the most that fits
+    steps: int = 0  # set steps or epochs, or neither where the HyperRule sets them
+    epochs: float = 0.0
+    schedule: str = one_of("hyperrule", "cosine", "step", "constant")
+    variant: str = one_of("code", "paper")  # of the HyperRule
+    warmup_steps: int = 0  # linear from 0; set warmup_steps or warmup_epochs
+    warmup_epochs: float = 0.0
+    boundaries: tuple[float, ...] = ()  # schedule=step: fractions of the run, x0.1 each
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0  # coupled: added to the gradient, as in BiT
+    agc: float = 0.0  # adaptive gradient clipping (2102.06171); 0: off
+    mixup: float = 0.0  # alpha; 0: off; -1: as the HyperRule says
+
+
+@dataclass
+class Eval:
+    every: int = 0  # steps between validations; 0: only at the end
+    select: str = ""  # validation metric that picks the step; "": the last step
+    batch: int = 128  # images at once; on a CPU fewer where they are large
+    resamples: int = 1000  # of the bootstrap behind every interval
+
+
+@dataclass
+class Mesh:
+    fsdp: int = 1  # number of devices that share one copy of the parameters
+    memory_gb: float = 0.0  # of a device; 0: as the device reports
+
+
+@dataclass
+class Log:
+    every: int = 20  # steps between lines
+    tensorboard: bool = False
+
+
+@dataclass
+class Run:
+    kind: str = one_of("upstream", "transfer")
+    seed: int = 0  # of the parameters, the order, the augmentation, the draw
+    keep: str = one_of("all", "upstream", "none")  # which runs keep their params.npz
+    checkpoints: int = 0  # minimum in a run; 0: at least 4, never closer than 20 s
+    arg: str = ""  # the text behind the colon of --config
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    init: Init = field(default_factory=Init)
+    freeze: Freeze = field(default_factory=Freeze)
+    phase: Phase = field(default_factory=Phase)
+    optim: Optim = field(default_factory=Optim)
+    eval: Eval = field(default_factory=Eval)
+    mesh: Mesh = field(default_factory=Mesh)
+    log: Log = field(default_factory=Log)
+
+
+# What depends on each field: (section, fields, words, since). Every field stands here
+# once. The words:
+#   digest    its value names the run
+#   program   what is compiled depends on it, and on no field without this word
+#   images    says which images there are, and how they are stored: names a cache
+#   rows      says which of these images are used, and how
+# `since` is the date of a field that came after the first runs. At its default it is left
+# out of the digest: otherwise each new field would give every old run another name.
+SECOND = "2026-11-22"
+PLACES = (
+    ("", "kind seed", "digest", ""),
+    ("", "keep checkpoints arg", "", ""),
+    ("model/", "name blocks width groups dtype remat", "digest program", ""),
+    ("model/", "slim_above slim padding hidden dropout", "digest program", SECOND),
+    ("data/", "reader version views labels uncertain", "digest images", ""),
+    ("data/", "blank split max_bad", "digest images", ""),
+    ("data/", "root size cache storage", "images", ""),
+    ("data/", "resize channels", "digest images program", ""),
+    ("data/", "crop augment flip", "digest rows program", ""),
+    ("data/", "resident", "rows program", ""),
+    ("data/", "valid test split_seed shots", "digest rows", ""),
+    ("data/", "folds fold fraction fraction_of", "digest rows", SECOND),
+    ("data/", "space mix", "digest rows", SECOND),
+    ("data/", "sampling sampling_class sampling_share", "digest rows", SECOND),
+    ("data/phantom/", "images pixels distance", "digest images", ""),
+    ("data/phantom/", "shortcut seed", "digest images", ""),
+    ("data/phantom/", "severity", "digest images", SECOND),
+    ("init/", "kind digest", "digest", ""),
+    ("init/", "how upto above batch_norm", "digest", SECOND),
+    ("init/", "checkpoint upstream", "", ""),
+    ("freeze/", "bottom top top_layers count_by", "digest program", SECOND),
+    ("freeze/", "batch_norm head", "digest program", SECOND),
+    ("phase/", "until bottom", "digest program", SECOND),
+    ("optim/", "optimizer lr lr_batch batch micro_batch", "digest program", ""),
+    ("optim/", "steps epochs schedule variant", "digest program", ""),
+    ("optim/", "warmup_steps warmup_epochs boundaries", "digest program", ""),
+    ("optim/", "momentum nesterov weight_decay agc mixup", "digest program", ""),
+    ("eval/", "every select resamples", "digest", ""),
+    ("eval/", "batch", "digest program", ""),
+    ("mesh/", "fsdp memory_gb", "program", ""),
+    ("log/", "every tensorboard", "", ""),
+)
