@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow lint
+.PHONY: install demo test test-slow lint mutants
 install: .venv/installed
 .venv/installed: requirements.lock requirements-dev.txt
 	$(PYTHON) -m venv .venv
@@ -22,3 +22,6 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
+
+mutants: install
+	$(BIN)/python tests/mutants.py --seed $(or $(SEED),1) --count $(or $(COUNT),100)
