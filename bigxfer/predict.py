@@ -32,10 +32,12 @@ AT_ONCE = 256  # images whose heatmaps are made together, by one compiled progra
 
 
 def main(args: argparse.Namespace) -> int:
-    """Lists the images, opens the run, writes a row for each image; 1 if one is bad."""
+    """Opens the run, lists the images, writes a row for each image; 1 if one is bad."""
     from bigxfer.runs import finished  # --help should not wait for it
 
-    run = finished.open(args.run)  # before 100,000 files are listed
+    if not args.images.exists():
+        raise FileNotFoundError(f"--images {args.images}: no such folder or file")
+    run = finished.open(args.run)  # before the files: a folder may hold 100,000
     root, paths = listed(args.images)
     data = run.run.data
     files = Files(root, paths, data.resize, data.channels)
@@ -178,39 +180,32 @@ def listed(images: Path) -> tuple[Path, list[str]]:
     """(root, paths relative to it) of a folder, a CSV or one image.
 
     Of a folder, the files with an image's ending and those that begin as DICOM does,
-    sorted. Raises ValueError or FileNotFoundError where there is none.
+    sorted; links are followed and litter is passed over. Raises ValueError where there
+    is none.
     """
-    from bigxfer.data.readers import folder, tables
+    from bigxfer.data.readers import files, tables
 
     if images.is_dir():
-        files = sorted(f for f in folder.walk(images) if Path(f).name[0] != ".")
+        listing = files.walk(images)
         found = [
-            f
-            for f in files
-            if f.lower().endswith(folder.IMAGES) or is_dicom(images / f)
+            file
+            for file in listing.files
+            if files.is_image(file) or files.is_dicom(images / file)
         ]
         if not found:
-            raise ValueError(f"{images}: no image among {len(files)} files")
-        if other := len(files) - len(found):
+            raise ValueError(f"{images}: no image among {len(listing.files)} files")
+        if other := len(listing.files) - len(found):
             say(f"{other} files of {images} are no images and are passed over")
+        for what, names in listing.dropped().items():
+            if names:
+                say(f"{images}: {what} passed over: {len(names)} (such as {names[0]})")
         return images, found
-    if not images.is_file():
-        raise FileNotFoundError(f"--images {images}: no such folder or file")
     if images.suffix.lower() != ".csv":
         return images.parent, [images.name]
     table = tables.read_csv(images)
     column = table.column("file", "path")
     table.check_filled(column)
     return images.parent, table[column]
-
-
-def is_dicom(path: Path) -> bool:
-    """By its content: DICOM files often have no ending, or the UID's last number."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 @contextmanager

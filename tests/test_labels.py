@@ -136,7 +136,7 @@ def test_subset_of_columns_and_of_rows():
     np.testing.assert_equal(kept.labels, [[np.nan, 1]])
     single = labels.subset(manifest("s", ("a", "b", "c"), [0, 1, 2, 2]), ("c", "a"))
     assert list(single.labels) == [1, 0, 0] and list(single.id) == ["i0", "i2", "i3"]
-    assert single.notes["rows_of_other_classes_dropped"] == 1
+    assert "left out: 1" in single.remarks()[0]
     with pytest.raises(ValueError, match="'Oedema'; did you mean Edema"):
         labels.subset(m, ("Oedema",))
     with pytest.raises(ValueError, match="twice"):

@@ -204,7 +204,9 @@ def test_folder(tmp_path):
     assert m.classes == ("cat", "dog") and list(m.labels) == [0, 1, 0]
     assert list(m.split) == ["train", "train", "test"]
     assert len(set(m.patient)) == 3 and "unknown" in m.notes["patients"]
-    assert m.notes["files_that_are_no_image"] == 1
+    left = m.notes["dropped"]
+    assert list(left) == ["litter (hidden files, __MACOSX and the like)"]
+    assert left.popitem()[1] == {"count": 1, "first": ["train/cat/Thumbs.db"]}
     plain = read("folder", tmp_path / "train")
     assert list(plain.path) == ["cat/1.jpg", "dog/a/2.PNG"] and set(plain.split) == {""}
     (tmp_path / "train" / "eel").mkdir()
@@ -215,7 +217,7 @@ def test_folder(tmp_path):
 def test_csv_with_a_column_a_class(tmp_path):
     own(tmp_path)
     m = read("csv", tmp_path)
-    assert m.classes == ("Edema", "Mass") and m.notes["columns_not_read"] == ["age"]
+    assert m.classes == ("Edema", "Mass") and "age" in str(m.notes["dropped"])
     np.testing.assert_equal(m.labels, [[1, 0], [np.nan, 1], [0, 0]])
     assert list(m.patient) == ["p1", "p1", "p2"] and list(m.view) == ["PA", "", "L"]
     assert read("csv", tmp_path, blank="negative").labels[1, 0] == 0
@@ -239,7 +241,7 @@ def test_views_classes_and_synthetic(tmp_path):
     data = Data(root=str(tmp_path), labels=("Effusion", "Edema"))
     m = readers.read(data)
     assert m.synthetic and m.classes == ("Effusion", "Edema")
-    assert list(m.view) == ["PA", "AP", "AP"] and m.notes["views_dropped"] == {"L": 1}
+    assert list(m.view) == ["PA", "AP", "AP"] and "(L 1) left out: 1" in m.remarks()[0]
     assert m.labels[1, 1] == 1
     with pytest.raises(DataError, match="'Edemma'; did you mean Edema"):
         read("chexpert", tmp_path, labels=("Edemma",))

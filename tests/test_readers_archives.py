@@ -110,7 +110,7 @@ def test_tfds_array_record_without_tensorflow(tmp_path):
     assert ("tensorflow" in sys.modules) == before
     assert m.classes == ("cat", "dog") and m.name == "tiny" and m.labels.ndim == 1
     assert Counter(m.split) == {"train": 4, "test": 3}
-    assert m.notes["unlabelled_dropped"] == 1
+    assert m.notes["dropped"]["examples without a label"]["count"] == 1
     for path, label in zip(m.path, m.labels):  # a path leads back to its example
         folder, _, key = path.rpartition("/tfds:")
         split, index = key.split("#")

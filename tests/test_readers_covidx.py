@@ -28,7 +28,8 @@ def test_covidx_lines_of_three_four_and_five_tokens(tmp_path):
     covid(tmp_path)
     m = read("covidx", tmp_path)
     assert m.classes == ("negative", "positive") and m.notes["rnsa_read_as_rsna"] == 1
-    assert m.notes["duplicate_lines_dropped"] == 1 and len(m) == 7
+    assert m.notes["dropped"]["lines that list a file again"]["count"] == 1
+    assert len(m) == 7
     row = list(m.path).index("train/COVID(1).png")
     assert m.patient[row] == "covidx-COVID 1" and m.source[row] == "sirm"
     assert list(m.split) == ["train"] * 5 + ["test"] * 2
@@ -98,7 +99,8 @@ def test_covidx_counts_of_every_version(tmp_path, version):
         for name, count in zip(classes, counts):
             dropped = repeats * (name == "pneumonia" and split == "train")
             assert have[split, name] == count - dropped
-    assert m.notes["duplicate_lines_dropped"] == repeats
+    left = m.notes.get("dropped", {}).get("lines that list a file again", {})
+    assert left.get("count", 0) == repeats
 
 
 @real

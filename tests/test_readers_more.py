@@ -58,7 +58,8 @@ def test_mimic_joins_images_to_studies(tmp_path):
     assert m.patient[1] == "mimic-10000032" and m.classes == CHEXPERT14
     atelectasis = m.labels[:, CHEXPERT14.index("Atelectasis")]
     np.testing.assert_equal(atelectasis, [np.nan, np.nan, 1])
-    assert m.notes["images_without_a_label_row"] == 1
+    (line,) = m.remarks()
+    assert line == "mimic: images of studies without a label row left out: 1"
     assert read("mimic", tmp_path, uncertain="ones").labels[0, 8] == 1
     with pytest.raises(DataError, match="looked for mimic-cxr-2.0.0-negbio.csv.gz"):
         read("mimic", tmp_path, version="negbio")
@@ -114,7 +115,7 @@ def test_padchest_labels_synonyms_and_dropped_rows(tmp_path):
     last = {"Consolidation", "Infiltration", "Hemidiaphragm Elevation"}
     assert found == [{"Atelectasis"}, set(), last]
     assert list(m.view) == ["PA", "AP Supine", "PA"]
-    assert list(m.notes["rows_dropped"].values()) == [1, 1, 1]
+    assert [left["count"] for left in m.notes["dropped"].values()] == [1, 1, 1]
     (tmp_path / "3").rmdir()
     assert read("padchest", tmp_path).path[0] == "a.png"
 
@@ -124,7 +125,8 @@ def test_padchest_single_keeps_rows_with_one_finding(tmp_path):
     m = read("padchest", tmp_path, version="single")
     assert list(m.id) == ["a.png"] and m.labels.dtype == np.int32
     assert m.classes[m.labels[0]] == "Atelectasis"
-    assert m.notes["rows_dropped"]["none or several of the 27"] == 2
+    left = m.notes["dropped"]["images of none or several of the 27"]
+    assert left["count"] == 2
     with pytest.raises(DataError, match="'single' or ''"):
         read("padchest", tmp_path, version="other")
 
@@ -213,7 +215,7 @@ def test_proteins_many_or_single(tmp_path):
     single = read("proteins", tmp_path, version="single")
     assert single.classes == ("Nucleoplasm", "Cytosol", "Rods & rings")
     assert list(single.labels) == [0, 2, 1]
-    assert single.notes["rows_with_several_places_dropped"] == 1
+    assert single.notes["dropped"]["images with several places"]["count"] == 1
 
 
 def test_cats_and_dogs_of_both_origins(tmp_path):
@@ -230,7 +232,7 @@ def test_cats_and_dogs_of_both_origins(tmp_path):
     assert list(m.path) == [
         f"PetImages/{n}" for n in ("Cat/2.jpg", "Cat/10.jpg", "Dog/0.jpg")
     ]
-    assert list(m.labels) == [0, 0, 1] and m.notes["known_bad_dropped"] == 2
+    assert list(m.labels) == [0, 0, 1] and "empty left out: 2" in m.remarks()[1]
     for name in ("cat.0.jpg", "dog.3.jpg"):
         write(tmp_path / "b" / "train" / name)
     assert list(read("catsdogs", tmp_path / "b").path) == [

@@ -91,6 +91,8 @@ def read(data: Data, say: Callable[[str], None]) -> Opened:
         sets = [manifest]
     else:
         manifest, sets = unions.join(sets, data)
+    for line in [line for part in sets for line in part.remarks()]:
+        say(line)
     pixels = [decoded(part, data, say) for part in sets]
     images = pixels[0].images if len(sets) == 1 else Stack([p.images for p in pixels])
     codes = [p.codes for p in pixels if p.codes is not None]

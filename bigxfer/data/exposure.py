@@ -67,13 +67,9 @@ def look(data: Dataset) -> Seen:
 
 
 def known_patients(manifest: Manifest) -> np.ndarray:
-    """bytes [n]: the patients, UNKNOWN where notes["patients"] says so."""
+    """bytes [n]: the patients, UNKNOWN where nobody knows them."""
     out = as_bytes(manifest.patient)
-    members = manifest.notes.get("members", {})
-    for name, notes in {"": manifest.notes, **members}.items():
-        if str(notes.get("patients", "")).startswith("unknown"):
-            prefix = f"{name}/" if name else ""
-            out[[i.startswith(prefix) for i in manifest.id]] = UNKNOWN
+    out[~manifest.known_patients()] = UNKNOWN
     return out
 
 

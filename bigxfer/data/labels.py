@@ -125,11 +125,16 @@ def policy(
             " Devices); a positive or uncertain finding sets a blank No Finding to 0"
         )
         notes["no_finding_contradicted"] = int(contradicted.sum())
-    unmentioned = np.isnan(labels)
-    labels[labels == -1] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}[uncertain]
+    return settled(labels, uncertain, blank), notes
+
+
+def settled(marks: np.ndarray, uncertain: str, blank: str) -> np.ndarray:
+    """float32 [n, classes] of 1, 0 and NaN: -1 and NaN of `marks` by steps 2 and 3."""
+    values = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}
+    labels = np.where(marks == -1, np.float32(values[uncertain]), marks)
     if blank == "negative":
-        labels[unmentioned] = 0
-    return labels, notes
+        labels[np.isnan(marks)] = 0
+    return labels
 
 
 def subset(manifest: Manifest, wanted: Sequence[str]) -> Manifest:
@@ -155,13 +160,14 @@ def subset(manifest: Manifest, wanted: Sequence[str]) -> Manifest:
     number = np.full(len(manifest.classes), -1)
     number[picked] = range(len(picked))
     labels = number[manifest.labels]
-    notes["rows_of_other_classes_dropped"] = int((labels < 0).sum())
     if not (labels >= 0).any():
         raise ValueError(
             f"data.labels: {manifest.name} has no image of {tuple(wanted)}"
         )
     kept = replace(manifest, classes=tuple(wanted), labels=labels, notes=notes)
-    return kept.select(labels >= 0)
+    return kept.select(labels >= 0).dropping(
+        f"images of other classes than {', '.join(wanted)}", int((labels < 0).sum())
+    )
 
 
 def union(manifests: Sequence[Manifest]) -> Manifest:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,61 @@ class Manifest:
         """The manifest of these rows (indices or a boolean mask), in this order."""
         columns = {name: getattr(self, name)[rows] for name in COLUMNS}
         return replace(self, labels=self.labels[rows], **columns)
+
+    def dropping(self, what: str, out: int | Sequence[str]) -> "Manifest":
+        """Itself with notes["dropped"][what]: how many (or which) were left out.
+
+        `what` is a plural, such as "files that are no image". Nothing left out is no
+        note.
+        """
+        count, first = (out, []) if isinstance(out, int) else (len(out), out[:3])
+        if not count:
+            return self
+        about = {"count": count, "first": list(first)}
+        dropped = {**self.notes.get("dropped", {}), what: about}
+        return replace(self, notes={**self.notes, "dropped": dropped})
+
+    def keeping(self, rows: np.ndarray, what: str) -> "Manifest":
+        """The manifest of these rows (bool [n]); the others are noted as `what`.
+
+        Raises ValueError where a class of a single-label set loses all its images.
+        """
+        if not self.multilabel:
+            lost = set(self.labels[~rows].tolist()) - set(self.labels[rows].tolist())
+            if lost:
+                names = ", ".join(repr(self.classes[label]) for label in sorted(lost))
+                raise ValueError(
+                    f"data set {self.name} at {self.root}: without the {what} no image"
+                    f" of {names} is left; keep them, or leave the class out by"
+                    " config.data.labels"
+                )
+        return self.select(rows).dropping(what, int((~rows).sum()))
+
+    def known_patients(self) -> np.ndarray:
+        """bool [n]: whether somebody knows whose image it is.
+
+        Where notes["patients"] begins with "unknown", in a union those of its member,
+        each image stands for a patient, or one for all.
+        """
+        known = np.ones(len(self), bool)
+        for name, notes in {"": self.notes, **self.notes.get("members", {})}.items():
+            if str(notes.get("patients", "")).startswith("unknown"):
+                if not name:
+                    return ~known
+                known[[i.startswith(f"{name}/") for i in self.id]] = False
+        return known
+
+    def remarks(self) -> list[str]:
+        """A line for each kind of row, column or file that is left out (notes["dropped"]),
+        and one where no patient is known.
+        """
+        people = str(self.notes.get("patients", ""))
+        lines = [f"{self.name}: patients {people}"] * people.startswith("unknown")
+        for what, about in self.notes.get("dropped", {}).items():
+            more = ", ..." if about["count"] > len(about["first"]) else ""
+            names = f" ({', '.join(about['first'])}{more})" if about["first"] else ""
+            lines.append(f"{self.name}: {what} left out: {about['count']}{names}")
+        return lines
 
     def validate(self) -> "Manifest":
         """Returns itself, or raises ValueError that names the first bad row."""

@@ -67,7 +67,7 @@ def official(manifest: Manifest) -> tuple[Manifest, int]:
             " draw one by patient: --config.data.split=patient"
         )
     kept = manifest.split != ""
-    return manifest.select(kept), int((~kept).sum())
+    return manifest.keeping(kept, "images without a split"), int((~kept).sum())
 
 
 def reference(manifest: Manifest) -> np.ndarray:
@@ -92,11 +92,13 @@ def reference(manifest: Manifest) -> np.ndarray:
 
 
 def check(manifest: Manifest) -> list[str]:
-    """The patients that stand in two splits, sorted; [] is what one wants."""
-    patient, index = np.unique(manifest.patient.astype(str), return_inverse=True)
+    """The known patients that stand in two splits, sorted; [] is what one wants."""
+    known = manifest.known_patients()
+    people, splits = manifest.patient[known], manifest.split[known]
+    patient, index = np.unique(people.astype(str), return_inverse=True)
     sides = np.zeros(len(patient), int)
-    for name in sorted(set(manifest.split)):
-        sides[np.unique(index[manifest.split == name])] += 1
+    for name in sorted(set(splits)):
+        sides[np.unique(index[splits == name])] += 1
     return patient[sides > 1].tolist()
 
 
@@ -123,9 +125,11 @@ def chosen(manifest: Manifest, fraction: float, seed: int, salt: str) -> np.ndar
     edge = np.floor(np.arange(len(order) + 1) * fraction + 0.5)
     take = edge[1:] > edge[:-1]
     if not take.any() or take.all():
+        one = f"; all images are of one, {manifest.patient[0]!r}: name the patients"
         raise ValueError(
             f"data set {manifest.name}: {len(order)} patients are too few to hold out"
             f" {fraction:g} of them as {salt!r} (--config.data.{salt})"
+            f"{one if len(order) == 1 else ''}"
         )
     picked = np.zeros(len(order), bool)
     picked[order[take]] = True

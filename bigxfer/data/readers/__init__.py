@@ -96,18 +96,21 @@ def read(data: Data) -> Manifest:
     manifest = READERS[data.reader](root, data)
     synthetic = manifest.synthetic or (root / "SYNTHETIC.txt").exists()
     manifest = replace(manifest, root=str(root), synthetic=synthetic)
-    if data.views:
-        manifest = keep_views(manifest, data.views)
-    if data.labels:
-        try:
+    try:
+        if data.labels:
             manifest = labels.subset(manifest, data.labels)
-        except ValueError as error:
-            raise DataError(str(error)) from None
+        if data.views:
+            manifest = keep_views(manifest, data.views)
+    except ValueError as error:
+        raise DataError(str(error)) from None
     return manifest.validate()
 
 
 def keep_views(manifest: Manifest, views: tuple[str, ...]) -> Manifest:
-    """The rows of these views; all of them where the set records no view at all."""
+    """The rows of these views; all of them where the set records no view at all.
+
+    Raises ValueError where no image of a class is left.
+    """
     if not (manifest.view != "").any():
         note = {"views": "none recorded, all kept"}
         return replace(manifest, notes={**manifest.notes, **note})
@@ -119,6 +122,9 @@ def keep_views(manifest: Manifest, views: tuple[str, ...]) -> Manifest:
             f"config.data.views={views} keeps no image of {manifest.name}, which has"
             f" {found}; set config.data.views=() to keep all"
         )
-    dropped = {view: n for view, n in found.items() if view not in views}
-    note = {"views": list(views), "views_dropped": dropped}
-    return replace(manifest, notes={**manifest.notes, **note}).select(kept)
+    other = [
+        f"{view or 'unknown'} {n}" for view, n in found.items() if view not in views
+    ]
+    notes = {**manifest.notes, "views": list(views)}
+    what = f"images of other views than {', '.join(views)} ({', '.join(other)})"
+    return replace(manifest, notes=notes).keeping(kept, what)

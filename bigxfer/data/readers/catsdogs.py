@@ -1,11 +1,11 @@
 """Cats vs dogs: Microsoft's PetImages/{Cat,Dog}/N.jpg or Kaggle's train/cat.N.jpg."""
 
-import os
 import re
 from pathlib import Path
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import files
 from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.tables import DataError, build, find
 
@@ -17,10 +17,10 @@ def read(root: str | Path, data: Data) -> Manifest:
     root = Path(root)
     top = find(root, "PetImages", "train")
     if top.name == "PetImages":
-        names = [f"{a}/{f}" for a in ("Cat", "Dog") for f in os.listdir(find(top, a))]
-        pattern = re.compile(r"(Cat|Dog)/(\d+)\.jpg")
+        names = [f"{a}/{f}" for a in ("Cat", "Dog") for f in files.names(find(top, a))]
+        pattern = re.compile(r"(Cat|Dog)/(\d+)\.(?i:jpe?g)")
     else:
-        names, pattern = os.listdir(top), re.compile(r"(cat|dog)\.(\d+)\.jpg")
+        names, pattern = files.names(top), re.compile(r"(cat|dog)\.(\d+)\.(?i:jpe?g)")
     matches = [match for name in names if (match := pattern.fullmatch(name))]
     good = [match for match in matches if match[0] not in BAD]
     good.sort(key=lambda match: (match[1], int(match[2])))
@@ -34,10 +34,9 @@ def read(root: str | Path, data: Data) -> Manifest:
         labels=[int(match[1].lower() == "dog") for match in good],
         path=paths,
         patient=[f"catsdogs-{path}" for path in paths],
-        notes={
-            "patients": NOBODY,
-            "split": "none is official",
-            "known_bad_dropped": len(matches) - len(good),
-            "files_that_are_no_image": len(names) - len(matches),
+        notes={"patients": NOBODY, "split": "none is official"},
+        dropped={
+            "files known to be empty": sorted({m[0] for m in matches} & {*BAD}),
+            "files of other names": sorted({*names} - {m[0] for m in matches}),
         },
     )

@@ -15,7 +15,6 @@ PATH = (  # of train.csv and valid.csv
     rf"(?:(?:{'|'.join(map(re.escape, TOP))})/)?"
     r"((?:train|valid|test)/(patient\d+)/study\d+/view\d+_\w+\.(?:jpg|png))"
 )
-MARKS = {"1.0": 1, "0.0": 0, "-1.0": -1, "1": 1, "0": 0, "-1": -1, "": np.nan}
 VIEW = "Frontal/Lateral AP/PA"
 VIEWS = {  # (Frontal/Lateral, AP/PA) -> view; LL and RL stand 17 times in train.csv
     **{f"Frontal {view}": view for view in ("AP", "PA", "LL", "RL")},
@@ -39,11 +38,13 @@ def read(root: str | Path, data: Data) -> Manifest:
     paths, patients, views, splits, raw = [], [], [], [], []
     for split, table in tables.items():
         path, patient = table.groups("Path", PATH, "patientN/studyN/viewN_x.jpg")
+        table.check_unique("Path", path)
+        table.check_spellings("Path", patient)
         paths += path
         patients += [f"chexpert-{name}" for name in patient]
         views += read_views(table)
         splits += [split] * len(table)
-        raw.append(table.numbers(CHEXPERT14, MARKS))
+        raw.append(table.marks(CHEXPERT14))
     labels, notes = policy(np.concatenate(raw), CHEXPERT14, data.uncertain, data.blank)
     notes["split"] = "train.csv is train, valid.csv is test"
     return build(
@@ -61,9 +62,7 @@ def read(root: str | Path, data: Data) -> Manifest:
 
 
 def read_table(path: Path) -> Table:
-    table = read_csv(path, ("Path", "Frontal/Lateral", "AP/PA", *CHEXPERT14))
-    table.check_unique("Path")
-    return table
+    return read_csv(path, ("Path", "Frontal/Lateral", "AP/PA", *CHEXPERT14))
 
 
 def read_views(table: Table) -> list[str]:

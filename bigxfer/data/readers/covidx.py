@@ -40,21 +40,25 @@ def read(root: str | Path, data: Data) -> Manifest:
 
     Label files lie in root or root/labels, images in root/train and root/test. A
     file listed again in its split is dropped and counted in the notes. Raises
-    DataError with file and line.
+    DataError with file and line, also where the two lines have different labels.
     """
     root = Path(root)
     files = label_files(root, data.version)
     rows = [(s, line) for s, path in files.items() for line in parse(path)]
     classes = next((s for s in SPACES if rows[0][1].label in s), SPACES[0])
     first: dict[tuple[str, str], Line] = {}
-    kept, conflicts = [], 0
+    kept = []
     for split, line in rows:
         if line.label not in classes:
             raise DataError(f"{line.where}: label {line.label!r} is not of {classes}")
         before = first.setdefault((split, line.file), line)
         if before is line:
             kept.append((split, line))
-        conflicts += before.label != line.label
+        if before.label != line.label:
+            raise DataError(
+                f"{line.where}: {line.file} is {line.label!r}, and {before.label!r} in"
+                f" {before.where}; remove the wrong line, or both"
+            )
     return build(
         name="covidx",
         root=root,
@@ -66,10 +70,9 @@ def read(root: str | Path, data: Data) -> Manifest:
         split=[SPLITS[split] for split, _ in kept],
         notes={
             "label_files": {split: path.name for split, path in files.items()},
-            "duplicate_lines_dropped": len(rows) - len(kept),
-            "duplicates_of_another_label": conflicts,
             "rnsa_read_as_rsna": sum(line.source == "rnsa" for _, line in kept),
         },
+        dropped={"lines that list a file again": len(rows) - len(kept)},
     )
 
 

@@ -1,26 +1,28 @@
 """metadata.csv of one's own images: file, label (or a 0/1 column a class), patient."""
 
-from pathlib import Path
+import os
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from bigxfer.config import Data
-from bigxfer.data.labels import canonical
+from bigxfer.data.labels import canonical, settled
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
+from bigxfer.data.readers import files, spellings
+from bigxfer.data.readers.tables import (
+    DataError,
+    Table,
+    build,
+    check_spellings,
+    find,
+    read_csv,
+)
 
 KNOWN = ("file", "path", "label", "patient_id", "patient", "split", "source", "view")
-ONE_HOT = {"1": 1, "0": 0, "1.0": 1, "0.0": 0, "": np.nan}
-SPLITS = {
-    "train": "train",
-    "valid": "valid",
-    "test": "test",
-    "": "",
-    "val": "valid",
-    "validation": "valid",
-    "validate": "valid",
-}
-UNKNOWN = ("unknown", "Unknown", "nan", "NaN", "None", "UNK")
+MOSTLY = (
+    0.9  # a column with this share of marks is meant as a class; the rest is an error
+)
 
 
 def read(root: str | Path, data: Data) -> Manifest:
@@ -29,73 +31,141 @@ def read(root: str | Path, data: Data) -> Manifest:
     Columns: `file` or `path` (relative to root), `patient_id` or `patient`, then
     `label` (int32 [n], classes sorted) or one column a class (float32 [n, classes]):
     those of data.labels or, where that is empty, each column of another name whose
-    cells are all 0, 1 or blank. Blank is NaN, or 0 where data.blank is negative.
+    cells are all marks (1, 0, -1, yes, no, true, false, in any form of the number) or
+    blank. Blank is NaN, or 0 where data.blank is negative; -1 is by data.uncertain.
     Optional: `split`, `source`, `view`. Raises DataError with file, line and column.
     """
     root = Path(root)
-    table = read_csv(find_table(root))
+    table = named(read_csv(find_table(root)))
     file = table.column("file", "path")
     patient = table.column("patient_id", "patient")
-    for name in (file, patient):
-        table.check_filled(name)
-    table.check_unique(file)
+    people = table.patients(patient)
+    table.check_filled(file)
+    paths = [relative(root, cell) for cell in table[file]]
+    table.check_unique(file, list(map(os.path.normpath, paths)))
     if "label" in table.columns:
-        classes, labels, notes = single(table)
+        classes, labels, notes, dropped = single(table)
     else:
-        classes, labels, notes = multi(table, data)
-    views = table.columns.get("view", [])
+        classes, labels, notes, dropped = multi(table, data)
+    if people:
+        notes["patients"] = people
+    if "source" in table.columns:
+        table.check_spellings("source")
     return build(
         name="csv",
         root=root,
         classes=classes,
         labels=labels,
-        path=table[file],
+        path=paths,
         patient=table[patient],
-        source=table.columns.get("source", []),
-        view=["" if view in UNKNOWN else view for view in views],
-        split=table.values("split", SPLITS) if "split" in table.columns else [],
+        source=[known(source) for source in table.columns.get("source", [])],
+        view=[spellings.view(view) for view in table.columns.get("view", [])],
+        split=splits(table),
         notes={"table": table.path.name, **notes},
+        dropped=dropped,
     )
 
 
 def find_table(root: Path) -> Path:
     """metadata.csv, or the only CSV file there is."""
-    tables = sorted(root.glob("*.csv"))
+    tables = [root / name for name in files.names(root) if name.endswith(".csv")]
     if not (root / "metadata.csv").exists() and len(tables) == 1:
         return tables[0]
     return find(root, "metadata.csv")
 
 
-def single(table: Table) -> tuple[tuple[str, ...], np.ndarray, dict]:
+def named(table: Table) -> Table:
+    """The table with the columns of KNOWN in lower case, as "Label" is meant.
+
+    Raises DataError where two columns look like one.
+    """
+    check_spellings(f"{table.path}: the column", [(n, "line 1") for n in table.columns])
+    lower = {n: n.casefold() if n.casefold() in KNOWN else n for n in table.columns}
+    return replace(table, columns={lower[n]: c for n, c in table.columns.items()})
+
+
+def relative(root: Path, cell: str) -> str:
+    """The path in one spelling: no "./" or "//", no "\\" of Windows, beneath root."""
+    if "\\" in cell and not (root / cell).exists():
+        cell = cell.replace("\\", "/")
+    if cell.startswith("/"):
+        top = os.path.join(os.path.abspath(root), "")
+        cell = cell.removeprefix(top)
+    return str(PurePosixPath(cell))
+
+
+def known(source: str) -> str:
+    return "" if source.casefold() in spellings.BLANK else source
+
+
+def splits(table: Table) -> list[str]:
+    """train, valid, test or "" of each row; [] where the table has no such column."""
+    if "split" not in table.columns:
+        return []
+    found = {cell: spellings.split(cell) for cell in set(table["split"])}
+    for row, cell in enumerate(table["split"]):
+        if found[cell] is None:
+            table.fail(row, f"split is {cell!r}; train, valid, test or blank expected")
+    return [found[cell] or "" for cell in table["split"]]
+
+
+def single(table: Table) -> tuple[tuple[str, ...], np.ndarray, dict, dict]:
+    """(classes, labels int32 [n], notes, what is left out) of the column `label`."""
     table.check_filled("label")
+    for row, label in enumerate(table["label"]):
+        if label.casefold() in spellings.NO_LABEL:
+            table.fail(row, f"label is {label!r}, no class; give one or remove the row")
+    table.check_spellings("label")
     classes = tuple(sorted(set(table["label"])))
-    index = {name: float(i) for i, name in enumerate(classes)}
-    labels = table.numbers(["label"], index)[:, 0].astype(np.int32)
-    return classes, labels, {"labels": "one of the column label"}
+    index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([index[label] for label in table["label"]], np.int32)
+    others = [name for name in table.columns if name not in KNOWN]
+    dropped = {"columns that are not read": others}
+    return classes, labels, {"labels": "one of the column label"}, dropped
 
 
-def multi(table: Table, data: Data) -> tuple[tuple[str, ...], np.ndarray, dict]:
+def multi(table: Table, data: Data) -> tuple[tuple[str, ...], np.ndarray, dict, dict]:
+    """(classes, labels float32 [n, classes], notes, what is left out) of 0/1 columns."""
     others = [name for name in table.columns if name and name not in KNOWN]
+    left: dict[str, str] = {}
     if data.labels:
         wanted = {canonical(name) for name in data.labels}
         classes = tuple(name for name in others if canonical(name) in wanted)
     else:
-        classes = tuple(
-            name
-            for name in others
-            if (cells := set(table[name])) <= ONE_HOT.keys() and cells != {""}
-        )
+        left = {name: why for name in others if (why := no_class(table, name))}
+        classes = tuple(name for name in others if name not in left)
     if not classes:
         raise DataError(
             f"{table.path}, line 1: no column 'label', and no column of 0, 1 and blank"
             f" for a class (of {others}, config.data.labels={data.labels})"
         )
-    labels = table.numbers(classes, ONE_HOT)
-    if data.blank == "negative":
-        labels = np.nan_to_num(labels)
+    labels = settled(table.marks(classes), data.uncertain, data.blank)
     notes = {
         "labels": f"the 0/1 columns {list(classes)}",
-        "columns_not_read": [name for name in others if name not in classes],
         "blank": data.blank,
+        "uncertain": data.uncertain,
     }
-    return classes, labels, notes
+    dropped = {"columns that are no class": [f"{n}: {why}" for n, why in left.items()]}
+    return classes, labels, notes, dropped
+
+
+def no_class(table: Table, name: str) -> str:
+    """Why the column is taken for no class; "" where all its cells are marks or blank.
+
+    Raises DataError where nearly all are: a class would be lost for a slip in one cell.
+    """
+    marks = {cell: spellings.mark(cell) for cell in set(table[name])}
+    filled = [row for row, c in enumerate(table[name]) if c not in spellings.BLANK]
+    bad = [row for row in filled if marks[table[name][row]] is None]
+    if not filled:
+        return "empty"
+    if not bad:
+        return ""
+    cell, line = table[name][bad[0]], table.lines[bad[0]]
+    if len(bad) <= (1 - MOSTLY) * len(filled):
+        table.fail(
+            bad[0],
+            f"{name} is {cell!r}; the column looks like a class, of 1, 0, -1 and blank."
+            " Mend the cell, or name the classes by config.data.labels",
+        )
+    return f"{cell!r} on line {line}"

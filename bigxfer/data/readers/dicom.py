@@ -7,24 +7,27 @@ import numpy as np
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.readers import folder
+from bigxfer.data.readers import files, folder, spellings
 from bigxfer.data.readers.tables import DataError
-
-VIEWS = {"LL": "L", "RL": "L", "LATERAL": "L"}
 
 
 def read(root: str | Path, data: Data) -> Manifest:
     """The folder reader, with PatientID and ViewPosition of each header.
 
+    Files are found by their ending or, since DICOM often has none, by their content.
     For labels in a table use the csv reader, whose files may be DICOM too. Raises
-    DataError for a file that is no DICOM, or has no PatientID.
+    DataError for an image that is no DICOM, or has no PatientID.
     """
     try:
         import pydicom
         from pydicom.errors import InvalidDicomError
     except ImportError:
         raise DataError("the dicom reader needs: pip install pydicom") from None
-    manifest = folder.read(root, data)
+
+    def is_image(path: Path) -> bool:
+        return files.is_image(path.name) or files.is_dicom(path)
+
+    manifest = folder.read(root, data, is_image)
     patients, views = [], []
     for path in manifest.path:
         try:
@@ -40,9 +43,8 @@ def read(root: str | Path, data: Data) -> Manifest:
             raise DataError(
                 f"{Path(root) / path}: no PatientID in its header; use the csv reader"
             )
-        view = str(header.get("ViewPosition") or "").strip()
         patients.append(patient)
-        views.append(VIEWS.get(view, view))
+        views.append(spellings.view(str(header.get("ViewPosition") or "").strip()))
     notes = {**manifest.notes, "patients": "PatientID"}
     columns = {"patient": np.array(patients, object), "view": np.array(views, object)}
     return replace(manifest, name="dicom", notes=notes, **columns).validate()

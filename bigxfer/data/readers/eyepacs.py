@@ -28,6 +28,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         table = read_csv(find(root, name), needed)
         table.check_unique("image")
         [people] = table.groups("image", r"(\d+)_(?:left|right)", "10_left")
+        table.check_spellings("image", people)
         folder = "train" if train else "test"
         files += [f"{folder}/{image}.jpeg" for image in table["image"]]
         patients += [f"eyepacs-{number}" for number in people]

@@ -1,78 +1,123 @@
 """A folder of class folders, perhaps beneath train/, valid/ and test/."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.readers.tables import SEE, DataError, build
+from bigxfer.data.readers import files, spellings
+from bigxfer.data.readers.tables import SEE, DataError, build, check_spellings
 
-SPLITS = {
-    "train": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "test": "test",
-}
 NOBODY = "unknown: each image counts as a patient of its own"
-IMAGES = (
-    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif"),
-    *(".bmp", ".tif", ".tiff", ".dcm"),
-)
 
 
-def read(root: str | Path, data: Data) -> Manifest:
+def by_ending(path: Path) -> bool:
+    return files.is_image(path.name)
+
+
+def read(
+    root: str | Path, data: Data, is_image: Callable[[Path], bool] = by_ending
+) -> Manifest:
     """Labels int32 [n]: the class is the name of the first folder, sorted.
 
+    Split folders are train/, valid/ and test/, also as training/, val/, validation/ and
+    testing/, in any case. Links to folders are followed.
+
     Nobody says whose image it is, so each counts as a patient of its own, which the
-    notes say: use the csv reader where patients have several. Raises DataError
-    where there are fewer than two class folders, or one has no image.
+    notes say: use the csv reader where patients have several. Raises DataError where
+    there are fewer than two class folders, where one has no image or stands beside
+    the splits, and for what `files.check_links` finds.
     """
     root = Path(root)
-    parts = [name for name in SPLITS if (root / name).is_dir()] or [""]
-    rows, other = [], 0
-    for part in parts:
-        for name in class_folders(root / part):
-            files = sorted(walk(root / part / name))
-            images = [f for f in files if f.lower().endswith(IMAGES)]
-            other += len(files) - len(images)
-            if not images:
-                raise DataError(f"{root / part / name}: a class folder with no image")
-            prefix = f"{part}/{name}" if part else name
-            rows += [(part, name, f"{prefix}/{file}") for file in images]
-    classes = tuple(sorted({name for _, name, _ in rows}))
+    parts = split_folders(root)
+    tops = [
+        (part, name, f"{part}/{name}" if part else name)
+        for part in parts
+        for name in files.folders(root / part)
+    ]
+    check_spellings("class folder", [(n, f"{root / top}") for _, n, top in tops])
+    classes = tuple(sorted({name for _, name, _ in tops}))
     if len(classes) < 2:
+        under = f" under {', '.join(parts)}" if any(parts) else ""
         raise DataError(
-            f"{root}: looked for two or more class folders"
-            f"{' under ' + ', '.join(parts) if parts != [''] else ''},"
-            f" found {list(classes)}; {SEE}"
+            f"{root}: looked for two or more class folders{under}, found"
+            f" {list(classes)}; {SEE}"
         )
-    index = {name: i for i, name in enumerate(classes)}
-    paths = [path for _, _, path in rows]
+    found = files.walk(root, [top for *_, top in tops])
+    files.check_links(root, found)
+    images: dict[str, list[str]] = {top: [] for *_, top in tops}
+    other = []
+    for path in found.files:
+        top = "/".join(path.split("/")[: 2 if any(parts) else 1])
+        (images[top] if is_image(root / path) else other).append(path)
+    for top, paths in images.items():
+        if not paths:
+            raise DataError(f"{root / top}: a class folder with no image")
+    rows = [(p, name, path) for p, name, top in tops for path in images[top]]
+    paths = [path for *_, path in rows]
     return build(
         name="folder",
         root=root,
         classes=classes,
-        labels=[index[name] for _, name, _ in rows],
+        labels=[classes.index(name) for _, name, _ in rows],
         path=paths,
         patient=[os.path.splitext(path)[0] for path in paths],
-        split=[SPLITS.get(part, "") for part, _, _ in rows],
-        notes={
-            "patients": NOBODY,
-            "files_that_are_no_image": other,
+        split=[parts[part] for part, *_ in rows],
+        notes={"patients": NOBODY},
+        dropped={
+            "files that are no image": other,
+            **found.dropped(),
+            **elsewhere(root, parts, classes, is_image),
         },
     )
 
 
-def class_folders(top: Path) -> list[str]:
-    with os.scandir(top) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
+def split_folders(root: Path) -> dict[str, str]:
+    """{folder: split} in the order train, valid, test; {"": ""} where there is none.
+
+    A folder with such a name is a class where images lie in it and no folders. Raises
+    DataError for two folders of one split.
+    """
+    found: dict[str, str] = {}
+    for name in files.folders(root):
+        split = spellings.split(name)
+        if not split or not files.folders(root / name):
+            continue
+        if split in found:
+            raise DataError(
+                f"{root}: {found[split]}/ and {name}/ are both the {split} split;"
+                " rename or merge one"
+            )
+        found[split] = name
+    order = ("train", "valid", "test")
+    return {found[split]: split for split in order if split in found} or {"": ""}
 
 
-def walk(top: Path) -> list[str]:
-    """All files beneath top, relative to it."""
-    return [
-        Path(folder, file).relative_to(top).as_posix()
-        for folder, _, files in os.walk(top)
-        for file in files
+def elsewhere(
+    root: Path,
+    parts: dict[str, str],
+    classes: tuple[str, ...],
+    is_image: Callable[[Path], bool],
+) -> dict[str, list[str]]:
+    """What lies in no class folder: images, and whole folders beside the splits.
+
+    DataError where such a folder is called as a class, since its images are meant.
+    """
+    loose = [
+        f"{part}/{name}" if part else name
+        for part in {"": "", **parts}
+        for name in files.names(root / part)
+        if files.is_image(name) and (root / part / name).is_file()
     ]
+    beside = [name for name in files.folders(root) if name not in parts and any(parts)]
+    known = {spellings.fold(name) for name in classes}
+    for name in beside:
+        if spellings.fold(name) in known:
+            raise DataError(
+                f"{root / name}: a class folder beside {'/ and '.join(parts)}/; move it"
+                " into one of them"
+            )
+    found = files.walk(root, beside)
+    loose += [path for path in found.files if is_image(root / path)]
+    return {"images that lie in no class folder": loose}

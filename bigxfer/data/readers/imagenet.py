@@ -1,12 +1,12 @@
 """ImageNet-1k as folders (1409.0575) and ImageNet-21k as tar files of its synsets."""
 
-import os
 import re
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import files
 from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.tables import DataError, build, find, read_csv
 
@@ -23,23 +23,33 @@ def read_1k(root: str | Path, data: Data) -> Manifest:
     root = Path(root)
     top = find(root, "train", "Data/CLS-LOC/train").parent
     prefix = "" if top == root else "Data/CLS-LOC/"
-    rows = []
+    rows, other = [], []
     for folder, split in (("train", "train"), ("val", "test")):
         if (top / folder).is_dir():
-            images = synset_folders(top / folder) or validation(root)
+            images, rest = synset_folders(top / folder)
+            other += [f"{prefix}{folder}/{name}" for name in rest]
+            images = images or validation(root)
             rows += [(split, s, f"{prefix}{folder}/{name}") for s, name in images]
-    return manifest("imagenet", root, rows, "train; val as test")
+    dropped = {"files that are no .JPEG in a synset's folder": other}
+    return manifest("imagenet", root, rows, "train; val as test", dropped=dropped)
 
 
-def synset_folders(folder: Path) -> list[tuple[str, str]]:
-    """(synset, SYNSET/FILE) of every image beneath a folder of synset folders."""
-    synsets = [name for name in sorted(os.listdir(folder)) if SYNSET.fullmatch(name)]
-    return [
-        (synset, f"{synset}/{name}")
-        for synset in synsets
-        for name in sorted(os.listdir(folder / synset))
-        if name.endswith(".JPEG")
-    ]
+def synset_folders(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """((synset, SYNSET/FILE) of every image in a folder of synset folders, the others).
+
+    The images of a flat folder are none of the others: `validation` takes those.
+    """
+    images, other = [], []
+    for synset in files.folders(folder):
+        if not SYNSET.fullmatch(synset):
+            other.append(synset)
+            continue
+        for name in files.names(folder / synset):
+            if name.endswith(".JPEG"):
+                images.append((synset, f"{synset}/{name}"))
+            else:
+                other.append(f"{synset}/{name}")
+    return images, other
 
 
 def validation(root: Path) -> list[tuple[str, str]]:
@@ -61,15 +71,20 @@ def read_21k(root: str | Path, data: Data) -> Manifest:
     DataError for a tar that is cut off or compressed, or a member of another name.
     """
     root, rows, ids = Path(root), [], []
-    if not (tars := sorted(root.glob("*.tar"))):
+    litter, tars = [], [root / name for name in files.names(root)]
+    if not (tars := [path for path in tars if path.suffix == ".tar"]):
         raise DataError(f"{root}: looked for n01440764.tar or other *.tar, found none")
     for path in tars:
         for name, where in members(path):
+            if any(map(files.is_litter, PurePosixPath(name).parts)):
+                litter.append(f"{path.name}: {name}")
+                continue
             if not (match := MEMBER.fullmatch(name)):
                 raise DataError(f"{path}: member {name!r} is not nNNNNNNNN_X.JPEG")
             rows.append(("", match[2], f"{path.name}#{where}"))
             ids.append(match[1])
-    return manifest("imagenet21k", root, rows, "none is official", ids)
+    dropped = {"litter (hidden files, __MACOSX and the like)": litter}
+    return manifest("imagenet21k", root, rows, "none is official", ids, dropped)
 
 
 def members(path: Path) -> list[tuple[str, str]]:
@@ -95,6 +110,7 @@ def manifest(
     rows: list[tuple[str, str, str]],
     split: str,
     ids: list[str] | None = None,
+    dropped: dict[str, list[str]] | None = None,
 ) -> Manifest:
     """From rows of (split, synset, path)."""
     classes = tuple(sorted({synset for _, synset, _ in rows}))
@@ -111,4 +127,5 @@ def manifest(
         patient=ids,  # unique as they are; copies of 14 million strings are not
         split=[part for part, *_ in rows],
         notes={"patients": NOBODY, "split": split},
+        dropped=dropped or {},
     )

@@ -5,7 +5,6 @@ from pathlib import Path
 from bigxfer.config import Data
 from bigxfer.data.labels import CHEXPERT14, policy
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.readers.chexpert import MARKS
 from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
 
 SPLITS = {"train": "train", "validate": "valid", "test": "test"}
@@ -36,7 +35,7 @@ def read(root: str | Path, data: Data) -> Manifest:
             studies.fail(row, f"the study {study} stands on line {line} too")
     rows = [row_of.get(study, -1) for study in zip(images[key[0]], images[key[1]])]
     kept = [i for i, row in enumerate(rows) if row >= 0]
-    raw = studies.numbers(CHEXPERT14, MARKS)[[rows[i] for i in kept]]
+    raw = studies.marks(CHEXPERT14)[[rows[i] for i in kept]]
     labels, notes = policy(raw, CHEXPERT14, data.uncertain, data.blank)
     split, split_note = splits(root, images)
     paths = image_paths(images)
@@ -54,9 +53,9 @@ def read(root: str | Path, data: Data) -> Manifest:
         notes={
             **notes,
             "labeller": labeller,
-            "images_without_a_label_row": len(images) - len(kept),
             "split": split_note,
         },
+        dropped={"images of studies without a label row": len(images) - len(kept)},
     )
 
 

@@ -1,6 +1,5 @@
 """NIH ChestX-ray14 (1705.02315): 14 findings an image, from reports, no blanks."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from bigxfer.config import Data
 from bigxfer.data.labels import NIH14
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import files
 from bigxfer.data.readers.tables import (
     SEE,
     DataError,
@@ -37,7 +37,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     table.check_unique(name)
     table.groups(name, r"\d{8}_\d{3}\.png", "00000001_000.png")
     folders = image_folders(root)
-    split, notes = read_split(root, table)
+    split, notes, beyond = read_split(root, table)
     return build(
         name="nih",
         root=root,
@@ -50,6 +50,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         view=table.values("View Position", {"PA": "PA", "AP": "AP"}),
         split=split,
         notes={"labels": "a finding that is not listed is 0", **notes},
+        dropped={"images that are listed but not in the table": beyond},
     )
 
 
@@ -88,17 +89,17 @@ def image_folders(root: Path) -> dict[str, str]:
         inner = top / "images" if (top / "images").is_dir() else top
         if inner.is_dir():
             where = inner.relative_to(root).as_posix()
-            folders.update(dict.fromkeys(os.listdir(inner), where))
+            folders.update(dict.fromkeys(files.names(inner), where))
     if not folders:
         raise DataError(f"{root}: looked for images/ or images_001/ ..., none; {SEE}")
     return folders
 
 
-def read_split(root: Path, table: Table) -> tuple[list[str], dict]:
-    """The official split of each row, and notes on what the lists hold beside."""
+def read_split(root: Path, table: Table) -> tuple[list[str], dict, list[str]]:
+    """(the official split of each row, notes on it, files that only the lists know)."""
     there = [name for name in LISTS if (root / name).is_file()]
     if not there:
-        return [""] * len(table), {"split": "no official lists found"}
+        return [""] * len(table), {"split": "no official lists found"}, []
     split: dict[str, str] = {}
     for name, value in LISTS.items():
         path = find(root, name)
@@ -113,8 +114,6 @@ def read_split(root: Path, table: Table) -> tuple[list[str], dict]:
     for row, file in enumerate(rows):
         if file not in split:
             table.fail(row, f"{file} is in neither of {', '.join(LISTS)}")
-    beyond = len(split) - len(rows)
-    return [split[file] for file in rows], {
-        "split": "official lists, train_val as train",
-        "listed_but_not_in_table": beyond,
-    }
+    beyond = sorted(split.keys() - set(rows))
+    notes = {"split": "official lists, train_val as train"}
+    return [split[file] for file in rows], notes, beyond

@@ -1,6 +1,7 @@
 """PadChest (1901.07441): 174 findings in free order, read as the predecessor's 27."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -49,18 +50,18 @@ def read(root: str | Path, data: Data) -> Manifest:
     columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
     table = read_csv(find(root, f"{TABLE}.gz", TABLE), columns)
     table.check_unique("ImageID")
-    table.check_filled("PatientID")
+    people = table.patients("PatientID")
     table.groups("ImageID", r"[^/]+\.png", "a png file")
     table.groups("ImageDir", r"\d+", "a number")
     found = parse(table)
-    kept, dropped = [], {"no labels": 0, "exclude": 0, "unchanged or suboptimal": 0}
+    kept, dropped = [], Counter[str]()
     for row, labels in enumerate(found):
         if not labels:
-            dropped["no labels"] += 1
+            dropped["images without labels"] += 1
         elif "exclude" in labels:
-            dropped["exclude"] += 1
+            dropped["images labelled exclude"] += 1
         elif labels <= SILENT:
-            dropped["unchanged or suboptimal"] += 1
+            dropped["images labelled unchanged or suboptimal alone"] += 1
         else:
             kept.append(row)
     columns_of = {label: positives(label) for row in kept for label in found[row]}
@@ -71,7 +72,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     labels = values
     if data.version == "single":
         one = values.sum(axis=1) == 1
-        dropped["none or several of the 27"] = int((~one).sum())
+        dropped["images of none or several of the 27"] = int((~one).sum())
         kept = [row for row, single in zip(kept, one, strict=True) if single]
         labels = values[one].argmax(axis=1).astype(np.int32)
     flat = not any((root / name).is_dir() for name in set(table["ImageDir"]))
@@ -90,9 +91,10 @@ def read(root: str | Path, data: Data) -> Manifest:
         view=[views[row] for row in kept],
         notes={
             "labels": "substring of a label or a synonym; 0 where none",
-            "rows_dropped": dropped,
             "split": "none is official",
+            **({"patients": people} if people else {}),
         },
+        dropped=dropped,
     )
 
 

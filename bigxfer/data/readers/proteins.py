@@ -49,11 +49,8 @@ def read(root: str | Path, data: Data) -> Manifest:
         id=names,
         path=[f"train/{name}_{{red,green,blue}}.png" for name in names],
         patient=[f"proteins-{name}" for name in names],
-        notes={
-            "patients": NOBODY,
-            "split": "none is official",
-            "rows_with_several_places_dropped": int((~kept).sum()),
-        },
+        notes={"patients": NOBODY, "split": "none is official"},
+        dropped={"images with several places": int((~kept).sum())},
     )
 
 

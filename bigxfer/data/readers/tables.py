@@ -1,19 +1,21 @@
 """Label files read strictly: every complaint names the file, the line and the field."""
 
 import csv
+import difflib
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import numpy as np
 
-from bigxfer.config import nearest
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import spellings
 
 BATCH = 256  # rows held as lists; more keep the garbage collector busy (3x)
 SEE = "docs/datasets.md shows the layout and how to obtain the data"
@@ -45,9 +47,11 @@ class Table:
         for name in names:
             if name in self.columns:
                 return name
-        hint = nearest(names[0], list(self.columns))
+        wanted, have = " or ".join(map(repr, names)), list(self.columns)
+        close = difflib.get_close_matches(names[0], have, n=1, cutoff=0.5)
+        hint = f"; rename {close[0]!r}, if that is it" if close else ""
         raise DataError(
-            f"{self.path}, line 1: no column {' or '.join(map(repr, names))}{hint}"
+            f"{self.path}, line 1: no column {wanted} among {', '.join(have)}{hint}"
         )
 
     def values(self, name: str, known: Mapping[str, Any]) -> list:
@@ -57,13 +61,6 @@ class Table:
         except KeyError as error:
             row = self.columns[name].index(error.args[0])
             self.fail(row, f"{name} is {error.args[0]!r}; it may be {list(known)}")
-
-    def numbers(self, names: Sequence[str], known: Mapping[str, float]) -> np.ndarray:
-        """float32 [n, len(names)] of these columns, translated as by `values`."""
-        out = np.empty((len(self), len(names)), np.float32)
-        for i, name in enumerate(names):
-            out[:, i] = self.values(name, known)
-        return out
 
     def groups(self, name: str, pattern: str, hint: str) -> list[list[str]]:
         """A list for each group of the pattern, which every cell must match whole."""
@@ -76,17 +73,74 @@ class Table:
                 cells.append(cell)
         return out
 
-    def check_unique(self, name: str) -> None:
+    def check_unique(self, name: str, values: Sequence[str] = ()) -> None:
+        """DataError where a cell, or what `values` makes of it, stands twice."""
         first: dict[str, int] = {}
-        for row, value in enumerate(self.columns[name]):
+        for row, value in enumerate(values or self.columns[name]):
             if (before := first.setdefault(value, row)) != row:
                 self.fail(
                     row, f"{name} {value!r} stands on line {self.lines[before]} too"
                 )
 
+    def check_spellings(self, name: str, values: Sequence[str] = ()) -> None:
+        """DataError for two cells, or two `values` of them, that look like one."""
+        lines: dict[str, int] = {}
+        for row, value in enumerate(values or self.columns[name]):
+            lines.setdefault(value, self.lines[row])
+        places = [(value, f"line {line}") for value, line in lines.items()]
+        check_spellings(f"{self.path}: {name}", places)
+
+    def marks(self, names: Sequence[str]) -> np.ndarray:
+        """float32 [n, len(names)] of 1, 0, -1 (uncertain) and NaN (blank)."""
+        out = np.empty((len(self), len(names)), np.float32)
+        for i, name in enumerate(names):
+            known = {cell: spellings.mark(cell) for cell in set(self.columns[name])}
+            if None in known.values():
+                bad = {cell for cell, mark in known.items() if mark is None}
+                row = next(r for r, c in enumerate(self.columns[name]) if c in bad)
+                cell = self.columns[name][row]
+                self.fail(row, f"{name} is {cell!r}; 1, 0, -1 or blank expected")
+            out[:, i] = [known[cell] for cell in self.columns[name]]
+        return out
+
+    def patients(self, name: str) -> str:
+        """What the notes say of this column: "" where it tells patients apart.
+
+        Raises DataError for an empty cell, one that names nobody beside others that
+        do, and for two spellings of one patient.
+        """
+        self.check_filled(name)
+        values = self.columns[name]
+        if len(set(values)) == 1 < len(values):
+            return f"unknown: all images bear the {name} {values[0]!r}"
+        for row, value in enumerate(values):
+            if value.casefold() in spellings.NAMELESS:
+                self.fail(
+                    row,
+                    f"{name} is {value!r}, which is nobody, though other rows have"
+                    " patients; name this one too, or remove the row",
+                )
+        self.check_spellings(name)
+        return ""
+
     def check_filled(self, name: str) -> None:
         if "" in self.columns[name]:
             self.fail(self.columns[name].index(""), f"{name} is empty")
+
+
+def check_spellings(what: str, places: Iterable[tuple[str, str]]) -> None:
+    """DataError where two of these (name, place) are spellings of one by `fold`.
+
+    Nobody can tell from here whether "007" and "7" are one patient, so neither is taken.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    for name, place in places:
+        other, before = first.setdefault(spellings.fold(name), (name, place))
+        if other != name:
+            raise DataError(
+                f"{what} {name!r} ({place}) and {other!r} ({before}) look like two"
+                " spellings of one; write them alike, or make them more different"
+            )
 
 
 def find(root: Path, *names: str) -> Path:
@@ -172,14 +226,16 @@ def build(
     source: Sequence[str] = (),
     view: Sequence[str] = (),
     split: Sequence[str] = (),
+    dropped: Mapping[str, int | Sequence[str]] = MappingProxyType({}),
 ) -> Manifest:
     """A validated Manifest from lists; id defaults to path, the rest to "".
 
+    `dropped` says what the reader left out: a number, or the names, of each kind.
     Raises DataError for what Manifest.validate finds.
     """
     blank = [""] * len(path)
     try:
-        return Manifest(
+        manifest = Manifest(
             name=name,
             root=str(root),
             classes=classes,
@@ -191,6 +247,9 @@ def build(
             view=np.array(view or blank, object),
             split=np.array(split or blank, object),
             notes=notes,
-        ).validate()
+        )
+        for what, out in dropped.items():
+            manifest = manifest.dropping(what, out)
+        return manifest.validate()
     except ValueError as error:
         raise DataError(str(error)) from None

@@ -49,8 +49,12 @@ def read(root: str | Path, data: Data) -> Manifest:
         notes={
             "patients": NOBODY,
             "builder": str(builder.info.full_name),
-            "unlabelled_dropped": unlabelled,
-            "splits_not_read": [s for s in builder.info.splits if s not in SPLITS],
+        },
+        dropped={
+            "examples without a label": unlabelled,
+            "splits of other names": [
+                s for s in builder.info.splits if s not in SPLITS
+            ],
         },
     )
 

@@ -1,11 +1,11 @@
 """Shenzhen and Montgomery (Jaeger et al. 2014): tuberculosis, from the file names."""
 
-import os
 import re
 from pathlib import Path
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import files
 from bigxfer.data.readers.tables import DataError, build, find
 
 CHINA, USA = "ChinaSet_AllFiles", "MontgomerySet"
@@ -13,7 +13,7 @@ FOLDERS = {  # the layout of NLM's archives, then of Kaggle's kmader copies
     "shenzhen": (f"{CHINA}/CXR_png", f"{CHINA}/{CHINA}/CXR_png"),
     "montgomery": (f"{USA}/CXR_png", f"Montgomery/{USA}/CXR_png"),
 }
-NAME = re.compile(r"((?:CHNCXR|MCUCXR)_\d{4})_([01])\.png")
+NAME = re.compile(r"((?:CHNCXR|MCUCXR)_\d{4})_([01])\.(?i:png)")
 
 
 def read(root: str | Path, data: Data) -> Manifest:
@@ -28,11 +28,13 @@ def read(root: str | Path, data: Data) -> Manifest:
             f"config.data.version is {data.version!r}; it may be {list(FOLDERS)} or ''"
         )
     rows: list[tuple[str, str, str, int]] = []
+    other: list[str] = []
     there = [s for s, ways in FOLDERS.items() if any((root / w).is_dir() for w in ways)]
     for source in [data.version] if data.version else there or list(FOLDERS):
         folder = find(root, *FOLDERS[source])
-        for name in sorted(os.listdir(folder)):
-            if not name.endswith(".png"):
+        for name in files.names(folder):
+            if not files.is_image(name):
+                other.append(f"{folder.relative_to(root)}/{name}")
                 continue
             if not (match := NAME.fullmatch(name)):
                 raise DataError(
@@ -51,4 +53,5 @@ def read(root: str | Path, data: Data) -> Manifest:
         source=[source for _, _, source, _ in rows],
         view=["PA"] * len(rows),
         notes={"split": "none is official", "sets": sorted({r[2] for r in rows})},
+        dropped={"files that are no image": other},
     )
