@@ -70,6 +70,12 @@ def names(top: Path) -> list[str]:
     return sorted(name for name in os.listdir(top) if not is_litter(name))
 
 
+def litter(root: Path, folder: str) -> list[str]:
+    """The litter that lies in this folder of root itself, relative to root."""
+    found = os.listdir(root / folder)
+    return sorted(os.path.join(folder, name) for name in found if is_litter(name))
+
+
 def walk(root: Path, tops: Iterable[str] = ("",)) -> Listing:
     """All that lies beneath these folders of root ("": root itself), files sorted.
 
@@ -90,7 +96,7 @@ def walk(root: Path, tops: Iterable[str] = ("",)) -> Listing:
             continue
         with os.scandir(root / folder) as entries:
             for entry in entries:
-                way = f"{folder}/{entry.name}" if folder else entry.name
+                way = os.path.join(folder, entry.name)
                 linked = entry.is_symlink()
                 real = os.path.realpath(entry.path) if linked else ""
                 if is_litter(entry.name):
@@ -109,7 +115,7 @@ def walk(root: Path, tops: Iterable[str] = ("",)) -> Listing:
                         out.broken.append(way)
     for real, way in links:
         parent, name = os.path.split(real)
-        direct = f"{ways[parent]}/{name}".lstrip("/") if parent in ways else way
+        direct = os.path.join(ways[parent], name) if parent in ways else way
         if (first := ways.setdefault(real, direct)) != way:
             out.twice.append((first, way))
     for paths in (out.files, out.litter, out.loops, out.broken, out.twice):

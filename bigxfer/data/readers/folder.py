@@ -32,7 +32,7 @@ def read(
     root = Path(root)
     parts = split_folders(root)
     tops = [
-        (part, name, f"{part}/{name}" if part else name)
+        (part, name, os.path.join(part, name))
         for part in parts
         for name in files.folders(root / part)
     ]
@@ -45,6 +45,8 @@ def read(
             f" {list(classes)}; {SEE}"
         )
     found = files.walk(root, [top for *_, top in tops])
+    for part in {"": "", **parts}:  # above the class folders too
+        found.litter += files.litter(root, part)
     files.check_links(root, found)
     images: dict[str, list[str]] = {top: [] for *_, top in tops}
     other = []
@@ -105,7 +107,7 @@ def elsewhere(
     DataError where such a folder is called as a class, since its images are meant.
     """
     loose = [
-        f"{part}/{name}" if part else name
+        os.path.join(part, name)
         for part in {"": "", **parts}
         for name in files.names(root / part)
         if files.is_image(name) and (root / part / name).is_file()
