@@ -63,14 +63,18 @@ def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
     rows, prints = recognised(a)
     pairs = duplicates.near(a.images, prints, rows)
     leaks = split.check(a.manifest)
+    few = len(set(a.manifest.patient[rows])) < shortcuts.FOLDS
     report = {
         "synthetic": a.manifest.synthetic,
         "sets": [describe(a, prints)],
         "within": {
-            "patients in two splits": {"count": len(leaks), "first": leaks[:20]},
+            "patients in two splits": people(leaks, a.manifest),
             "pairs": [described(pair, a.manifest, a.manifest) for pair in pairs],
         },
-        "probes": [asdict(p) for p in shortcuts.probe_all(a.manifest, a.images, rows)],
+        "probes": [
+            asdict(p)
+            for p in ([] if few else shortcuts.probe_all(a.manifest, a.images, rows))
+        ],
     }
     if b is not None:
         rows_b, prints_b = recognised(b)
@@ -79,10 +83,19 @@ def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
         report["synthetic"] |= b.manifest.synthetic
         report["sets"].append(describe(b, prints_b))
         report["against"] = {
-            "patients in both": {"count": len(shared), "first": shared[:20]},
+            "patients in both": people(shared, a.manifest, b.manifest),
             "pairs": [described(pair, a.manifest, b.manifest) for pair in pairs],
         }
     return report
+
+
+def people(names: list[str], *sets: Manifest) -> dict[str, Any]:
+    """How many patients these are, and the first; count None where nobody could tell."""
+    for m in sets:
+        if not m.known_patients().any():
+            why = f"the patients of {m.name} are unknown"
+            return {"count": None, "first": [], "why": why}
+    return {"count": len(names), "first": names[:20]}
 
 
 def recognised(data: Dataset) -> tuple[np.ndarray, duplicates.Prints]:
@@ -109,7 +122,7 @@ def describe(data: Dataset, prints: duplicates.Prints) -> dict[str, Any]:
         "root": m.root,
         "hash": m.hash(),
         "images": len(m),
-        "patients": len(set(m.patient)),
+        "patients": len(set(m.patient)) if m.known_patients().any() else None,
         "flat images": int(prints.flat.sum()),
         "balance": balance,
         "report": data.report,
@@ -133,11 +146,17 @@ def described(pair: duplicates.Pair, a: Manifest, b: Manifest) -> dict[str, Any]
         "exact": pair.exact,
         "hamming": pair.hamming,
         "correlation": round(pair.correlation, 4),
-        "same patient": bool(a.patient[i] == b.patient[j]),
+        "same patient": same_patient(a, i, b, j),
         "across splits": bool(a.split[i] != b.split[j]),
         "labels differ": conflict(a, i, b, j),
         "sides": sides,
     }
+
+
+def same_patient(a: Manifest, i: int, b: Manifest, j: int) -> bool | None:
+    """None where nobody knows one of the two."""
+    known = [m.select(np.array([row])).known_patients() for m, row in ((a, i), (b, j))]
+    return bool(a.patient[i] == b.patient[j]) if all(known) else None
 
 
 def named(m: Manifest, row: int) -> list[str]:
@@ -162,11 +181,14 @@ def pair_rows(report: dict[str, Any], where: str) -> list[tuple[str, object]]:
     """(what, how many) of the pairs within the set, or against the other."""
     pairs = report[where]["pairs"]
     first = next(k for k in report[where] if k != "pairs")
+    shared = report[where][first]
+    none = f"not known: {shared.get('why')}"
+    other = sum(p["same patient"] is False for p in pairs)
     return [
-        (first, report[where][first]["count"]),
+        (first, none if shared["count"] is None else shared["count"]),
         ("exact duplicates", sum(p["exact"] for p in pairs)),
         ("near-duplicates", sum(not p["exact"] for p in pairs)),
-        ("  of another patient", sum(not p["same patient"] for p in pairs)),
+        ("  of another patient", none if shared["count"] is None else other),
         ("  across splits", sum(p["across splits"] for p in pairs)),
         ("  whose labels differ", sum(p["labels differ"] for p in pairs)),
     ]
@@ -174,6 +196,9 @@ def pair_rows(report: dict[str, Any], where: str) -> list[tuple[str, object]]:
 
 def probe_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """(probe, AUROC with its interval) of the mean over classes and of the highest."""
+    if not report["probes"]:
+        few = f"fewer than {shortcuts.FOLDS} patients, or no class with both sides"
+        return [("none", few)]
     lines = []
     for p in report["probes"]:
         parts = []
@@ -193,7 +218,8 @@ def sections(report: dict[str, Any]) -> list[tuple[str, list]]:
     """(title, rows) of everything but the pairs themselves."""
     out = []
     for s in report["sets"]:
-        counts = [("images", s["images"]), ("patients", s["patients"])]
+        many = "unknown" if s["patients"] is None else s["patients"]
+        counts = [("images", s["images"]), ("patients", many)]
         counts.append(("flat images (one value)", s["flat images"]))
         out.append((f"{s['name']} at {s['root']}", counts))
     out.append((f"Within {report['sets'][0]['name']}", pair_rows(report, "within")))

@@ -1,14 +1,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from test_leakage import copied, scenes
 from test_split import manifest
 
 from bigxfer import audit
+from bigxfer.data.dataset import Dataset
 from bigxfer.data.pixels import decode
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +77,35 @@ def test_an_audit_of_two_sets_finds_what_was_planted(tmp_path):
     page = (tmp_path / "out" / "audit.html").read_text()
     assert page.count("<img") == 4
     assert "exact duplicates                 1" in done.stdout
+
+
+@pytest.mark.parametrize("people", ["each image its own", "all images bear one id"])
+def test_unknown_patients_are_not_counted_as_no_leak(people):
+    """A count of 0 would say that somebody had looked."""
+    images, n = scenes(24), 24
+    images[20] = images[0]
+    patients = ["ANON"] * n if "one" in people else [f"i{k}" for k in range(n)]
+    m = manifest(patients, [k % 2 for k in range(n)])
+    halves = np.array(["train"] * 12 + ["test"] * 12, object)
+    known = replace(m, split=halves, patient=np.array([f"p{k % 20}" for k in range(n)]))
+    m = replace(m, split=halves, notes={"patients": f"unknown: {people}"})
+    rows = {"train": np.arange(12), "valid": np.arange(0), "test": np.arange(12, n)}
+    a, b = (Dataset(x, images, rows, {}) for x in (m, known))
+    report = audit.audit(a, b)
+    text, page = audit.table(report), audit.page(report, [a, b])
+    for line in (
+        "patients in two splits           not known: the patients of toy are unknown",
+        "patients in both                 not known: the patients of toy are unknown",
+        "  of another patient             not known: the patients of toy are unknown",
+        "patients                         unknown",
+    ):
+        assert line in text
+        assert line.split()[-1] in page
+    assert ("fewer than 5 patients" in text) == ("one" in people)
+    assert report["within"]["pairs"][0]["same patient"] is None
+    report = audit.audit(b)
+    assert report["within"]["patients in two splits"]["count"] == 4
+    assert report["within"]["pairs"][0]["same patient"] is True
 
 
 def test_a_conflict_needs_a_class_that_both_know():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_seen import csv_set
 
 from bigxfer import durable
@@ -74,3 +75,33 @@ def test_a_worker_opens_a_target_once(data, reads, tmp_path, monkeypatch):
         )
         worker.perform(node, tmp_path, None, {}, kept)
     assert len(reads) == 1
+
+
+def own_images(root, labels):
+    """A csv set of noise with views, a column that is not read, and a page of text."""
+    root.mkdir()
+    lines = ["file,label,patient_id,view,age"]
+    for k, label in enumerate(labels):
+        lines.append(f"{k}.png,{label},p{k},{'PL'[k % 5 == 4]}{'A' * (k % 5 != 4)},7")
+        noise = np.random.default_rng(k).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(noise).save(root / f"{k}.png")
+    (root / "metadata.csv").write_text("\n".join(lines))
+    return str(root)
+
+
+def test_what_is_left_out_is_said_with_its_count(data, tmp_path):
+    said = []
+    root = own_images(tmp_path / "own", "ab" * 10 + "c")
+    (tmp_path / "own" / "3.png").write_text("no image")
+    mine = replace(data, root=root, views=("PA",), split="patient", max_bad=0.2)
+    found = dataset.open(mine, 0, said.append)
+    for line in (
+        "csv: columns that are not read left out: 1 (age)",
+        "csv: images of other views than PA (L 4) left out: 4",
+        "csv: images that do not decode left out: 1",
+    ):
+        assert said.count(line) == 1
+    assert sum(map(len, found.rows.values())) == 21 - 4 - 1
+    (tmp_path / "own" / "20.png").write_text("no image")  # the only one of class c
+    with pytest.raises(ValueError, match="do not decode no image of 'c' is left"):
+        dataset.open(mine, 0, said.append)

@@ -37,6 +37,17 @@ def test_covidx_lines_of_three_four_and_five_tokens(tmp_path):
     assert list(m.labels) == [0, 1, 1, 1, 0, 0, 1]
 
 
+def test_a_file_with_two_labels_is_named_with_both_lines(tmp_path):
+    covid(tmp_path)
+    path = tmp_path / "labels" / "train_COVIDx8B.txt"
+    path.write_text(path.read_text() + "3 SARS-Fig8a-day0.jpeg positive cohen\n")
+    with pytest.raises(
+        DataError, match="line 7: SARS.*'positive', and 'negative' in"
+    ) as e:
+        read("covidx", tmp_path)
+    assert "train_COVIDx8B.txt, line 1;" in str(e.value)
+
+
 def test_covidx_kaggle_layout_and_the_choice_of_a_version(tmp_path):
     write(tmp_path / "train.txt", "\n".join(COVID_TRAIN))
     write(tmp_path / "test.txt", "\n".join(COVID_TEST))

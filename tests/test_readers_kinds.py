@@ -81,6 +81,17 @@ def test_links_of_every_kind(tmp_path):
     assert m.classes == ("a", "b", "c")
 
 
+def test_a_class_elsewhere_that_links_back_is_walked_once(tmp_path):
+    root = tmp_path / "root"
+    images(root, "test/b/3.png")
+    images(tmp_path, "other/1.png", "other/deep/2.png")
+    link(root / "test" / "a", tmp_path / "other")
+    for k, target in enumerate([root, root / "test", tmp_path / "other"]):
+        link(tmp_path / "other" / "deep" / f"up{k}", target)
+    m = read("folder", root)
+    assert list(m.path) == ["test/a/1.png", "test/a/deep/2.png", "test/b/3.png"]
+
+
 @pytest.mark.parametrize(
     "way, target",
     [
@@ -504,6 +515,17 @@ def test_cells_of_the_column_split(tmp_path):
     assert list(m.split) == [*["train"] * 2, *["valid"] * 2, *["test"] * 2, "", ""]
     out = split.assign(m, Data(reader="csv", split="official"))
     assert "csv: images without a split left out: 2" in out.remarks()
+
+
+def test_which_table_is_read(tmp_path):
+    root = table(tmp_path, "file,patient_id,label", "a.png,p,x", "b.png,q,y")
+    write(root / "other.csv", "nothing of ours")
+    assert read("csv", root).notes["table"] == "metadata.csv"
+    (root / "metadata.csv").rename(root / "mine.csv")
+    with pytest.raises(DataError, match="looked for metadata.csv, found none"):
+        read("csv", root)  # two tables: neither is taken
+    (root / "other.csv").unlink()
+    assert read("csv", root).notes["table"] == "mine.csv"
 
 
 def test_columns_may_begin_with_capitals(tmp_path):

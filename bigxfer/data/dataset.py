@@ -95,11 +95,14 @@ def read(data: Data, say: Callable[[str], None]) -> Opened:
         say(line)
     pixels = [decoded(part, data, say) for part in sets]
     images = pixels[0].images if len(sets) == 1 else Stack([p.images for p in pixels])
+    ok = np.concatenate([p.ok for p in pixels])
+    if not ok.all():
+        say(manifest.keeping(ok, "images that do not decode").remarks()[-1])
     codes = [p.codes for p in pixels if p.codes is not None]
     return Opened(
         manifest=manifest,
         images=images,
-        ok=np.flatnonzero(np.concatenate([p.ok for p in pixels])),
+        ok=np.flatnonzero(ok),
         codes=np.concatenate(codes) if len(codes) == len(pixels) else None,
         bad=[list(map(str, bad)) for p in pixels for bad in p.bad],
         member=np.repeat(np.arange(len(sets)), [len(m) for m in sets]),

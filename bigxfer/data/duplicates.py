@@ -68,8 +68,9 @@ def flat(pixels: np.ndarray) -> np.ndarray:
 
 
 def shared_patients(a: Manifest, b: Manifest) -> list[str]:
-    """The patient ids that both have, sorted."""
-    return sorted(set(a.patient) & set(b.patient))
+    """The known patients that both have, sorted."""
+    known = [set(m.patient[m.known_patients()]) for m in (a, b)]
+    return sorted(known[0] & known[1])
 
 
 def fingerprint(images: Images, rows: np.ndarray) -> Prints:

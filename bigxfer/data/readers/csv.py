@@ -152,10 +152,12 @@ def multi(table: Table, data: Data) -> tuple[tuple[str, ...], np.ndarray, dict, 
 def no_class(table: Table, name: str) -> str:
     """Why the column is taken for no class; "" where all its cells are marks or blank.
 
-    Raises DataError where nearly all are: a class would be lost for a slip in one cell.
+    Raises DataError where most are: a class would be lost for a slip in one cell.
     """
     marks = {cell: spellings.mark(cell) for cell in set(table[name])}
-    filled = [row for row, c in enumerate(table[name]) if c not in spellings.BLANK]
+    filled = [
+        row for row, c in enumerate(table[name]) if marks[c] == marks[c]
+    ]  # no NaN
     bad = [row for row in filled if marks[table[name][row]] is None]
     if not filled:
         return "empty"

@@ -86,9 +86,7 @@ def walk(root: Path, tops: Iterable[str] = ("",)) -> Listing:
         str, str
     ] = {}  # the real path of a folder, or of a linked file -> its way
     links: list[tuple[str, str]] = []  # (real path, way) of linked files
-    todo: list[tuple[str, tuple[str, ...]]] = [
-        (top, (os.path.realpath(root / top),)) for top in tops
-    ]
+    todo = [(top, _real(root, top)) for top in tops]
     while todo:
         folder, above = todo.pop()
         if (first := ways.setdefault(above[-1], folder)) != folder:
@@ -121,6 +119,12 @@ def walk(root: Path, tops: Iterable[str] = ("",)) -> Listing:
     for paths in (out.files, out.litter, out.loops, out.broken, out.twice):
         paths.sort()
     return out
+
+
+def _real(root: Path, top: str) -> tuple[str, ...]:
+    """The real paths of root and of each folder on the way to this one."""
+    ways = [root, *(root / way for way in reversed(Path(top).parents)), root / top]
+    return tuple(map(os.path.realpath, ways))
 
 
 def _holds(folder: str, other: str) -> bool:
