@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,20 @@ def read_sealed(path: Path | str) -> dict[str, Any]:
 def seal(value: dict[str, Any]) -> str:
     """The sha256 of what an object says, however its JSON is laid out."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """{relative path: sha256} of every file in a folder and the folders in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(names, pool.map(sha256, files), strict=True))
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path | str) -> None:

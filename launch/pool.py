@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bigxfer.runs import folders
 from bigxfer.study import claims, grid
 
 RELEASED = (75, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses; 75: run saved
@@ -118,7 +119,11 @@ class Pool:
         if not idle:
             return False
         began = time.monotonic()
+        known = set(self.done)
         states = grid.states(self.study, self.runs, self.done)
+        for state in states:
+            if state.state == "done" and state.node.digest not in known:
+                folders.tidy(state.node.folder(self.runs))
         ready = [state for state in states if state.state == "ready"]
         ready.sort(key=lambda state: bool(state.error))  # those that failed: last
         while ready and idle:

@@ -1,7 +1,10 @@
 """Checkpoints: exact on any devices, atomic under kill -9, loud about any damage."""
 
 import json
+import logging
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +17,10 @@ import optax
 import pytest
 from test_sharding import two_processes
 
-from bigxfer.training import sharding
-from bigxfer.training.checkpoint import CheckpointError, Checkpoints
+from bigxfer import config
+from bigxfer.training import loop, sharding
+from bigxfer.training.checkpoint import CheckpointError, Checkpoints, Damaged
+from bigxfer.training.log import Log
 
 
 def state(seed=0, fsdp=1):
@@ -186,11 +191,10 @@ def test_forty_bit_flips_of_forty_are_noticed(tmp_path):
         data = bytearray(sound)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        with pytest.raises(CheckpointError) as error:
+        with pytest.raises(Damaged) as error:
             saved.restore(2, like)
         assert "damaged checkpoint" in str(error.value)
         assert str(path) in str(error.value)
-        assert "delete it to resume from step 1" in str(error.value)
         path.write_bytes(sound)
     same(saved.restore(2, like)[0], state(2))
     assert saved.best() == 2
@@ -209,7 +213,7 @@ def test_a_damaged_mark_is_noticed(tmp_path):
     saved.mark_best(1)
     saved.wait()
     (tmp_path / "best").write_bytes((tmp_path / "best").read_bytes()[:-3])
-    with pytest.raises(CheckpointError, match="best is not as it was written"):
+    with pytest.raises(CheckpointError, match="best is damaged"):
         saved.best()
 
 
@@ -218,8 +222,13 @@ def test_the_only_checkpoint_damaged_means_from_the_start(tmp_path):
     saved.save(1, {"a": np.ones(1)}, {})
     saved.wait()
     (tmp_path / "1" / "record").write_text("")
-    with pytest.raises(CheckpointError, match="delete it to start from step 0"):
-        saved.restore(1, {"a": np.ones(1)})
+    like = {"a": np.ones(1)}
+    for restore in (
+        lambda: saved.restore(1, like),
+        lambda: saved.restore_latest(like, print),
+    ):
+        with pytest.raises(Damaged, match=f"delete {tmp_path} to start from step 0"):
+            restore()
 
 
 def test_a_step_without_its_record_is_ignored_then_removed(tmp_path):
@@ -242,11 +251,104 @@ def test_a_failure_in_the_background_is_raised(tmp_path, monkeypatch):
     def full(folder):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bigxfer.training.checkpoint._sums", full)
+    monkeypatch.setattr("bigxfer.durable.sums", full)
     saved.save(1, {"a": np.ones(1)}, {})
     with pytest.raises(OSError, match="No space left"):
         saved.wait()
     assert saved.steps() == []
+
+
+def test_a_full_disk_is_one_message(tmp_path, monkeypatch, caplog):
+    """The limit on a file's size stands in for the disk: EFBIG in place of ENOSPC."""
+    saved = Checkpoints(tmp_path, "d")
+    saved.save(1, {"a": np.ones(1)}, {})
+    saved.wait()
+    noise = {"a": np.random.default_rng(0).standard_normal(10**5, "f4")}
+    said = r"checkpoint of step 2 cannot be written to .*: {}.* goes on from step 1$"
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, old[1]))
+    try:
+        with pytest.raises(OSError, match=said.format("File too large")):
+            saved.save(2, noise, {})
+            saved.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(OSError, match=said.format("No space left on device")):
+            saved.save(2, noise, {})
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]  # nothing fills the disk
+    saved.save(2, noise, {})
+    np.testing.assert_array_equal(saved.restore(2, noise)[0]["a"], noise["a"])
+
+
+@pytest.mark.parametrize("name", ["a[1]", "b[é", "back\\slash", "s*r", "q?"])
+def test_any_folders_name_will_do(tmp_path, name):
+    """orbax looked for its files by a pattern, found none, and sealed an empty step."""
+    other = Checkpoints(tmp_path / "star", "d")  # s*r would match it too
+    other.save(1, {"a": np.zeros(3)}, {})
+    other.wait()
+    for n in (0, 1):  # the second is a run that resumes
+        saved = Checkpoints(tmp_path / name / "checkpoints", "d")
+        saved.save(n, {"a": np.full(3, n)}, {})
+        saved.wait()
+        step, tree, _ = saved.restore_latest({"a": np.zeros(3, int)}, print)
+        assert step == n and tree["a"].tolist() == [n] * 3
+    saved.delete()
+    assert [*(tmp_path / name).iterdir()] == []
+
+
+# ---- the one before
+
+
+def tiny(step):
+    """A loop.State with next to nothing in it."""
+    return loop.State(np.int32(step), np.int32(0), {"a": np.full(9, step)}, {}, ())
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Checkpoints of steps 1 and 2, each of one array full of its number."""
+    saved = Checkpoints(tmp_path, "d")
+    for step in (1, 2):
+        best = {"best": {"step": step, "loss": 0.1}, "clock": {"train": 1.0}}
+        saved.save(step, tiny(step), best)
+        saved.mark_best(step)
+    saved.wait()
+    return saved
+
+
+def harm(folder, what):
+    path = folder / "record" if what == "record" else next(folder.rglob("ocdbt*/d/*"))
+    if what == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize("what", ["state", "record", "lost"])
+def test_the_one_before_serves_where_the_latest_is_damaged(two, tmp_path, what, caplog):
+    harm(tmp_path / "2", what)
+    log = Log(tmp_path, config.Log(), True)
+    state, _, best = loop.restore(tiny(0), two, log)
+    assert int(state.step) == 1 and state.params["a"].tolist() == [1] * 9
+    assert best["step"] == 1
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert f"damaged checkpoint {tmp_path / '2'}: " in line
+    assert "Going on from step 1" in line
+    two.wait()
+    assert two.steps() == [1] and two.best() == 1
+    two.save(2, tiny(2), {})
+    assert int(two.restore_latest(tiny(0), print)[1].step) == 2
+
+
+def test_a_damaged_mark_is_made_again_on_resuming(two, tmp_path):
+    (tmp_path / "best").write_text("{")
+    loop.restore(tiny(0), two, Log(tmp_path, config.Log(), True))
+    two.wait()
+    assert two.best() == 2
 
 
 # ---- kill -9 and two processes
@@ -319,6 +421,9 @@ try:
     got, extra = saved.restore(4, make())
 except ValueError as error:
     print("REFUSED", error)
+    step, got, _ = saved.restore_latest(make(), print)
+    assert np.array_equal(sharding.to_host(got)["w"], values["w"])
+    print("LATEST", step)
 else:
     host = sharding.to_host(got)
     assert all(np.array_equal(host[k], values[k]) for k in values)
@@ -328,7 +433,7 @@ else:
 
 @pytest.mark.slow
 def test_two_processes_save_and_any_number_restores(tmp_path):
-    folder = tmp_path / "c"
+    folder = tmp_path / "c[1]"
     out = two_processes(PAIR, folder, "d")
     assert all(json.loads(text.splitlines()[-1]) == {"step": 4} for text in out)
     like = {
@@ -347,3 +452,4 @@ def test_two_processes_save_and_any_number_restores(tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     out = two_processes(PAIR, folder, "d")
     assert "REFUSED damaged checkpoint" in out[0] and "REFUSED" in out[1]
+    assert [text.splitlines()[-1] for text in out] == ["LATEST 3"] * 2

@@ -101,6 +101,15 @@ def test_runs_in_order_of_their_needs_on_every_slot(tmp_path):
     assert len(said) == 4 and again.slots[0].process is None  # nothing was started
 
 
+def test_checkpoints_that_a_kill_left_of_a_finished_run_go(tmp_path):
+    nodes = study("a", "b")
+    start(nodes, tmp_path, {"b": ["save4"] + ["fail"] * 9}, say=list).run()
+    (tmp_path / "a" / "checkpoints" / "8").mkdir(parents=True)
+    start(nodes, tmp_path, say=list).run()
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    assert (tmp_path / "b" / "checkpoints" / "4").exists()  # it may yet go on
+
+
 def test_a_worker_keeps_to_the_shape_that_it_has_compiled(tmp_path):
     nodes = []
     for seed in range(4):

@@ -86,6 +86,7 @@ def test_upstream_and_transfer_write_what_the_design_says(tmp_path, cache):
     assert not (down / "params.npz").exists()  # keep=upstream
 
     files = {f.name: f.stat().st_mtime_ns for f in down.iterdir()}
+    (down / "checkpoints" / "8").mkdir(parents=True)  # of a kill before it was removed
     call("transfer", TARGET + ",steps=8", down, cache, *flags)  # done is not done again
     assert files == {f.name: f.stat().st_mtime_ns for f in down.iterdir()}
 

@@ -6,6 +6,7 @@ when result.json exists.
 
 import json
 import os
+import shutil
 import subprocess
 from contextlib import suppress
 from importlib import metadata
@@ -30,6 +31,11 @@ def finished(folder: Path, digest: str) -> dict | None:
             if name == "result.json":
                 return found
     return None
+
+
+def tidy(folder: Path) -> None:
+    """Remove the checkpoints of a finished run, which was killed before it did so."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def versions() -> dict[str, str]:

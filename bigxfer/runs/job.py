@@ -70,10 +70,12 @@ def execute(
     Raises ValueError where the folder holds another config's run or other data.
     """
     digest = config.digest(run)
+    primary = jax.process_index() == 0
     if done := folders.finished(folder, digest):
+        if primary:
+            folders.tidy(folder)
         return done
     models.maker(run.model)  # an error should not wait for the data
-    primary = jax.process_index() == 0
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, run.log, primary)
 

@@ -4,14 +4,20 @@ The only file that imports orbax. A step lies in FOLDER/STEP/: orbax's files in
 `state/` and our `record`, written last. Orbax renames `state` into place when all of
 it is written; the record holds the sha256 of every file and seals itself, because
 orbax restores a flipped bit in silence. A step is complete exactly when its record
-exists; anything else is left over from a killed run and is ignored.
+exists; anything else is left over from a killed run and is ignored. Where the latest
+step is damaged, the one before it serves.
 """
 
-import hashlib
 import json
+import logging
+import os
 import re
 import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +31,15 @@ from bigxfer import durable
 KEEP = 2  # the latest: one more than needed, in case the last is damaged
 
 
+PATTERNS = re.compile(r"[][*?\\]")  # orbax finds its own files by a glob of their path
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message says which and what to do."""
+
+
+class Damaged(CheckpointError):
+    """A checkpoint that is not as it was written; another one may serve."""
 
 
 class Checkpoints:
@@ -39,7 +52,15 @@ class Checkpoints:
     def __init__(self, folder: Path | str, digest: str):
         self.folder = Path(folder).absolute()
         self.digest = digest
+        self.orbax_folder = self.folder
+        if PATTERNS.search(str(self.folder)):
+            alias = Path(tempfile.mkdtemp(prefix="bigxfer-"))
+            weakref.finalize(self, shutil.rmtree, alias, ignore_errors=True)
+            self.orbax_folder = alias / "checkpoints"
+            self.orbax_folder.symlink_to(self.folder)
         self.orbax = ocp.StandardCheckpointer()
+        # It logs a traceback for each of its threads; what went wrong is raised here.
+        logging.getLogger("absl").addFilter(_not_orbax)
         self.thread = ThreadPoolExecutor(1, "checkpoint")
         self.pending: list[Future] = []
 
@@ -48,7 +69,8 @@ class Checkpoints:
 
         Returns when the arrays are copied, so that their buffers may be donated; the
         writing goes on in the background. Waits for the save before it, and raises
-        what went wrong there. Latest, marked best, and this one are kept.
+        what went wrong there. Latest, marked best, and this one are kept. Raises OSError
+        where the step cannot be written; the steps before it stay.
         """
         self.wait()
         flat = _flatten(tree)
@@ -60,22 +82,47 @@ class Checkpoints:
         }
         text = json.dumps(record)  # now: the caller may change `extra` afterwards
         path = self.folder / str(step)
-        if jax.process_index() == 0:
-            self._clean()
-            _remove(path)
-            path.mkdir(parents=True)
-        _barrier("checkpoint-folder")
-        self.orbax.save(path / "state", flat)
+        with self._told(step):
+            if jax.process_index() == 0:
+                self._clean()
+                _remove(path)
+                path.mkdir(parents=True)
+            _barrier("checkpoint-folder")
+            size = sum(leaf.nbytes for leaf in flat.values())
+            if size > (free := shutil.disk_usage(self.folder).free):
+                wanted = f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} free"
+                raise OSError(f"No space left on device: {wanted}")
+            self.orbax.save(self.orbax_folder / str(step) / "state", flat)
         self.pending = [self.thread.submit(self._finish, step, json.loads(text))]
 
     def _finish(self, step: int, record: dict[str, Any]) -> None:
         """In the background: seals the step once orbax has written it."""
-        self.orbax.wait_until_finished()
+        with self._told(step):
+            self.orbax.wait_until_finished()
+            if jax.process_index() == 0:
+                path = self.folder / str(step)
+                record["sums"] = durable.sums(path / "state")
+                durable.write_sealed(path / "record", record)
+                durable.sync_folder(self.folder)
         if jax.process_index() == 0:
-            path = self.folder / str(step)
-            record["sums"] = _sums(path / "state")
-            _write_sealed(path / "record", record)
             self._prune()
+
+    @contextmanager
+    def _told(self, step: int) -> Iterator[None]:
+        """Whatever goes wrong in writing a step is one OSError that says what to do."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            why = os.strerror(int(code[1])) if code else error
+            if jax.process_index() == 0:  # what there is of it would fill the disk
+                _remove(self.folder / str(step))
+            there = f"step {self.latest()}" if self.steps() else "the start"
+            raise OSError(
+                f"the checkpoint of step {step} cannot be written to {self.folder}:"
+                f" {why}. Mend that, and start the same command again: it goes on from"
+                f" {there}"
+            ) from error
 
     def _clean(self) -> None:
         """Removes what killed runs left: steps without a record."""
@@ -111,7 +158,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             if step not in self.steps():
                 raise CheckpointError(f"no checkpoint of step {step} in {self.folder}")
-            _write_sealed(self.folder / "best", {"step": step})
+            durable.write_sealed(self.folder / "best", {"step": step})
             self._prune()
 
     def best(self) -> int | None:
@@ -120,9 +167,9 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            step = _read_sealed(path)["step"]
-        except Damaged as error:
-            raise CheckpointError(f"damaged checkpoint: {error}; delete it") from error
+            step = durable.read_sealed(path)["step"]
+        except ValueError as error:
+            raise Damaged(f"damaged checkpoint: {error}; delete it") from error
         return step if step in self.steps() else None
 
     def steps(self) -> list[int]:
@@ -134,21 +181,52 @@ class Checkpoints:
         """The last complete step; None if there is none."""
         return max(self.steps(), default=None)
 
+    def restore_latest(
+        self, like: Any, warn: Callable[[str], None]
+    ) -> tuple[int, Any, dict[str, Any]] | None:
+        """(step, tree, extra) of the last step that is sound; None if there is no step.
+
+        A damaged step before it counts as no longer there, and `warn` gets a line. Raises
+        CheckpointError where all are damaged, and as `restore` does.
+        """
+        self.wait()
+        for step in reversed(self.steps()):
+            try:
+                return step, *self._restore(step, like)
+            except Damaged as error:
+                before = [s for s in self.steps() if s < step]
+                if not before:
+                    raise self._hopeless(error) from error
+                warn(f"{error}. Going on from step {before[-1]} in its place")
+            if jax.process_index() == 0:  # saved again later, it is a new one
+                (self.folder / str(step) / "record").unlink()
+            _barrier("checkpoint-unsealed")
+        return None
+
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """(tree, extra) of a step, the tree in the form of `like`.
 
         `like` holds arrays or ShapeDtypeStructs; each leaf comes back, to the bit, with
         the sharding that its twin in `like` has (none: on the first device), whatever
-        devices it was saved from. Raises CheckpointError for a missing or a damaged
-        step, one of another run, and leaves that do not fit, listed.
+        devices it was saved from. Raises CheckpointError for a missing step, one of
+        another run, and leaves that do not fit, listed; Damaged for a damaged one.
         """
+        try:
+            return self._restore(step, like)
+        except Damaged as error:
+            raise self._hopeless(error) from error
+
+    def _hopeless(self, error: Damaged) -> Damaged:
+        return Damaged(f"{error}; delete {self.folder} to start from step 0")
+
+    def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         self.wait()
         path = self.folder / str(step)
         record = self._verified(step)
         wanted = _flatten(like)
         _compare(path, record["leaves"], {n: _form(v) for n, v in wanted.items()})
         target = {name: _struct(leaf) for name, leaf in wanted.items()}
-        flat = self.orbax.restore(path / "state", target)
+        flat = self.orbax.restore(self.orbax_folder / str(step) / "state", target)
         leaves = [flat[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), record["extra"]
 
@@ -164,7 +242,7 @@ class Checkpoints:
                     f"no complete checkpoint of step {step} in {self.folder}; "
                     f"there are {self.steps()}"
                 )
-            record = _read_sealed(path / "record")
+            record = _read_record(path)
             if record["digest"] != self.digest:
                 raise CheckpointError(
                     f"{path} is of the run {record['digest']}, not of {self.digest}: "
@@ -172,18 +250,14 @@ class Checkpoints:
                 )
             if jax.process_index() == 0:
                 _check_sums(path / "state", record["sums"])
-        except Damaged as error:
-            before = [s for s in self.steps() if s < step]
-            then = f"resume from step {before[-1]}" if before else "start from step 0"
-            problem = CheckpointError(
-                f"damaged checkpoint {path}: {error}; delete it to {then}"
-            )
         except CheckpointError as error:
             problem = error
         if jax.process_count() > 1:
-            sound = multihost_utils.process_allgather(np.array(problem is None))
-            if not problem and not np.all(sound):
-                problem = CheckpointError(f"{path} cannot be used: see process 0's log")
+            kinds = [None, Damaged, CheckpointError]  # the worst one counts for all
+            mine = kinds.index(type(problem) if problem else None)
+            worst = kinds[np.max(multihost_utils.process_allgather(np.array(mine)))]
+            if worst and type(problem) is not worst:
+                problem = worst(f"{path} cannot be used: see the other processes' logs")
         if problem:
             raise problem
         return record
@@ -201,10 +275,6 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         return [p for p in self.folder.iterdir() if re.fullmatch(r"\d+", p.name)]
-
-
-class Damaged(ValueError):
-    """What is wrong with a file: missing, or not as it was written."""
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
@@ -241,42 +311,27 @@ def _compare(path: Path, have: dict[str, list], want: dict[str, list]) -> None:
         raise CheckpointError(f"{path} does not fit this run:\n{text}")
 
 
-def _sums(folder: Path) -> dict[str, str]:
-    """{relative path: sha256} of every file."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    with ThreadPoolExecutor(4) as pool:
-        return dict(
-            zip(
-                [p.relative_to(folder).as_posix() for p in files], pool.map(_sum, files)
-            )
-        )
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        return durable.read_sealed(path / "record")
+    except (ValueError, OSError) as error:
+        raise Damaged(f"damaged checkpoint {path}: {error}") from error
 
 
 def _check_sums(folder: Path, want: dict[str, str]) -> None:
-    have = _sums(folder)
+    try:
+        have = durable.sums(folder)
+    except OSError as error:
+        raise Damaged(f"damaged checkpoint {folder.parent}: {error}") from error
     for name, value in want.items():
-        if name not in have:
-            raise Damaged(f"{folder / name} is missing")
-        if have[name] != value:
-            raise Damaged(f"{folder / name} is not as it was written (sha256)")
+        if have.get(name) != value:
+            what = "is not as it was written (sha256)" if name in have else "is missing"
+            raise Damaged(f"damaged checkpoint {folder.parent}: {folder / name} {what}")
 
 
-def _write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON below its own sha256, durably."""
-    text = json.dumps(value)
-    durable.write(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
-
-
-def _read_sealed(path: Path) -> dict[str, Any]:
-    head, _, body = path.read_bytes().partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != head:
-        raise Damaged(f"{path} is not as it was written (sha256)")
-    return json.loads(body)
+def _not_orbax(record: logging.LogRecord) -> bool:
+    """Whether a line of absl's log is not one of orbax's tracebacks."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _remove(path: Path) -> None:

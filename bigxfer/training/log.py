@@ -52,6 +52,10 @@ class Log:
         if self.primary:
             logging.getLogger("bigxfer").info(text)
 
+    def warn(self, text: str) -> None:
+        if self.primary:
+            logging.getLogger("bigxfer").warning("warning: %s", text)
+
     def parameters(self, params: dict) -> None:
         """The table of names, shapes and sizes, to the log."""
         from clu import parameter_overview  # imports flax; 0.5 s

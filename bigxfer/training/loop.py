@@ -263,16 +263,15 @@ def restore(
     state: State, checkpoints: Checkpoints, log: Log
 ) -> tuple[State, Clock, dict]:
     """The state, clock and best scores of the latest checkpoint, or the given."""
-    latest = checkpoints.latest()
-    if latest is None:
+    found = checkpoints.restore_latest(state, log.warn)
+    if found is None:
         log.rewind(0)
         return state, Clock(), {}
-    state, extra = checkpoints.restore(latest, state)
+    latest, state, extra = found
     log.rewind(latest)
     log.say(f"resumed from step {latest}")
-    best = extra["best"].get("step")
-    if best is not None and checkpoints.best() != best:  # killed before the mark
-        checkpoints.mark_best(best)
+    if (best := extra["best"].get("step")) in checkpoints.steps():
+        checkpoints.mark_best(best)  # again: it may have been killed before the mark
     return state, Clock(**extra["clock"]), extra["best"]
 
 
