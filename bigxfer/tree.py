@@ -151,11 +151,11 @@ def load_npz(path: Path | str) -> Tree:
     data = path.read_bytes()
     beside = path.with_name(path.name + ".sha256")
     if beside.is_file():
-        want, got = beside.read_text().split()[0], hashlib.sha256(data).hexdigest()
-        if want != got:
+        got = hashlib.sha256(data).hexdigest()
+        if beside.read_bytes().split()[:1] != [got.encode()]:
             raise ValueError(
-                f"{path} is damaged: its sha256 is {got}, {beside.name} says {want}."
-                " Copy or make it again."
+                f"{path} or {beside.name} is damaged: its sha256 is {got}, which is not"
+                " what stands there. Copy or make it again."
             )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

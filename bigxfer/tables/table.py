@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,10 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
     "" takes the name of the folder that holds the runs. Raises FileNotFoundError
     where one of `runs` is no folder; a run that cannot be read is listed in `bad`.
     """
-    known = {row["folder"]: row for row in load(out / "table.parquet")}
+    try:
+        known = {row["folder"]: row for row in load(out / "table.parquet")}
+    except ValueError:  # damaged: every run is read anew
+        known = {}
     found = Collected()
     for root in runs:
         if not root.is_dir():
@@ -275,10 +279,18 @@ def to_arrow(rows: list[Row]) -> pa.Table:
 
 
 def load(path: Path) -> list[Row]:
-    """The rows of a table.parquet; none where there is none of these COLUMNS."""
+    """The rows of a table.parquet; none where there is none of these COLUMNS.
+
+    ValueError where it is damaged: its pages have checksums.
+    """
     if not path.is_file():
         return []
-    found = pq.read_table(path)
+    try:
+        found = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); remove it, and collect again"
+        ) from error
     if found.column_names[: len(COLUMNS)] != list(COLUMNS):
         return []  # of another version of this file
     return found.to_pylist()
@@ -290,7 +302,7 @@ def save(rows: list[Row], out: Path) -> None:
     table = to_arrow(rows)
     for name, write in (
         ("table.csv", pa.csv.write_csv),
-        ("table.parquet", pq.write_table),
+        ("table.parquet", partial(pq.write_table, write_page_checksum=True)),
     ):
         with durable.replacing(out / name) as temporary:
             write(table, temporary)

@@ -33,7 +33,7 @@ class Log:
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-            except ValueError:
+            except (ValueError, KeyError, TypeError):
                 break  # the line that the kill cut in two
         durable.write(self.path, "".join(kept))
 

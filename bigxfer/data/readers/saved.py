@@ -22,7 +22,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         raise DataError(f"{root}: looked for {FILE}, found none; {SEE}")
     try:
         return Manifest.load(path)
-    except (pa.ArrowException, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no manifest ({error})") from None
     except ValueError as error:
         raise DataError(str(error)) from None
