@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     if not args.images.exists():
         raise FileNotFoundError(f"--images {args.images}: no such folder or file")
     run = finished.open(args.run)  # before the files: a folder may hold 100,000
-    root, paths = listed(args.images)
+    root, paths = listed(args.images, args.outside)
     data = run.run.data
     files = Files(root, paths, data.resize, data.channels)
     temperature, calibration = run.calibration()
@@ -176,12 +176,12 @@ class Files:
         return image
 
 
-def listed(images: Path) -> tuple[Path, list[str]]:
+def listed(images: Path, outside: bool = False) -> tuple[Path, list[str]]:
     """(root, paths relative to it) of a folder, a CSV or one image.
 
     Of a folder, the files with an image's ending and those that begin as DICOM does,
-    sorted; links are followed and litter is passed over. Raises ValueError where there
-    is none.
+    sorted; links are followed and litter is passed over. A path of a CSV that leads
+    out of its folder is refused unless `outside`. Raises ValueError where there is none.
     """
     from bigxfer.data.readers import files, tables
 
@@ -205,6 +205,9 @@ def listed(images: Path) -> tuple[Path, list[str]]:
     table = tables.read_csv(images)
     column = table.column("file", "path")
     table.check_filled(column)
+    for row, path in enumerate(table[column]):
+        if tables.outside(path) and not outside:
+            table.fail(row, f"{path!r} lies outside {images.parent}; allow: --outside")
     return images.parent, table[column]
 
 
@@ -237,6 +240,7 @@ def arguments() -> argparse.Namespace:
     add("--images", type=Path, required=True, help="a folder, a CSV or one image")
     add("--out", type=Path, help="the CSV to write; default: standard output")
     add("--heatmaps", type=Path, help="a folder for Grad-CAM of each image's top class")
+    add("--outside", action="store_true", help="a CSV may name files anywhere")
     add("--batch", type=int, default=0, help="images at once; default: as in the run")
     return parser.parse_args()
 

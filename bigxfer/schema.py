@@ -80,6 +80,7 @@ class Data:
     cache: str = "cache"  # folder for decoded images
     storage: str = one_of("raw", "encoded")  # encoded: decode anew for every batch
     resident: bool = False  # keep the training images on the devices
+    outside: bool = False  # let label files name images outside the root
     phantom: Phantom = field(default_factory=Phantom)
 
 
@@ -192,7 +193,7 @@ PLACES = (
     ("model/", "slim_above slim padding hidden dropout", "digest program", SECOND),
     ("data/", "reader version views labels uncertain", "digest images", ""),
     ("data/", "blank split max_bad", "digest images", ""),
-    ("data/", "root size cache storage", "images", ""),
+    ("data/", "root size cache storage outside", "images", ""),
     ("data/", "resize channels", "digest images program", ""),
     ("data/", "crop augment flip", "digest rows program", ""),
     ("data/", "resident", "rows program", ""),

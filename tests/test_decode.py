@@ -22,22 +22,27 @@ def encoded(array, kind="PNG", **kw):
     return file.getvalue()
 
 
-def png(pixels, colour, clear=b""):
-    """A 16-bit PNG written by hand: Pillow writes none in colour."""
+def chunk(kind, data):
+    crc = zlib.crc32(kind + data)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
 
-    def chunk(kind, data):
-        crc = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
 
-    h, w = pixels.shape[:2]
-    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+def png_16(w, h, colour, packed, clear=b""):
+    """A 16-bit PNG around its compressed lines."""
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 16, colour, 0, 0, 0))
         + (chunk(b"tRNS", clear) if clear else b"")
-        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IDAT", packed)
         + chunk(b"IEND", b"")
     )
+
+
+def png(pixels, colour, clear=b""):
+    """A 16-bit PNG written by hand: Pillow writes none in colour."""
+    h, w = pixels.shape[:2]
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return png_16(w, h, colour, zlib.compress(lines), clear)
 
 
 def triangle(n, size):
@@ -249,6 +254,52 @@ def test_16_bit_colours_share_one_range_and_tRNS_is_black():
     assert (got[:4] == 0).all()
 
 
+def tiff(pixels, order, interpretation):
+    """An uncompressed gray TIFF 6.0 in this byte order."""
+    h, w = pixels.shape
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    tags = {256: w, 257: h, 258: pixels.itemsize * 8, 259: 1, 262: interpretation}
+    tags |= {273: 0, 277: 1, 278: h, 279: pixels.nbytes, 339: kind}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    out = struct.pack(f"{order}2sHI", {"<": b"II", ">": b"MM"}[order], 42, 8)
+    out += struct.pack(f"{order}H", len(tags))
+    for tag, value in tags.items():
+        short = tag in (258, 259, 262, 277, 339)
+        out += struct.pack(f"{order}HHI", tag, 3 if short else 4, 1)
+        out += struct.pack(f"{order}{'H' if short else 'I'}", value).ljust(4, b"\0")
+    out += struct.pack(f"{order}I", 0)
+    return out + pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4", "f4"])
+def test_white_is_zero(order, dtype):
+    """TIFF 6.0, PhotometricInterpretation 0: the lowest number is white."""
+    low = -1000 if dtype in ("i2", "i4", "f4") else 0
+    ramp = np.broadcast_to(np.arange(64) * (4 if dtype == "u1" else 400), (64, 64))
+    pixels = (ramp + low).astype(dtype)
+    black, white = (decode.decode(tiff(pixels, order, k), 64, 1) for k in (1, 0))
+    assert black[0, 0] == 0 and black[0, -1] >= 252
+    np.testing.assert_array_equal(white, 255 - black)
+
+
+def test_white_is_zero_in_a_flat_image():
+    flat = np.full((8, 8), 65535, np.uint16)
+    assert (decode.decode(tiff(flat, ">", 0), 8, 1) == 0).all()
+
+
+def test_a_big_tiff_says_that_it_is_one():
+    with pytest.raises(decode.DecodeError, match="BigTIFF.*plain TIFF"):
+        decode.decode(b"II+\0\x08\0\0\0" + bytes(200), 8, 1)
+
+
+def test_a_cut_tiff_has_a_reason():
+    data = tiff(np.arange(64, dtype=np.uint16).reshape(8, 8), ">", 0)
+    for cut in (6, 9, 20, 60, len(data) - 9):
+        with pytest.raises(decode.DecodeError, match="."):
+            decode.decode(data[:cut], 8, 1)
+
+
 @pytest.mark.parametrize("level", [0, 128 * 257, 65535])
 def test_flat_16_bit_images_keep_their_level(level):
     flat = np.full((20, 30), level, np.uint16)
@@ -327,7 +378,7 @@ def test_several_frames_are_refused():
         Image.fromarray(SMOOTH.T.copy()).resize((80, 96)),
     ]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    with pytest.raises(decode.DecodeError, match="2 frames"):
+    with pytest.raises(decode.DecodeError, match="several frames"):
         decode.decode(file.getvalue(), 8, 1)
 
 

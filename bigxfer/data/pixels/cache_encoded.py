@@ -175,14 +175,10 @@ class Job:
                 return row, b"", "absent"
             try:
                 place = containers.parse(self.manifest.path[row])
-                data = place.fetch(self.manifest.root)
+                data = decode.fetched(self.manifest.root, place)
                 assert isinstance(data, bytes)
                 decode.decode(data, CHECKED, self.channels)
             except decode.DecodeError as error:
-                return row, b"", str(error)
-            except OSError as error:
-                return row, b"", f"unreadable: {error.strerror or error}"
-            except (ImportError, ValueError, IndexError, KeyError) as error:
                 return row, b"", str(error)
             return row, data, ""
 

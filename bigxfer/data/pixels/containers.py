@@ -10,14 +10,19 @@ Each kind is a class below with the same four things: `source`, `fetch`, `is_arr
 `planes`. A new kind is a class and an entry of KINDS.
 """
 
+import errno
 import functools
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+
+LARGEST = 1 << 28  # bytes of an image file: 16 bits of 11,000 x 11,000 pixels
+LARGEST_ARCHIVE = 1 << 63  # of a file of many images
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Plain:
         the file lacks what is named, ImportError where h5py or tensorflow_datasets is
         missing.
         """
-        with open(self.source(root), "rb") as file:
+        with opened(self.source(root)) as file:
             return file.read()
 
 
@@ -68,7 +73,9 @@ class Tar(Plain):
     size: str
 
     def fetch(self, root: Path | str) -> bytes:
-        with open(self.source(root), "rb") as file:
+        if int(self.size) > LARGEST:
+            raise ValueError(too_large(int(self.size)))
+        with opened(self.source(root), LARGEST_ARCHIVE) as file:
             file.seek(int(self.offset))
             return file.read(int(self.size))
 
@@ -122,12 +129,33 @@ def parse(path: str) -> Plain:
     return next(kind(*match.groups()) for kind, match in matches if match)
 
 
+def opened(path: str, largest: int = LARGEST) -> BinaryIO:
+    """The file for reading.
+
+    Raises OSError where it is no regular file (a FIFO is waited for without end, a
+    device may never end), ValueError where it has more than `largest` bytes.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "FIFO" if stat.S_ISFIFO(found.st_mode) else "device or socket"
+        raise OSError(errno.EINVAL, f"a {kind}, not a file", path)
+    if found.st_size > largest:
+        raise ValueError(too_large(found.st_size))
+    return open(path, "rb")
+
+
+def too_large(size: int) -> str:
+    return f"{size / 1e9:.2f} GB; an image file may have {LARGEST / 1e9:.2f}"
+
+
 @functools.lru_cache(maxsize=4)  # opening costs a thousand times a row
 def h5_images(path: str) -> Any:
     """The only data set in the file."""
     import h5py
 
-    with open(path, "rb"):  # a plain FileNotFoundError; h5py's says less
+    with opened(path, LARGEST_ARCHIVE):  # FileNotFoundError; h5py's own says less
         file = h5py.File(path, "r")
     if len(names := list(file)) != 1:
         raise ValueError(f"one data set was expected in {path}, found {names}")

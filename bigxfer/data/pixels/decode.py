@@ -1,15 +1,16 @@
 """Bytes of any image file -> one square uint8 array, or a reason why not.
 
-The only file that imports PIL and pydicom. What is in the file decides, never its
-name: 7 of 861 files of a scraped set had a wrong extension. What each kind becomes:
+The only file that imports PIL. What is in the file decides, never its name: 7 of 861
+files of a scraped set had a wrong extension; but only the formats of FORMATS are
+opened, since others reach foreign programs (EPS: Ghostscript). What each kind becomes:
 
 - 8-bit gray, colour, CMYK, palette, 1-bit: as Pillow converts them, gray by ITU-R
   BT.601; EXIF orientation is applied; transparency is composited on black, the
   background of a radiograph.
 - 16-bit (gray, or colour PNG, of which Pillow alone keeps 8 bits in silence): the
-  range between two percentiles of the image becomes 0 .. 255.
-- DICOM: rescaled, then its first window, or the percentiles where it has none;
-  MONOCHROME1 inverted.
+  range between two percentiles of the image becomes 0 .. 255; TIFF's WhiteIsZero is
+  inverted.
+- DICOM: see data/pixels/dicom.py.
 
 Then antialiased bilinear to S x S, the aspect not kept, as BiT does (1912.11370,
 github.com/google-research/big_transfer, input_pipeline). JPEGs are decoded at full
@@ -19,22 +20,23 @@ colour planes are skipped where gray is wanted: the same but where colours clip.
 """
 
 import io
+import struct
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from bigxfer.data.pixels import containers
+from bigxfer.data.pixels import containers, dicom
+from bigxfer.data.pixels.levels import DecodeError, check_size, stretch, stretch_seen
 
-VERSION = 2  # of the pixels and their records; part of the name of a cache
-
-PERCENTILES = (0.1, 99.9)  # of a 16-bit image; spares a dead or burnt-in pixel
-
-
-class DecodeError(ValueError):
-    """This file gives no image; the message is the reason."""
+VERSION = 3  # of the pixels and their records; part of the name of a cache
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+EACH = {"1": 3, "L": 3, "P": 9}  # bytes a pixel at the peak (measured), by mode
+COLOUR, CLEAR, DEEP, DEEP_COLOUR = 9, 17, 22, 45  # of others, transparency, 16 bits
+BITS, INTERPRETATION, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF 6.0, and a value
 
 
 def load(root: Path | str, path: str, size: int, channels: int) -> np.ndarray:
@@ -46,17 +48,22 @@ def load(root: Path | str, path: str, size: int, channels: int) -> np.ndarray:
     if place.planes:
         gray = [load(root, plane, size, 1) for plane in place.planes]
         return fit(Image.fromarray(np.concatenate(gray, axis=2)), size, channels)
+    found = fetched(root, place)
+    if isinstance(found, np.ndarray):
+        return fit(Image.fromarray(found), size, channels)
+    return decode(found, size, channels)
+
+
+def fetched(root: Path | str, place: containers.Plain) -> bytes | np.ndarray:
+    """What lies there, not decoded; DecodeError with the reason."""
     try:
-        found = place.fetch(root)
+        return place.fetch(root)
     except FileNotFoundError:
         raise DecodeError("absent") from None
     except OSError as error:
         raise DecodeError(f"unreadable: {error.strerror or error}") from None
     except (ImportError, ValueError, IndexError, KeyError) as error:
         raise DecodeError(str(error)) from error
-    if isinstance(found, np.ndarray):
-        return fit(Image.fromarray(found), size, channels)
-    return decode(found, size, channels)
 
 
 def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
@@ -76,7 +83,10 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
         # An image decodes or it does not: half a warning a file would drown the log.
         warnings.simplefilter("ignore")
         try:
-            image = dicom(data) if data[128:132] == b"DICM" else picture(data, channels)
+            if data[128:132] == b"DICM":
+                image = Image.fromarray(dicom.read(data))
+            else:
+                image = picture(data, channels)
             return fit(image, size, channels)
         except DecodeError:
             raise
@@ -86,18 +96,17 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
 
 
 def picture(data: bytes, channels: int) -> Image.Image:
-    """Everything Pillow reads, as an upright 8-bit image without transparency."""
-    try:
-        image = Image.open(io.BytesIO(data))
-    except Image.UnidentifiedImageError:
-        raise DecodeError("not an image, or its header is broken") from None
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise DecodeError(f"{getattr(image, 'n_frames', 1)} frames; one was expected")
+    """What is of FORMATS, as an upright 8-bit image without transparency."""
+    plain = black_is_zero(data)
+    image = opened(plain or data)
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise DecodeError("several frames; one was expected")
+    check_size(*image.size, bytes_each(image))
     if image.format == "JPEG" and channels == 1:
         image.draft("L", image.size)  # the full size, only without the colour planes
     deep = wide_png(image, data)  # first: all else loads the image as 8-bit
     if deep is None and image.mode.startswith(("I", "F")):
-        deep = from_16_bit(image)
+        deep = from_16_bit(image, plain is not None)
     if deep is not None:
         deep.info["exif"] = image.getexif().tobytes()
         image = deep
@@ -108,15 +117,63 @@ def picture(data: bytes, channels: int) -> Image.Image:
     return image
 
 
-def from_16_bit(image: Image.Image) -> Image.Image:
+def opened(data: bytes) -> Image.Image:
+    """Its header is read; DecodeError where it is of no format that we name."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        formats = ", ".join(FORMATS)
+        raise DecodeError(
+            f"not an image ({formats} or DICOM), or its header is broken"
+        ) from None
+
+
+def bytes_each(image: Image.Image) -> int:
+    """Bytes a pixel that decoding will take at its peak."""
+    if raw_mode(image).endswith(";16B") and image.mode != "I;16":
+        return DEEP_COLOUR
+    if image.mode.startswith(("I", "F")):
+        return DEEP
+    return CLEAR if image.has_transparency_data else EACH.get(image.mode, COLOUR)
+
+
+def raw_mode(image: Any) -> str:
+    """How a PNG's pixels are packed, such as RGB;16B; "" for other formats."""
+    return str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
+
+
+def black_is_zero(data: bytes) -> bytes | None:
+    """A TIFF of more than 8 bits that is WhiteIsZero, said to be BlackIsZero.
+
+    None for all else. Pillow inverts 8 bits and fewer; of 16 bits and floats it
+    ignores the tag, or refuses the file. The first directory is walked as TIFF 6.0
+    lays it out: 2 bytes of count, then tag, type, count and value in 12 bytes each.
+    """
+    if data[:4] in (b"II+\0", b"MM\0+"):
+        raise DecodeError("a BigTIFF, which Pillow misreads; save it as a plain TIFF")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None:
+        return None
+    places, values = {}, {}
+    with suppress(struct.error):  # cut off: Pillow says so
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, at)
+            places[tag], values[tag] = at + 8, value
+    if values.get(INTERPRETATION) != WHITE_IS_ZERO or values.get(BITS, 1) <= 8:
+        return None
+    at = places[INTERPRETATION]
+    return data[:at] + struct.pack(f"{order}H", 1) + data[at + 2 :]
+
+
+def from_16_bit(image: Image.Image, inverted: bool) -> Image.Image:
     """Modes I;16, I and F; a transparent gray level (PNG's tRNS) becomes black."""
     pixels = np.asarray(image)
     clear = image.info.get("transparency")
     seen = np.ones(pixels.shape, bool) if clear is None else pixels != clear
-    out = np.zeros(pixels.shape, np.uint8)
-    if seen.any():
-        out[seen] = stretch(pixels[seen])
-    return Image.fromarray(out)
+    gray = stretch_seen(pixels, seen)
+    return Image.fromarray(255 - gray if inverted else gray)
 
 
 def wide_png(image: Image.Image, data: bytes) -> Image.Image | None:
@@ -125,10 +182,9 @@ def wide_png(image: Image.Image, data: bytes) -> Image.Image | None:
     Pillow keeps the high bytes only. Asked for the other byte order, it keeps the
     low ones; gray + alpha, four bytes a pixel, is read as if it were 8-bit RGBA.
     """
-    tile = getattr(image, "tile", [])
-    if image.format != "PNG" or not tile or not str(tile[0].args).endswith(";16B"):
+    if not raw_mode(image).endswith(";16B"):
         return None
-    bands = tile[0].args.removesuffix(";16B")
+    bands = raw_mode(image).removesuffix(";16B")
     if bands == "LA":
         four = np.asarray(png_as(data, "RGBA", "RGBA")).astype(np.uint16)
         pixels = four[..., ::2] * 256 + four[..., 1::2]
@@ -147,68 +203,10 @@ def wide_png(image: Image.Image, data: bytes) -> Image.Image | None:
 
 def png_as(data: bytes, mode: str, raw: str) -> Image.Image:
     """The PNG unpacked as this raw mode of Pillow instead of the one it chose."""
-    image: Any = Image.open(io.BytesIO(data))
+    image: Any = opened(data)
     image._mode = mode
     image.tile = [image.tile[0]._replace(args=raw)]
     return image
-
-
-def stretch(pixels: np.ndarray) -> np.ndarray:
-    """Numbers of any range -> uint8, PERCENTILES to 0 and 255, clipped beyond.
-
-    Where the percentiles coincide the whole range is used; a flat image has none,
-    and keeps its level of 16 bits.
-    """
-    low, high = np.percentile(pixels, PERCENTILES).tolist()
-    if low == high:
-        low, high = float(pixels.min()), float(pixels.max())
-    if low == high:
-        low, high = 0.0, 65535.0
-    scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
-    if not np.isfinite(scaled).all():
-        raise DecodeError("pixels that are NaN or infinite")
-    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
-
-
-def dicom(data: bytes) -> Image.Image:
-    """A single-frame DICOM as 8-bit gray or RGB."""
-    try:
-        import pydicom
-    except ImportError:
-        raise DecodeError("DICOM needs `pip install pydicom`") from None
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
-
-    header = pydicom.dcmread(io.BytesIO(data))
-    if "PixelData" not in header:
-        raise DecodeError("a DICOM file without pixels")
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise DecodeError(f"{header.NumberOfFrames} frames; one was expected")
-    pixels = header.pixel_array
-    kind = header.PhotometricInterpretation
-    if kind == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, header)
-    if pixels.ndim == 3:  # RGB; pydicom has converted YBR
-        return Image.fromarray(pixels if pixels.dtype == np.uint8 else stretch(pixels))
-    values = apply_modality_lut(pixels, header)
-    linear = header.get("VOILUTFunction", "LINEAR") == "LINEAR"
-    if "VOILUTSequence" in header or ("WindowWidth" in header and not linear):
-        gray = stretch(apply_voi_lut(values, header))
-    elif "WindowWidth" in header:
-        gray = window(values, header.WindowCenter, header.WindowWidth)
-    elif pixels.dtype == np.uint8 and values is pixels:
-        gray = pixels
-    else:
-        gray = stretch(values)
-    return Image.fromarray(255 - gray if kind == "MONOCHROME1" else gray)
-
-
-def window(values: np.ndarray, centers: Any, widths: Any) -> np.ndarray:
-    """uint8 by the first window; DICOM PS3.3, C.11.2.1.2.1."""
-    center, width = (float(np.atleast_1d(v)[0]) for v in (centers, widths))
-    if width < 1:
-        raise DecodeError(f"a DICOM window of width {width:g}")
-    scaled = (values - (center - 0.5)) / max(width - 1, 1e-6) + 0.5
-    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
 
 
 def side_lengths(root: Path | str, path: str) -> tuple[int, int]:
@@ -225,6 +223,6 @@ def side_lengths(root: Path | str, path: str) -> tuple[int, int]:
 
             header = pydicom.dcmread(io.BytesIO(found), stop_before_pixels=True)
             return int(header.Columns), int(header.Rows)
-        return Image.open(io.BytesIO(found)).size
+        return opened(found).size
     except (OSError, ImportError, ValueError, IndexError, KeyError, AttributeError):
         return 0, 0

@@ -28,6 +28,7 @@ from bigxfer.data.readers import (
     pcam,
     proteins,
     saved,
+    tables,
     tfds,
     tuberculosis,
 )
@@ -94,6 +95,8 @@ def read(data: Data) -> Manifest:
             f" To obtain {data.reader}: {OBTAIN[data.reader]} (docs/datasets.md)"
         )
     manifest = READERS[data.reader](root, data)
+    if not data.outside:
+        check_inside(manifest)
     synthetic = manifest.synthetic or (root / "SYNTHETIC.txt").exists()
     manifest = replace(manifest, root=str(root), synthetic=synthetic)
     try:
@@ -104,6 +107,20 @@ def read(data: Data) -> Manifest:
     except ValueError as error:
         raise DataError(str(error)) from None
     return manifest.validate()
+
+
+def check_inside(manifest: Manifest) -> None:
+    """DataError for the first path that leads out of the root.
+
+    A label file of strangers must not make us read any file of this machine; links
+    within the root are the user's own and may lead anywhere.
+    """
+    for name, path in zip(manifest.id, manifest.path, strict=True):
+        if tables.outside(path):
+            raise DataError(
+                f"{manifest.name}: image {name!r} lies at {path!r}, outside the root;"
+                " correct its label file, or set --config.data.outside=true"
+            )
 
 
 def keep_views(manifest: Manifest, views: tuple[str, ...]) -> Manifest:

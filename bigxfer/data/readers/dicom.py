@@ -30,6 +30,8 @@ def read(root: str | Path, data: Data) -> Manifest:
     manifest = folder.read(root, data, is_image)
     patients, views = [], []
     for path in manifest.path:
+        if not (Path(root) / path).is_file():
+            raise DataError(f"{Path(root) / path}: no regular file")
         try:
             header = pydicom.dcmread(
                 Path(root) / path,

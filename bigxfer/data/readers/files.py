@@ -52,6 +52,8 @@ def is_image(name: str) -> bool:
 
 def is_dicom(path: Path) -> bool:
     """By its content: DICOM files often have no ending, or the UID's last number."""
+    if not path.is_file():  # a FIFO is waited for without end
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"

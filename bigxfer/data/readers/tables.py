@@ -143,6 +143,11 @@ def check_spellings(what: str, places: Iterable[tuple[str, str]]) -> None:
             )
 
 
+def outside(path: str) -> bool:
+    """Whether a path, as it is written, leads out of the folder it is relative to."""
+    return path.startswith("/") or (".." in path and ".." in path.split("/"))
+
+
 def find(root: Path, *names: str) -> Path:
     """The first of these files or folders under root; DataError without one."""
     for name in names:
