@@ -19,6 +19,7 @@
 
 import argparse
 import json
+import math
 import os
 import re
 import socket
@@ -28,7 +29,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import hlo_bytes
 import machine
 import scaling_model
 import turns
@@ -38,6 +38,8 @@ from launch import shares
 
 HERE = Path(__file__).parent
 WEAK, STRONG = 16, 64  # images: of a device, of all
+SIZES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8}
+SIZES |= {"u64": 8, "pred": 1, "u8": 1, "s8": 1, "u16": 2, "s16": 2, "token": 0}
 COLLECTIVES = (
     "all-reduce",
     "all-gather",
@@ -45,6 +47,14 @@ COLLECTIVES = (
     "all-to-all",
     "collective-permute",
 )
+
+
+def size(types: str) -> int:
+    """Bytes of an HLO array's type, or of a tuple's; KeyError for a dtype not in SIZES."""
+    return sum(
+        SIZES[dtype] * math.prod(int(n) for n in shape.split(",") if n)
+        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", types)
+    )
 
 
 def communicated(program: str) -> dict[str, dict[str, int]]:
@@ -60,7 +70,7 @@ def communicated(program: str) -> dict[str, dict[str, int]]:
             continue
         entry = found.setdefault(match[2], {"ops": 0, "bytes": 0})
         entry["ops"] += 1
-        entry["bytes"] += hlo_bytes.size(match[1])
+        entry["bytes"] += size(match[1])
     return found
 
 

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--torch-python PYTHON] [--ways eager ...]
         [--cases R26x0.25@64 ...] [--dtypes float32 bfloat16] [--processes 2]
         [--turns 5] [--seconds 2] [--threads 0] [--apart]
-        [--norms plain closed kernel] [--out FILE.json]
+        [--norms plain closed] [--out FILE.json]
 
 PYTHON has torch and timm. A process a way, all alive at once on a CPU, which take turns
 of a few steps (one after the other on a GPU, whose memory they would share, and with
@@ -14,8 +14,8 @@ floats that lie ready. The table has medians over all turns; ratios are taken wi
 round of turns, with the 95% interval of their median. FLOP are 3 times (forward: once)
 those of XLA's count of a forward pass, the same number for all ways; the peak is the
 best matrix product that any way measured in that dtype.
---norms adds ours with other forms of group norm (norms.py) beside the one that parts.py
-picks. Memory is the process's peak (the allocator's on a GPU), compiling included where
+--norms adds ours with a named form of group norm beside the one that parts.py picks:
+as it is written, or with its gradient in closed form. Memory is the process's peak (the allocator's on a GPU), compiling included where
 there is no second process; compile time is the first process's, nothing cached.
 
 On a loaded machine compare CPU time at --threads 1 (the share of the peak is by CPU time
@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import machine
-import norms
 from turns import Worker, median
 
 from launch.shares import TUNABLES  # what the launchers set, for both sides
@@ -46,6 +45,7 @@ HERE = Path(__file__).parent
 CPU = {"R26x0.25@64": 64, "R26x0.5@64": 64, "R50x1@224": 8}  # images a step
 GPU = {"R50x1@224": 256, "R101x3@224": 128, "R152x4@224": 64}
 MODES, CLOCKS = ("forward", "train", "matmul"), ("seconds", "cpu_seconds")
+NORMS = ("plain", "closed")  # forms of group norm: train_step_jax.py
 TORCH = ("eager", "eager channels_last", "compile channels_last")
 
 
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--torch-python", default="", help="a Python with torch, timm")
     parser.add_argument("--cases", nargs="*", help="such as R50x1@224, or R50x1@224:16")
     parser.add_argument("--ways", nargs="*", default=TORCH, choices=TORCH)
-    parser.add_argument("--norms", nargs="*", default=(), choices=norms.NAMES)
+    parser.add_argument("--norms", nargs="*", default=(), choices=NORMS)
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     parser.add_argument("--processes", type=int, default=2, help="of each way")
     parser.add_argument("--turns", type=int, default=5, help="of each process")

@@ -15,13 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import norms
 import numpy as np
 import turns
 
 from bigxfer import cli, config, models, presets, tree
 from bigxfer.data import augment
-from bigxfer.models import parts
+from bigxfer.models import parts, parts_cpu
 from bigxfer.protocols import optim
 from bigxfer.training import compiled, sharding
 from bigxfer.training.log import Log
@@ -136,7 +135,9 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", f"{case['cache']}/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if norm := case["way"].partition(" ")[2]:  # "bigxfer": what parts.py picks
-        parts.group_norm_relu = norms.forms()[norm]
+        closed, plain = parts_cpu.group_norm_relu, parts.group_norm_relu_plain
+        form = {"plain": plain, "closed": closed}[norm]
+        parts.group_norm_relu = lambda x, *how: form(x, *how, parts.GN_EPS)
     run = settings(case)
     mesh = sharding.make(1, run.optim.batch)
     makes = {

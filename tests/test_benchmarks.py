@@ -30,8 +30,6 @@ def as_scripts(monkeypatch):
         "study_throughput",
         "scaling",
         "memory",
-        "group_norm",
-        "gpu_program",
         "startup",
         "input_pipeline",
     ],
