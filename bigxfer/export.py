@@ -8,14 +8,15 @@ timm: a BiT run for PyTorch, in the names of timm's resnetv2_*_bit. bit_npz: in 
 names of BiT's published files, which BiT's own code and big_vision read. stablehlo:
 any run as a jax.export artefact, a function from images to logits with the parameters
 inside, which needs jax and flatbuffers and nothing of bigxfer. FILE.json beside it
-holds the classes, what the images have to be, a line of Python that opens it, and the
-run it comes from.
+holds the classes, what the images have to be, the lines of Python that open it, and the
+run it comes from; of a BiT the groups of its norms too, which no array tells.
 Research software, no diagnostic device.
 """
 
 import argparse
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ from bigxfer import durable
 if TYPE_CHECKING:
     from bigxfer.runs.finished import Trained
 
-GROUPS = 32  # of every norm in timm, BiT's code and big_vision
+GROUPS = 32  # of every norm in timm, BiT's code and big_vision, unless told otherwise
+DIVISOR = 8  # timm makes channels that are multiples of it (layers/helpers.py)
 TIMM = ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")  # as resnetv2_*_bit
 MOST = 2**31  # bytes of a jax.export file, whose flatbuffer counts in int32
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -46,12 +48,14 @@ def main(args: argparse.Namespace) -> None:
     call, images = write(run, args)
     temperature, calibration = run.calibration()
     activation = "a sigmoid each" if run.multilabel else "one softmax"
+    groups = {} if args.to == "stablehlo" else {"groups": norm_groups(run)}
     about = {
         "notice": run.notice,
         "synthetic": run.synthetic,
         "format": args.to,
         "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
         "open": call,
+        **groups,
         "images": images,
         "output": f"logits float32 [n, {len(run.classes)}]; divided by the temperature,"
         f" {activation} gives probabilities",
@@ -81,22 +85,21 @@ def to_timm(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
     from bigxfer.models import weights
 
     check_bit(run)
+    check_timm(run)
     flat = weights.to_timm(run.variables["params"])
     state = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     durable.write(args.out, save(state, {"notice": run.notice, "run": run.digest}))
     net, file, classes = run.run.model, args.out.name, len(run.classes)
     depth = next((d for d, blocks in DEPTHS.items() if blocks == net.blocks), 0)
-    if (name := f"{depth}x{net.width:g}") in TIMM:
+    if (name := f"{depth}x{net.width:g}") in TIMM and usual_groups(run):
         call = (
-            f"net = timm.create_model('resnetv2_{name}_bit', num_classes={classes},"
-            f" checkpoint_path='{file}')"
+            f"import timm\nnet = timm.create_model('resnetv2_{name}_bit',"
+            f" num_classes={classes}, checkpoint_path='{file}')"
         )
     else:
         call = (
-            f"net = timm.models.resnetv2.ResNetV2({list(net.blocks)},"
-            f" num_classes={classes}, width_factor={net.width:g}, stem_type='fixed',"
-            " conv_layer=functools.partial(timm.layers.StdConv2d, eps=1e-10));"
-            f" net.load_state_dict(safetensors.torch.load_file('{file}'))"
+            f"import safetensors.torch\n{timm_net(run)}\n"
+            f"net.load_state_dict(safetensors.torch.load_file('{file}'))"
         )
     return call, floats(run, "[n, 3, {0}, {0}]")
 
@@ -105,14 +108,49 @@ def to_bit(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
     """The npz of github.com/google-research/big_transfer: its names and layouts.
 
     BiT's own code computes the same from it. big_vision's bit_paper.py reads it too,
-    but pads the stem's pool with -inf in the place of zeros.
+    but pads the stem's pool with -inf in the place of zeros. Both have 32 groups in
+    every norm; where a net has others timm opens the file, which takes a norm layer.
     """
     from bigxfer.models import weights
 
     check_bit(run)
+    if not usual_groups(run):
+        check_timm(run)
     weights.save_bit(args.out, run.variables["params"])
-    call = f"numpy.load('{args.out.name}')  # BiT: load_from; big_vision: model_init"
+    if usual_groups(run):
+        call = (
+            "import numpy\nweights = numpy.load("
+            f"'{args.out.name}')  # for BiT's load_from, or big_vision's model_init"
+        )
+    else:
+        call = f"{timm_net(run)}\nnet.load_pretrained('{args.out.name}')"
+        return call, floats(run, "[n, 3, {0}, {0}]")
     return call, floats(run, "[n, {0}, {0}, 3]")
+
+
+def timm_net(run: "Trained") -> str:
+    """Python that makes timm's net of this run's widths and groups, not yet its numbers."""
+    blocks, widths = list(run.run.model.blocks), run.model.net.widths
+    groups = norm_groups(run)
+    usual = Counter(groups.values()).most_common(1)[0][0]
+    few = {c: g for c, g in groups.items() if g != usual}
+    layer, count = "timm.layers.GroupNormAct", f"{few}.get(channels, {usual})"
+    norm = (
+        f"lambda channels, **kw: {layer}(channels, {count}, **kw)"
+        if few
+        else f"functools.partial({layer}, num_groups={usual})"
+    )
+    return f"""import functools
+import timm
+net = timm.models.resnetv2.ResNetV2(
+    {blocks},
+    channels={[4 * w for w in widths]},
+    stem_chs={widths[0]},
+    num_classes={len(run.classes)},
+    stem_type="fixed",
+    norm_layer={norm},
+    conv_layer=functools.partial(timm.layers.StdConv2d, eps=1e-10),
+)"""
 
 
 def to_stablehlo(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
@@ -155,20 +193,42 @@ def to_stablehlo(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
     return call, floats(run, "[n, {0}, {0}, 3]")
 
 
+def norm_groups(run: "Trained") -> dict[int, int]:
+    """{channels: groups} of the norms of a BiT."""
+    from bigxfer import tree
+
+    flat = tree.flatten(run.variables["params"])
+    sizes = {len(v) for n, v in flat.items() if n.endswith("group_norm/gamma")}
+    return {c: run.model.groups.of(c) for c in sorted(sizes)}
+
+
+def usual_groups(run: "Trained") -> bool:
+    """Whether every norm has the groups that timm, BiT and big_vision take unasked."""
+    return set(norm_groups(run).values()) == {GROUPS}
+
+
 def check_bit(run: "Trained") -> None:
     """ValueError for a net that timm's, BiT's and big_vision's code does not compute."""
-    from bigxfer.models.bit import Bit, norm_groups
+    from bigxfer.models.bit import Bit
 
     net, model = run.run.model, run.model
     if not isinstance(model, Bit):
         why = f"{net.name} is no BiT"
     elif len(net.blocks) != 4 or net.slim_above:
         why = "they have four stages, each twice as wide as the one before"
-    elif any(norm_groups(w, net.groups) != GROUPS for w in model.net.widths):
-        why = f"they normalise in {GROUPS} groups, this net of width {net.width:g} not"
     else:
         return
     raise ValueError(f"timm and BiT do not know this net: {why}; take --to stablehlo")
+
+
+def check_timm(run: "Trained") -> None:
+    """ValueError for channels that timm does not make."""
+    widths = run.model.net.widths
+    if odd := [w for w in widths if w % DIVISOR]:
+        raise ValueError(
+            f"timm rounds channels to multiples of {DIVISOR}, this net of width"
+            f" {run.run.model.width:g} has {odd}; take --to stablehlo"
+        )
 
 
 def floats(run: "Trained", shape: str) -> str:

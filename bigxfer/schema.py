@@ -26,6 +26,7 @@ class Model:
     blocks: tuple[int, ...] = DEPTHS[50]  # number of units in each stage (BiT)
     width: float = 1.0  # factor on every channel count (not of Keras's nets)
     groups: int = 32  # of group normalisation (BiT)
+    narrow: str = one_of("", "fewer", "same")  # groups of few channels (models/bit.py)
     dtype: str = one_of("float32", "bfloat16")  # of the compute; parameters: float32
     remat: bool = False  # recompute each unit in the backward pass, to save memory
     slim_above: str = ""  # last block of full width, such as block2; "": all blocks
@@ -185,12 +186,13 @@ class Run:
 #   rows      says which of these images are used, and how
 # `since` is the date of a field that came after the first runs. At its default it is left
 # out of the digest: otherwise each new field would give every old run another name.
-SECOND = "2026-11-22"
+SECOND, THIRD = "2026-11-22", "2026-11-30"
 PLACES = (
     ("", "kind seed", "digest", ""),
     ("", "keep checkpoints arg", "", ""),
     ("model/", "name blocks width groups dtype remat", "digest program", ""),
     ("model/", "slim_above slim padding hidden dropout", "digest program", SECOND),
+    ("model/", "narrow", "digest program", THIRD),
     ("data/", "reader version views labels uncertain", "digest images", ""),
     ("data/", "blank split max_bad", "digest images", ""),
     ("data/", "root size cache storage outside", "images", ""),

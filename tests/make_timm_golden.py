@@ -1,4 +1,4 @@
-"""Makes tests/golden/timm_r50x1.npz: what timm's resnetv2_50x1_bit gives.
+"""Makes tests/golden/timm_*.npz: what timm's resnetv2_50x1_bit and narrow nets give.
 
 Run in a separate environment with torch (CPU), timm and numpy only:
     python tests/make_timm_golden.py
@@ -14,6 +14,10 @@ from pathlib import Path
 import numpy as np
 
 CLASSES = 10
+NARROW = {  # nets of one unit a stage, half as wide as R50x1: the groups by channels
+    "same": {},  # 32 everywhere, as timm has them unasked
+    "fewer": {32: 16},  # as bigxfer has them
+}
 # two square images and an oblong one, so that axes cannot be swapped unnoticed
 SHAPES = {"square": (2, 64, 64, 3), "oblong": (1, 96, 80, 3)}
 
@@ -104,7 +108,23 @@ def main() -> None:
     stub_torchvision()
     import timm
 
-    model = timm.create_model("resnetv2_50x1_bit", num_classes=CLASSES).eval()
+    versions = np.array([f"timm {timm.__version__}", torch.__version__])
+    write("timm_r50x1.npz", {**bit_50x1(), "versions": versions})
+    narrow = {groups: narrow_logits(of) for groups, of in NARROW.items()}
+    write("timm_narrow.npz", {**narrow, "versions": versions})
+
+
+def write(name: str, golden: dict) -> None:
+    path = Path(__file__).parent / "golden" / name
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, allow_pickle=False, **golden)
+    print(name, {k: v.tolist() for k, v in golden.items() if "names" not in k})
+
+
+def fill(model) -> dict:
+    """Loads the formula's numbers into a net of timm; returns them by timm's name."""
+    import torch
+
     state, to_bit = model.state_dict(), names_of(model)
     for name, old in state.items():
         shape = tuple(old.shape)
@@ -114,7 +134,38 @@ def main() -> None:
         array = formula(to_bit[name], shape)
         state[name] = torch.tensor(array.transpose(3, 2, 0, 1) if hwio else array)
     model.load_state_dict(state)
+    return state
 
+
+def narrow_logits(groups: dict[int, int]) -> np.ndarray:
+    """float32 [2, CLASSES] of the square images, by a net with these groups of norms."""
+    import timm
+    import torch
+
+    def norm(channels, **kw):
+        return timm.layers.GroupNormAct(channels, groups.get(channels, 32), **kw)
+
+    model = timm.models.resnetv2.ResNetV2(
+        [1, 1, 1, 1],
+        channels=(128, 256, 512, 1024),
+        stem_chs=32,
+        num_classes=CLASSES,
+        stem_type="fixed",
+        norm_layer=norm,
+    ).eval()
+    fill(model)
+    with torch.no_grad():
+        return model(
+            torch.tensor(images(SHAPES["square"]).transpose(0, 3, 1, 2))
+        ).numpy()
+
+
+def bit_50x1() -> dict:
+    import timm
+    import torch
+
+    model = timm.create_model("resnetv2_50x1_bit", num_classes=CLASSES).eval()
+    state = fill(model)
     golden = {"timm_names": np.array(sorted(state))}
     for key, shape in SHAPES.items():
         x = torch.tensor(images(shape).transpose(0, 3, 1, 2))
@@ -128,11 +179,7 @@ def main() -> None:
         for end, value in ends.items():
             stats = [value.mean(), value.std(correction=0), value.abs().max()]
             golden[f"{key}/{end}"] = np.array([float(s) for s in stats])
-    golden["versions"] = np.array([f"timm {timm.__version__}", torch.__version__])
-    path = Path(__file__).parent / "golden" / "timm_r50x1.npz"
-    path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, allow_pickle=False, **golden)
-    print({k: v.tolist() for k, v in golden.items() if "names" not in k})
+    return golden
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from make_timm_golden import names_of
 
 from bigxfer import export, tree
 from bigxfer.models import weights
+from bigxfer.models.bit import Groups
 from bigxfer.runs import finished
 
 TESTS = Path(__file__).parent
@@ -126,9 +128,9 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import make_timm_golden
 make_timm_golden.stub_torchvision()
-import functools, json, numpy as np, safetensors.torch, timm, torch
-names = dict(globals())
-exec(json.load(open("net.safetensors.json"))["open"], names)
+import json, numpy as np, torch
+names = {}
+exec(json.load(open(sys.argv[2] + ".json"))["open"], names)
 net = names["net"].eval()
 x = torch.tensor(np.load("images.npy").transpose(0, 3, 1, 2))
 with torch.no_grad():
@@ -136,20 +138,79 @@ with torch.no_grad():
 """
 
 
+NARROW = ("R1-1-1-1x0.5", "R1-2-1-1x0.25", "R1-1-1-1x0.125")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not TIMM_PYTHON, reason="TIMM_PYTHON names no Python with timm")
-@pytest.mark.parametrize("model", ["R1-2-1-1x1", "R1-1-1-1x1.5", "R50x1"])
-def test_timm_gives_the_same_logits(tmp_path, monkeypatch, model):
-    """Real timm, by the line that the export itself says opens the file."""
-    folder, out = make_run(tmp_path / "run", model), tmp_path / "net.safetensors"
-    about = run_export(folder, "timm", out, monkeypatch=monkeypatch)
+@pytest.mark.parametrize(
+    ("model", "ending", "fields"),
+    [
+        *((m, "safetensors", {}) for m in ("R1-2-1-1x1", "R1-1-1-1x1.5", "R50x1")),
+        *((m, ending, {}) for m in NARROW for ending in ("safetensors", "npz")),
+        ("R1-1-1-1x0.5", "npz", {"model__narrow": "same"}),
+        ("R1-1-1-1x1", "safetensors", {"model__groups": 16}),
+    ],
+)
+def test_timm_gives_the_same_logits(tmp_path, monkeypatch, model, ending, fields):
+    """Real timm, by the lines that the export itself says open the file."""
+    folder = make_run(tmp_path / "run", model, **fields)
+    out = tmp_path / f"net.{ending}"
+    to = "timm" if ending == "safetensors" else "bit_npz"
+    about = run_export(folder, to, out, monkeypatch=monkeypatch)
     assert ("resnetv2_50x1_bit" in about["open"]) == (model == "R50x1")
+    if to == "bit_npz" and fields:  # BiT's own rule, so that its own code is named
+        assert "load_from" in about["open"]
+        return
     images = floats(2, 64)
     np.save(tmp_path / "images.npy", images)
-    python(IN_TIMM, tmp_path, str(TESTS), executable=TIMM_PYTHON)
+    python(IN_TIMM, tmp_path, str(TESTS), out.name, executable=TIMM_PYTHON)
     want = np.asarray(logits_of(folder, images))
     found = np.load(tmp_path / "logits.npy")
     assert np.abs(found - want).max() < 1e-4 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("to", ["timm", "bit_npz"])
+def test_the_groups_of_a_narrow_net_are_in_what_opens_it(tmp_path, monkeypatch, to):
+    """And in the file's JSON, so that it is a start for a net of the same groups."""
+    folder = make_run(tmp_path / "run", "R1-1-1-1x0.25")
+    out = tmp_path / ("net.safetensors" if to == "timm" else "net.npz")
+    about = run_export(folder, to, out, monkeypatch=monkeypatch)
+    groups = {"16": 8, "32": 16, "64": 32, "128": 32, "256": 32, "512": 32}
+    assert about["groups"] == groups
+    built, loaded = opened_by_stubs(about["open"])
+    norm = built["norm_layer"]
+    assert {str(c): norm(c, eps=1)["num_groups"] for c in map(int, groups)} == groups
+    assert norm(16, eps=1)["eps"] == 1  # whatever else timm passes on
+    assert built["channels"] == [64, 128, 256, 512] and built["stem_chs"] == 16
+    assert loaded == out.name
+    params = finished.open(folder).variables["params"]
+    weights.check_groups(out, params, Groups(32))
+    with pytest.raises(ValueError, match="8 groups at 16 channels"):
+        weights.check_groups(out, params, Groups(4))
+
+
+def opened_by_stubs(lines):
+    """(what ResNetV2 is given, the file that is loaded) by lines that open an export."""
+    built, loaded = {}, []
+
+    def net(blocks, **kw):
+        built.update(kw)
+        load = {"load_state_dict": loaded.append, "load_pretrained": loaded.append}
+        return SimpleNamespace(**load)
+
+    def norm(channels, num_groups, **kw):
+        return {"num_groups": num_groups, **kw}
+
+    timm = SimpleNamespace(
+        models=SimpleNamespace(resnetv2=SimpleNamespace(ResNetV2=net)),
+        layers=SimpleNamespace(GroupNormAct=norm, StdConv2d=norm),
+    )
+    torch = SimpleNamespace(load_file=lambda name: name)
+    stubs = {"timm": timm, "safetensors": SimpleNamespace(torch=torch)}
+    with mock.patch.dict(sys.modules, {**stubs, "safetensors.torch": torch}):
+        exec(lines, {})  # noqa: S102 - the lines are ours
+    return built, loaded[0]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +218,8 @@ def test_timm_gives_the_same_logits(tmp_path, monkeypatch, model):
     [
         ("cbr_tiny", {}, "timm", "n.safetensors", "cbr_tiny is no BiT"),
         ("cbr_tiny", {}, "bit_npz", "n.npz", "take --to stablehlo"),
-        ("R1-1-1-1x0.5", {}, "timm", "n.safetensors", "32 groups, this net of width"),
+        ("R1-1-1-1x0.3", {}, "timm", "n.safetensors", "timm rounds channels"),
+        ("R1-1-1-1x0.3", {}, "bit_npz", "n.npz", "timm rounds channels"),
         (
             "R1-1-1-1x2",
             {"model__slim_above": "block1"},

@@ -16,7 +16,7 @@ from bigxfer.training import compiled
 SHAPE = (1, 40, 40, 3)
 CUTS = {  # model: (a small form, an upto, the layers that it takes)
     "bit": (
-        config.Model(blocks=(1, 2, 1), width=0.25),
+        config.Model(blocks=(1, 2, 1), width=0.25, narrow="fewer"),
         "block2",
         ("root_block/", "block1/", "block2/"),
     ),

@@ -236,7 +236,19 @@ def test_kernels_are_lecun_normal():
     "channels, groups", [(64, 32), (32, 16), (16, 8), (48, 24), (10, 5), (7, 1)]
 )
 def test_norm_groups(channels, groups):
-    assert bit.norm_groups(channels, 32) == groups
+    assert bit.Groups(32).of(channels) == bit.Groups(32, "fewer").of(channels) == groups
+
+
+def test_norms_of_the_same_groups_everywhere():
+    """As timm and BiT's own code have them; 32 of 32 channels is allowed there."""
+    same = bit.Groups(32, "same")
+    assert [same.of(c) for c in (32, 64, 96)] == [32, 32, 32]
+    with pytest.raises(config.ConfigError, match="48 channels do not divide into"):
+        same.of(48)
+    cfg = config.Model(blocks=(1, 1), width=0.25, narrow="same")
+    with pytest.raises(config.ConfigError, match="16 channels do not divide"):
+        models.build(cfg, 3)
+    assert bit.Groups(8, "same").of(16) == 8
 
 
 def test_bfloat16_stays_close():

@@ -5,11 +5,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from make_timm_golden import CLASSES, SHAPES, formula, images
+from make_run import make_run
+from make_timm_golden import CLASSES, NARROW, SHAPES, formula, images
 from safetensors.numpy import save_file
 
 from bigxfer import config, models, tree
 from bigxfer.models import weights
+from bigxfer.protocols import init
 
 GOLDEN = Path(__file__).parent / "golden" / "timm_r50x1.npz"
 
@@ -133,6 +135,74 @@ def test_timm_is_the_same_function(tmp_path, key):
         assert abs(value.mean() - mean) < 1e-4 * std, end
         assert abs(value.std() - std) < 1e-4 * std, end
         assert abs(np.abs(value).max() - top) < 1e-4 * top, end
+
+
+def narrow_net(groups):
+    """A net half as wide as R50x1 and its parameters by the formula."""
+    cfg = config.Model(blocks=(1, 1, 1, 1), width=0.5, narrow=groups)
+    model = models.build(cfg, CLASSES)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), (1, 64, 64, 3)))
+    flat = tree.flatten(shapes["params"])
+    params = {name: formula(name, leaf.shape) for name, leaf in flat.items()}
+    return model, tree.unflatten(params)
+
+
+@pytest.mark.parametrize("groups", NARROW)
+def test_narrow_nets_have_the_groups_that_were_asked_for(groups):
+    """Logits of timm's own net with 32 groups everywhere, and with 16 of 32 channels."""
+    model, params = narrow_net(groups)
+    x = images(SHAPES["square"])
+    logits = jax.jit(lambda x: model.apply({"params": params}, x, False)[0])(x)
+    golden = np.load(GOLDEN.with_name("timm_narrow.npz"))
+    top = np.abs(golden[groups]).max()
+    assert np.abs(logits - golden[groups]).max() < 1e-4 * top
+    assert np.abs(golden["same"] - golden["fewer"]).max() > 0.2 * top
+
+
+@pytest.mark.parametrize("naming", ["timm", "BiT"])
+def test_a_file_of_a_narrow_net_needs_a_word_on_its_groups(tmp_path, naming):
+    _, params = narrow_net("")
+    path = tmp_path / ("net.safetensors" if naming == "timm" else "net.npz")
+    if naming == "timm":
+        state = weights.to_timm(params)
+        save_file({n: np.ascontiguousarray(x) for n, x in state.items()}, path)
+    else:
+        weights.save_bit(path, params)
+
+    def start(groups, upto=""):
+        model, _ = narrow_net(groups)
+        cfg = config.Init("pretrained", checkpoint=str(path), upto=upto)
+        return init.start(cfg, model, jax.random.key(0), (1, 64, 64, 3))
+
+    for upto in ("", "block1"):
+        with pytest.raises(config.ConfigError) as error:
+            start("", upto)
+        message = str(error.value)
+        assert path.name in message and "16 groups at 32 channels" in message
+        assert "narrow=same" in message and "narrow=fewer" in message
+    for groups in ("same", "fewer"):
+        got = tree.flatten(start(groups)["params"])
+        for name, leaf in tree.flatten(params).items():
+            if not name.startswith("head/"):
+                np.testing.assert_array_equal(got[name], leaf)
+
+
+def test_a_run_folder_says_its_groups(tmp_path):
+    """A run with 16 groups everywhere is no start for a net with 32 where they fit."""
+    folder = make_run(tmp_path / "run", "R1-1-1-1x0.5", model__groups=16)
+
+    def start(**kw):
+        model = models.build(config.Model(blocks=(1, 1, 1, 1), width=0.5, **kw), 3)
+        cfg = config.Init("pretrained", checkpoint=str(folder / "params.npz"))
+        return init.start(cfg, model, jax.random.key(0), (1, 32, 32, 3))
+
+    start(groups=16)
+    with pytest.raises(config.ConfigError, match="norms of 16 groups at 32 channels"):
+        start()
+    for name in ("config.json", "result.json"):
+        (folder / name).unlink()
+    with pytest.raises(config.ConfigError, match="does not say"):
+        start()
 
 
 def test_timm_unknown_name(tmp_path, params):

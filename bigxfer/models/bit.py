@@ -7,6 +7,7 @@ the published npz files (google-research/big_transfer bit_jax/models.py).
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -31,13 +32,33 @@ def stage_width(width: float, stage: int) -> int:
     return round(64 * width * 2**stage)
 
 
-def norm_groups(channels: int, groups: int) -> int:
-    """The most groups up to `groups` that divide the channels, 2 or more in each.
+@dataclass(frozen=True)
+class Groups:
+    """How many groups a norm has: what config.model.groups and narrow say.
 
-    One channel a group would be instance normalisation, another method.
+    narrow: "fewer", which "" also computes, gives the most groups up to `most` that
+    divide the channels and leave 2 or more in each; one channel a group would be
+    instance normalisation, another method. "same" gives `most` groups to every norm, as
+    timm's and BiT's own code do. The two differ below 2 x `most` channels: with 32
+    groups in nets of width below 1.
     """
-    fits = [g for g in range(1, groups + 1) if channels % g == 0 and channels >= 2 * g]
-    return max(fits, default=1)
+
+    most: int
+    narrow: str = ""
+
+    def of(self, channels: int) -> int:
+        """The groups of a norm; ConfigError where `same` cannot be."""
+        if self.narrow != "same":
+            groups = range(1, self.most + 1)
+            fits = [g for g in groups if channels % g == 0 and channels >= 2 * g]
+            return max(fits, default=1)
+        if channels % self.most:
+            raise config.ConfigError(
+                f"config.model.narrow=same: {channels} channels do not divide into"
+                f" config.model.groups={self.most}; take groups that divide every"
+                " width, or narrow=fewer"
+            )
+        return self.most
 
 
 class StdKernel(nn.Module):
@@ -68,15 +89,14 @@ class StdConv(nn.Module):
 
 
 class GroupNormRelu(nn.Module):
-    groups: int
+    groups: Groups
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         gamma = self.param("gamma", nn.initializers.ones, (channels,))
         beta = self.param("beta", nn.initializers.zeros, (channels,))
-        groups = norm_groups(channels, self.groups)
-        return parts.group_norm_relu(x, gamma, beta, groups)
+        return parts.group_norm_relu(x, gamma, beta, self.groups.of(channels))
 
 
 class Layer(nn.Module):
@@ -87,7 +107,7 @@ class Layer(nn.Module):
     """
 
     features: int
-    groups: int
+    groups: Groups
     size: int = 1
     stride: int = 1
     project: int = 0
@@ -109,7 +129,7 @@ class Unit(nn.Module):
 
     width: int
     stride: int
-    groups: int
+    groups: Groups
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -130,7 +150,7 @@ class Block(nn.Module):
     units: int
     width: int
     halve: bool
-    groups: int
+    groups: Groups
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -155,7 +175,7 @@ class Head(nn.Module):
 class ResNet(nn.Module):
     blocks: tuple[int, ...]
     widths: tuple[int, ...]  # channels inside the units of each stage
-    groups: int
+    groups: Groups
     classes: int
     dtype: Any
     remat: bool
@@ -215,10 +235,11 @@ class Bit:
         names = [f"block{stage}" for stage in range(1, len(cfg.blocks) + 1)]
         factors = parts.slim_factors(cfg, names)
         widths = [stage_width(cfg.width * f, s) for s, f in enumerate(factors)]
+        self.groups = Groups(cfg.groups, cfg.narrow)
         self.net = ResNet(
             cfg.blocks,
             tuple(widths),
-            cfg.groups,
+            self.groups,
             classes,
             jnp.dtype(cfg.dtype),
             cfg.remat,
@@ -226,7 +247,7 @@ class Bit:
         # jit, so that the forward pass is traced for its shapes but never run
         self.zeros = jax.jit(self.net.init)
         narrow = min(widths)
-        if (groups := norm_groups(narrow, cfg.groups)) != cfg.groups:
+        if (groups := self.groups.of(narrow)) != cfg.groups:
             logging.info(
                 "%d channels are too few for %d groups: %d where they are so few",
                 *(narrow, cfg.groups, groups),

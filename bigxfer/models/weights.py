@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer import tree
-from bigxfer.models.bit import HEAD
+from bigxfer import durable, tree
+from bigxfer.config import ConfigError
+from bigxfer.models.bit import HEAD, Groups
 from bigxfer.tree import Tree
 
 # timm's name -> ours (timm/models/resnetv2.py, ResNetV2._load_npz there)
@@ -65,6 +66,49 @@ def read(path: Path) -> Tree:
         return load_file(path)
     except Exception as error:  # the library has no public base class of errors
         raise ValueError(f"{path} is not readable safetensors: {error}") from error
+
+
+def check_groups(path: Path, params: Tree, groups: Groups) -> None:
+    """ConfigError where the norms of a file have other groups than ours, or may have.
+
+    params: what is taken of it, in our names. No array says in how many groups a norm
+    is computed. A run folder's config.json does, and FILE.json of bigxfer.export; of
+    any other file the user has to say it where the usual rules differ (`bit.Groups`).
+    """
+    flat = tree.flatten(params)
+    sizes = {len(v) for n, v in flat.items() if n.endswith("group_norm/gamma")}
+    ours, told = {c: groups.of(c) for c in sorted(sizes)}, told_groups(path, sizes)
+    if told is not None and told != ours:
+        raise ConfigError(
+            f"{path} has norms of {phrase(told)}, this model {phrase(ours)}: set"
+            " config.model.groups and narrow as they were for it"
+        )
+    few = {c: g for c, g in ours.items() if g != groups.most}
+    if told is None and few and not groups.narrow:
+        raise ConfigError(
+            f"{path} does not say in how many groups its norms are computed, and this"
+            f" net has narrow ones. timm and BiT's own code take {groups.most} groups"
+            " everywhere: --config.model.narrow=same. bigxfer's own nets have"
+            f" {phrase(few)}: --config.model.narrow=fewer"
+        )
+
+
+def told_groups(path: Path, channels: set[int]) -> dict[int, int] | None:
+    """{channels: groups} by what lies beside the file; None where nothing says so."""
+    run, export = path.with_name("config.json"), path.with_name(f"{path.name}.json")
+    if path.name == "params.npz" and run.is_file():
+        model = durable.read_json(run)["config"]["model"]
+        groups = Groups(model["groups"], model.get("narrow", ""))
+        return {c: groups.of(c) for c in channels}
+    if export.is_file() and (told := durable.read_json(export).get("groups")):
+        return {c: told[str(c)] for c in channels if str(c) in told}
+    return None
+
+
+def phrase(groups: dict[int, int]) -> str:
+    """ "16 groups at 32 channels, 32 at 64" of {32: 16, 64: 32}."""
+    words = [f"{g} at {c} channels" for c, g in sorted(groups.items())]
+    return ", ".join(words).replace(" at", " groups at", 1)
 
 
 def rename(params: Tree) -> Tree:

@@ -27,7 +27,7 @@ import numpy as np
 
 from bigxfer import tree
 from bigxfer.config import ConfigError, Init, nearest
-from bigxfer.models import Model, keras_files, keras_zoo, weights
+from bigxfer.models import Model, bit, keras_files, keras_zoo, weights
 from bigxfer.protocols import gabor
 from bigxfer.tree import Tree
 
@@ -131,6 +131,8 @@ def read(cfg: Init, model: Model, fresh: Tree, layers: list[str]) -> Tree:
         found = tree.merge(tree.unflatten(target), tree.unflatten(source), model.head)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    if isinstance(model, bit.Bit):
+        weights.check_groups(path, tree.unflatten(target), model.groups)
     return {"batch_stats": found.pop("batch_stats", {}), "params": found}
 
 
