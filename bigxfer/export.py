@@ -19,12 +19,15 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bigxfer import durable
 
 if TYPE_CHECKING:
+    from bigxfer.models.bit import Bit
     from bigxfer.runs.finished import Trained
+
+    Opened = dict[str, Any]  # "open", "images" and, of a BiT, "groups" of the JSON
 
 GROUPS = 32  # of every norm in timm, BiT's code and big_vision, unless told otherwise
 DIVISOR = 8  # timm makes channels that are multiples of it (layers/helpers.py)
@@ -45,18 +48,15 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"--input {args.input} is for --to stablehlo")
     run = finished.open(args.run)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    call, images = write(run, args)
+    opened = write(run, args)
     temperature, calibration = run.calibration()
     activation = "a sigmoid each" if run.multilabel else "one softmax"
-    groups = {} if args.to == "stablehlo" else {"groups": norm_groups(run)}
     about = {
         "notice": run.notice,
         "synthetic": run.synthetic,
         "format": args.to,
         "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
-        "open": call,
-        **groups,
-        "images": images,
+        **opened,
         "output": f"logits float32 [n, {len(run.classes)}]; divided by the temperature,"
         f" {activation} gives probabilities",
         "classes": run.classes,
@@ -67,11 +67,12 @@ def main(args: argparse.Namespace) -> None:
     }
     durable.write_json(args.out.with_name(f"{args.out.name}.json"), about)
     print(
-        f"{run.notice}\nwrote {args.out} and {args.out.name}.json; to open it:\n{call}"
+        f"{run.notice}\nwrote {args.out} and {args.out.name}.json; to open it:\n"
+        + opened["open"]
     )
 
 
-def to_timm(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
+def to_timm(run: "Trained", args: argparse.Namespace) -> "Opened":
     """Safetensors with the state dict of timm's net (timm/models/resnetv2.py).
 
     Returns what opens it and what its images are. timm's own nets standardise kernels
@@ -84,27 +85,28 @@ def to_timm(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
     from bigxfer.config import DEPTHS
     from bigxfer.models import weights
 
-    check_bit(run)
-    check_timm(run)
+    bit = check_bit(run)
+    check_timm(bit)
     flat = weights.to_timm(run.variables["params"])
     state = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     durable.write(args.out, save(state, {"notice": run.notice, "run": run.digest}))
     net, file, classes = run.run.model, args.out.name, len(run.classes)
     depth = next((d for d, blocks in DEPTHS.items() if blocks == net.blocks), 0)
-    if (name := f"{depth}x{net.width:g}") in TIMM and usual_groups(run):
+    if (name := f"{depth}x{net.width:g}") in TIMM and usual_groups(bit):
         call = (
             f"import timm\nnet = timm.create_model('resnetv2_{name}_bit',"
             f" num_classes={classes}, checkpoint_path='{file}')"
         )
     else:
         call = (
-            f"import safetensors.torch\n{timm_net(run)}\n"
+            f"import safetensors.torch\n{timm_net(bit, classes)}\n"
             f"net.load_state_dict(safetensors.torch.load_file('{file}'))"
         )
-    return call, floats(run, "[n, 3, {0}, {0}]")
+    images = floats(run, "[n, 3, {0}, {0}]")
+    return {"open": call, "images": images, "groups": bit.norm_groups()}
 
 
-def to_bit(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
+def to_bit(run: "Trained", args: argparse.Namespace) -> "Opened":
     """The npz of github.com/google-research/big_transfer: its names and layouts.
 
     BiT's own code computes the same from it. big_vision's bit_paper.py reads it too,
@@ -113,25 +115,25 @@ def to_bit(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
     """
     from bigxfer.models import weights
 
-    check_bit(run)
-    if not usual_groups(run):
-        check_timm(run)
-    weights.save_bit(args.out, run.variables["params"])
-    if usual_groups(run):
+    bit = check_bit(run)
+    if usual := usual_groups(bit):
         call = (
-            "import numpy\nweights = numpy.load("
-            f"'{args.out.name}')  # for BiT's load_from, or big_vision's model_init"
+            f"import numpy\nweights = numpy.load('{args.out.name}')"
+            "  # for BiT's load_from, or big_vision's model_init"
         )
     else:
-        call = f"{timm_net(run)}\nnet.load_pretrained('{args.out.name}')"
-        return call, floats(run, "[n, 3, {0}, {0}]")
-    return call, floats(run, "[n, {0}, {0}, 3]")
+        check_timm(bit)
+        call = (
+            f"{timm_net(bit, len(run.classes))}\nnet.load_pretrained('{args.out.name}')"
+        )
+    weights.save_bit(args.out, run.variables["params"])
+    images = floats(run, "[n, {0}, {0}, 3]" if usual else "[n, 3, {0}, {0}]")
+    return {"open": call, "images": images, "groups": bit.norm_groups()}
 
 
-def timm_net(run: "Trained") -> str:
-    """Python that makes timm's net of this run's widths and groups, not yet its numbers."""
-    blocks, widths = list(run.run.model.blocks), run.model.net.widths
-    groups = norm_groups(run)
+def timm_net(bit: "Bit", classes: int) -> str:
+    """Python that makes timm's net of these widths and groups, not yet its numbers."""
+    widths, groups = bit.net.widths, bit.norm_groups()
     usual = Counter(groups.values()).most_common(1)[0][0]
     few = {c: g for c, g in groups.items() if g != usual}
     layer, count = "timm.layers.GroupNormAct", f"{few}.get(channels, {usual})"
@@ -143,17 +145,17 @@ def timm_net(run: "Trained") -> str:
     return f"""import functools
 import timm
 net = timm.models.resnetv2.ResNetV2(
-    {blocks},
+    {list(bit.blocks)},
     channels={[4 * w for w in widths]},
     stem_chs={widths[0]},
-    num_classes={len(run.classes)},
+    num_classes={classes},
     stem_type="fixed",
     norm_layer={norm},
     conv_layer=functools.partial(timm.layers.StdConv2d, eps=1e-10),
 )"""
 
 
-def to_stablehlo(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
+def to_stablehlo(run: "Trained", args: argparse.Namespace) -> "Opened":
     """jax.export's file, for every platform and any number of images.
 
     The layers are in the form that is fast on this machine's platform (models/parts.py)
@@ -185,30 +187,24 @@ def to_stablehlo(run: "Trained", args: argparse.Namespace) -> tuple[str, str]:
     made = export.export(jax.jit(logits), platforms=PLATFORMS)(image)
     durable.write(args.out, made.serialize())
     call = (
-        f"net = jax.export.deserialize(pathlib.Path('{args.out.name}').read_bytes());"
-        " logits = net.call(images)"
+        "import pathlib\nfrom jax import export\n"
+        f"net = export.deserialize(pathlib.Path('{args.out.name}').read_bytes())\n"
+        "logits = net.call(images)"
     )
-    if pixels:
-        return call, f"uint8 [n, {side}, {side}, {channels}]: {RESIZED.format(side)}"
-    return call, floats(run, "[n, {0}, {0}, 3]")
+    shape = f"uint8 [n, {side}, {side}, {channels}]: {RESIZED.format(side)}"
+    return {
+        "open": call,
+        "images": shape if pixels else floats(run, "[n, {0}, {0}, 3]"),
+    }
 
 
-def norm_groups(run: "Trained") -> dict[int, int]:
-    """{channels: groups} of the norms of a BiT."""
-    from bigxfer import tree
-
-    flat = tree.flatten(run.variables["params"])
-    sizes = {len(v) for n, v in flat.items() if n.endswith("group_norm/gamma")}
-    return {c: run.model.groups.of(c) for c in sorted(sizes)}
-
-
-def usual_groups(run: "Trained") -> bool:
+def usual_groups(bit: "Bit") -> bool:
     """Whether every norm has the groups that timm, BiT and big_vision take unasked."""
-    return set(norm_groups(run).values()) == {GROUPS}
+    return set(bit.norm_groups().values()) == {GROUPS}
 
 
-def check_bit(run: "Trained") -> None:
-    """ValueError for a net that timm's, BiT's and big_vision's code does not compute."""
+def check_bit(run: "Trained") -> "Bit":
+    """The run's net; ValueError where timm's, BiT's and big_vision's code has no such."""
     from bigxfer.models.bit import Bit
 
     net, model = run.run.model, run.model
@@ -217,17 +213,16 @@ def check_bit(run: "Trained") -> None:
     elif len(net.blocks) != 4 or net.slim_above:
         why = "they have four stages, each twice as wide as the one before"
     else:
-        return
+        return model
     raise ValueError(f"timm and BiT do not know this net: {why}; take --to stablehlo")
 
 
-def check_timm(run: "Trained") -> None:
+def check_timm(bit: "Bit") -> None:
     """ValueError for channels that timm does not make."""
-    widths = run.model.net.widths
-    if odd := [w for w in widths if w % DIVISOR]:
+    if odd := [w for w in bit.net.widths if w % DIVISOR]:
         raise ValueError(
-            f"timm rounds channels to multiples of {DIVISOR}, this net of width"
-            f" {run.run.model.width:g} has {odd}; take --to stablehlo"
+            f"timm rounds channels to multiples of {DIVISOR}, this net has {odd}; take"
+            " --to stablehlo"
         )
 
 

@@ -269,6 +269,13 @@ class Bit:
         out: Any = self.net.apply({"params": variables["params"]}, images)
         return out
 
+    def norm_groups(self) -> dict[int, int]:
+        """{channels: groups} of the norms."""
+        widths = self.net.widths
+        return {
+            c: self.groups.of(c) for c in sorted({*widths, *(4 * w for w in widths)})
+        }
+
     def layers(self) -> list[str]:
         units = [
             f"block{stage}/unit{unit:02d}"
