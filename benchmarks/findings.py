@@ -141,7 +141,10 @@ def speed(runs: Runs, target: float) -> None:
     """How fast each line learnt; nothing where runs were not validated on the way."""
     try:
         curves = {
-            line: {seed: convergence.read(Path(r["folder"])) for seed, r in of.items()}
+            line: {
+                seed: convergence.read(Path(r["folder"], "metrics.jsonl"))
+                for seed, r in of.items()
+            }
             for line, of in runs.items()
         }
     except ValueError:

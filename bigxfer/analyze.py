@@ -98,7 +98,8 @@ def transfers(config: str, runs: Path) -> list[Path]:
     from bigxfer.study import grid
 
     nodes = [node for node in grid.nodes(config) if node.kind == "transfer"]
-    found = [node.folder(runs) for node in nodes if node.done(runs)]
+    states = grid.states(nodes, runs)
+    found = [s.node.folder(runs) for s in states if s.state == "done"]
     if not found:
         raise ValueError(f"none of the {len(nodes)} transfers of {config} is in {runs}")
     return found

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
 def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
     """Writes table and report, prints what they say and what failed; the exit status."""
     # Here, since the workers come first: these import pyarrow and plotly.
-    from bigxfer.study.commands import report
+    from bigxfer.study.commands import report, status
     from bigxfer.tables import cells, summary, table, table_args
 
     states = grid.states(study, runs)
@@ -69,9 +69,16 @@ def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
         if state.state == "given up":
             folder = state.node.folder(runs)
             print(f"failed: {folder}: {state.node}: {state.error}", file=sys.stderr)
-    digests = {node.digest for node in study}
-    rows = [r for r in table.collect([runs], runs).rows if r["digest"] in digests]
+    for line in status.damages(states):
+        print(line, file=sys.stderr)
+    done = {state.node.digest for state in states if state.state == "done"}
     name = Path(path.partition(":")[0]).stem
+    found = table.collect([runs], runs / name)
+    rows = [row for row in found.rows if row["digest"] in done]
+    digests = {node.digest for node in study}
+    bad = {f: why for f, why in found.bad.items() if Path(f).name in digests}
+    for folder, why in bad.items():
+        print(f"not in the table: {folder}: {why}", file=sys.stderr)
     table.save(rows, runs / name)
     predictions = cells.Predictions()
     print(summary.text(rows, predictions))
@@ -80,10 +87,12 @@ def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
         whole = table.load(runs / name / "table.parquet")  # every column of every row
         given = table_args.Given(whole, runs / name / "table.parquet", path)
         report.write(given, runs / name / "report.html", predictions)
+    for line in predictions.unreadable:
+        print(f"left out of intervals: {line}", file=sys.stderr)
     unfinished = [state for state in states if state.state != "done"]
     if unfinished:
         print(f"{len(unfinished)} of {len(states)} are not done; --retry tries again")
-    return 1 if unfinished else 0
+    return 1 if unfinished or bad or predictions.unreadable else 0
 
 
 if __name__ == "__main__":

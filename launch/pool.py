@@ -129,6 +129,8 @@ class Pool:
         while ready and idle:
             state = ready.pop(self.best(idle[0], [s.node for s in ready]))
             claim = claims.claim(state.node.folder(self.runs), state.tries)
+            if claim and state.damage:
+                self.say(f"{state.node.digest}: {state.damage}; it is done again")
             if claim:
                 self.give(idle.pop(0), state.node, claim)
         now = time.monotonic()

@@ -5,15 +5,29 @@ import json
 import jax
 import numpy as np
 
-from bigxfer import config, models, presets, tree
+from bigxfer import config, durable, models, presets, tree
+from bigxfer.runs import folders
 from bigxfer.statistics import metrics
 
 CLASSES = ("covid19", "normal", "pneumonia")
 
 
-def make_run(folder, model="R1-1-1-1x0.25", multilabel=False, synthetic=True, **fields):
+def seal(folder):
+    """Gives a folder the sums that job.execute writes; without them it is of format 1."""
+    about, result = (
+        {k: v for k, v in durable.read_json(folder / name).items() if k != durable.SEAL}
+        for name in ("config.json", "result.json")
+    )
+    folders.write(folder / "config.json", about)
+    folders.write(folder / "result.json", result | {"files": folders.sums(folder)})
+    return folder
+
+
+def make_run(
+    folder, model="R1-1-1-1x0.25", multilabel=False, synthetic=True, seed=0, **fields
+):
     """Random parameters with a head that is not zero, 120 + 60 predictions."""
-    run = config.Run(kind="transfer")
+    run = config.Run(kind="transfer", seed=seed)
     run.model = presets.bit(model) if model[0] == "R" else config.Model(name=model)
     run.data.reader = "csv"
     presets.set_res(run.data, 32)

@@ -24,11 +24,11 @@ def test_a_curve_is_read_from_metrics(tmp_path):
     ]
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = convergence.read(tmp_path)
+    found = convergence.read(tmp_path / "metrics.jsonl")
     assert found.steps.tolist() == [10, 30] and found.values.tolist() == [0.6, 0.7]
     file.write_text(json.dumps(rows[1]) + "\n")
     with pytest.raises(ValueError, match="1 validations of auroc_macro"):
-        convergence.read(tmp_path)
+        convergence.read(tmp_path / "metrics.jsonl")
 
 
 def test_steps_to_a_target():
@@ -104,7 +104,7 @@ def test_runs_that_differ_in_their_start_alone_are_pairs(tmp_path):
     assert high["random"]["never"] == 2 and high["pretrained"]["never"] == 2
     rows = (folders[0] / "metrics.jsonl").read_text().replace("auroc_macro", "loss")
     (folders[0] / "metrics.jsonl").write_text(rows)
-    falls = convergence.read(folders[0], "loss")  # less is better
+    falls = convergence.read(folders[0] / "metrics.jsonl", "loss")  # less is better
     assert falls.values.tolist() == [-0.5, -0.6, -0.7, -0.8]
     assert convergence.overfit_onset(falls) == 10
     with pytest.raises(ValueError, match="no metric 'auroc'"):

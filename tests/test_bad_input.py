@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bigxfer import config, presets, train, transfer, tree
-from bigxfer.runs import job
+from bigxfer.runs import finished, job
 
 ROOT = Path(__file__).parents[1]
 TOY = "model=R1-1-1-1x0.125,res=32,batch=8,steps=2"
@@ -185,6 +185,16 @@ def test_work_folder_of_another_run(made):
     with pytest.raises(ValueError, match="another config's run"):
         transfer.main(run, presets.arg_keys(run.arg), str(made / "up"))
     assert all(p.read_bytes() == old for p, old in before.items())
+
+
+def test_a_finished_run_whose_result_is_damaged_is_done_again(made, tmp_path):
+    folder = shutil.copytree(made / "up", tmp_path / "up")
+    want = json.loads((folder / "result.json").read_text())["metrics"]
+    run = load(f"configs/upstream_nih.py:{TOY},phantom=32", made)
+    (folder / "result.json").write_text("")
+    train.main(run, presets.arg_keys(run.arg), str(folder))
+    assert json.loads((folder / "result.json").read_text())["metrics"] == want
+    assert finished.read(folder).parameters().is_file()
 
 
 def test_resume_with_other_data_is_refused(made, tmp_path):

@@ -7,7 +7,9 @@ import time
 import pytest
 
 from bigxfer import config, durable
+from bigxfer.runs import folders
 from bigxfer.study import claims, grid
+from bigxfer.study.commands import status
 
 SHIPPED = "configs/study_demo.py"
 
@@ -141,7 +143,8 @@ def test_states_from_folders_alone(tmp_path):
 
 def done(node, runs):
     node.folder(runs).mkdir(parents=True, exist_ok=True)
-    durable.write_json(node.folder(runs) / "result.json", {"digest": node.digest})
+    for name in ("config.json", "result.json"):
+        (node.folder(runs) / name).write_text(json.dumps({"digest": node.digest}))
 
 
 def test_states_of_a_thousand_runs_take_no_time(tmp_path):
@@ -163,3 +166,33 @@ def test_states_of_a_thousand_runs_take_no_time(tmp_path):
 def test_the_shipped_demo_is_a_study():
     kinds = [node.kind for node in grid.nodes(SHIPPED)]
     assert kinds.count("transfer") >= 24 and kinds.count("upstream") >= 1
+
+
+def test_a_result_that_cannot_be_read_is_no_result(tmp_path):
+    """Emptied, or changed: the run is named and is to be done again."""
+    study = grid.nodes(write(tmp_path, "yield {}\n"))
+    runs = tmp_path / "runs"
+    for node in study:
+        done(node, runs)
+    cache, _, upstream, transfer = study
+    (cache.folder(runs) / "result.json").write_text("")
+    (upstream.folder(runs) / "result.json").write_text("")
+    folders.write(transfer.folder(runs) / "result.json", {"digest": transfer.digest})
+    text = (transfer.folder(runs) / "result.json").read_text()
+    other = text.replace(transfer.digest, transfer.digest[::-1])
+    (transfer.folder(runs) / "result.json").write_text(other)
+    states = {s.node.digest: s for s in grid.states(study, runs)}
+    assert (
+        states[cache.digest].state == "ready"
+        and "is empty" in states[cache.digest].damage
+    )
+    assert (
+        states[upstream.digest].state == "ready"
+        and "is empty" in states[upstream.digest].damage
+    )
+    assert (
+        states[transfer.digest].state == "waiting"
+        and "sha256" in states[transfer.digest].damage
+    )
+    lines = "\n".join(status.damages(states.values()))
+    assert upstream.digest in lines and "does it again" in lines

@@ -55,6 +55,7 @@ FAKE = textwrap.dedent("""
                 time.sleep(0.05)
         part = folder / "part"
         part.write_text(json.dumps({"digest": digest}))
+        (folder / "config.json").write_text(part.read_text())
         part.replace(folder / "result.json")
         tell("done")
 """)

@@ -142,7 +142,8 @@ def test_a_transfer_stamps_its_result(pair, tmp_path, capsys):
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))["params"]
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
     tree.save_npz(tmp_path / "params.npz", zeros)
-    (tmp_path / "result.json").write_text(json.dumps({"digest": "made up"}))
+    for name in ("config.json", "result.json"):
+        (tmp_path / name).write_text(json.dumps({"digest": "made up"}))
     exposure.look(opened(up, tmp_path / "cache")).save(tmp_path)
     run.init.checkpoint = str(tmp_path)
     transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))

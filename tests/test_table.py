@@ -33,9 +33,11 @@ def write_run(runs, run, values=None, synthetic=True, **report):
         "commit": "abc",
         "versions": {},
         "manifest_hash": "0",
-        "plan": {},
+        "plan": {"steps": 300},
+        "synthetic": synthetic,
         "data": {"counts": {"train": 900, "valid": 50, "test": 80}, **report},
     }
+    about["config"]["optim"]["batch"] = 64
     result = {
         "metrics": {
             name: {"value": v, "low": v - 0.1, "high": v + 0.1}
@@ -98,7 +100,7 @@ def runs(tmp_path):
 
 def test_one_row_a_run_with_what_made_it(runs, tmp_path):
     found = table.collect([runs], tmp_path / "out")
-    assert (len(found.rows), found.read, found.bad) == (7, 7, [])
+    assert (len(found.rows), found.read, found.bad) == (7, 7, {})
     table.save(found.rows, tmp_path / "out")
     got = pq.read_table(tmp_path / "out" / "table.parquet")
     assert got.column_names[: len(table.COLUMNS)] == list(table.COLUMNS)
@@ -208,9 +210,41 @@ def test_unfinished_and_damaged_runs_are_listed_and_stop_nothing(runs, tmp_path)
     assert len(found.rows) == 5
     assert found.unfinished == [str(half)]
     assert len(found.bad) == 2
-    assert names[0].name in found.bad[0] and "other" in found.bad[1]
+    assert list(found.bad) == [str(names[0]), str(names[1])]
+    assert "damaged" in found.bad[str(names[0])] and "other" in found.bad[str(names[1])]
     with pytest.raises(FileNotFoundError, match="nowhere"):
         table.collect([tmp_path / "nowhere"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("end", ["value", "low", "high"])
+def test_a_metric_outside_its_range_is_refused(runs, tmp_path, end):
+    file = next(iter(sorted(runs.iterdir()))) / "result.json"
+    result = json.loads(file.read_text())
+
+    def refused(**values):
+        ends = {"value": 0.5, "low": 0.4, "high": 0.6}
+        result["metrics"] = {name: ends | {end: v} for name, v in values.items()}
+        file.write_text(json.dumps(result))
+        return table.collect([runs], tmp_path / "out").bad.get(str(file.parent), "")
+
+    assert refused(loss=2.482, brier=1.5, auroc_macro=1.0, accuracy=None) == ""
+    assert f"{end} of auroc_macro is 2.482, outside [0, 1]" in refused(
+        auroc_macro=2.482
+    )
+    assert "outside [0, 2]" in refused(brier=2.1)
+    assert "outside [0, inf]" in refused(loss=-0.1)
+
+
+def test_transfers_keep_the_name_of_an_upstream_that_cannot_be_read(runs, tmp_path):
+    rows = table.collect([runs], tmp_path / "out").rows
+    (source,) = {r["upstream_digest"] for r in rows} - {""}
+    (runs / source / "result.json").write_text("")
+    found = table.collect([runs], tmp_path / "out")
+    assert list(found.bad) == [str(runs / source)]
+    columns = ("upstream", "upstream_size", "upstream_examples", "upstream_distance")
+    for row in found.rows:
+        before = next(r for r in rows if r["digest"] == row["digest"])
+        assert [row.get(c) for c in columns] == [before.get(c) for c in columns]
 
 
 def test_names_of_data_models_and_unknown_upstreams():

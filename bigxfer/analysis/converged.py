@@ -56,7 +56,7 @@ def read(folder: Path, metric: str) -> Learnt:
         start(run.init),
         config.digest(alone(run)),
         run.optim.batch,
-        convergence.read(folder, metric),
+        convergence.read(found.file("metrics.jsonl"), metric),
         math.nan if value is None else metrics.sign(metric) * value,
         result["synthetic"],
     )

@@ -22,20 +22,19 @@ class Curve:
     values: np.ndarray  # float [v] of a validation metric, higher is better
 
 
-def read(folder: Path, metric: str = METRIC) -> Curve:
-    """The validations of a run; ValueError where there are fewer than two.
+def read(file: Path, metric: str = METRIC) -> Curve:
+    """The validations in a metrics.jsonl; ValueError where there are fewer than two.
 
     The values are the metric's negative where less of it is better.
     """
     found: dict[int, float] = {}
-    file = folder / "metrics.jsonl"
-    for line in file.read_text().splitlines() if file.is_file() else ():
+    for line in file.read_text().splitlines():
         row = json.loads(line)
         if row.get(f"valid/{metric}") is not None:
             found[row["step"]] = row[f"valid/{metric}"]
     if len(found) < 2:
         raise ValueError(
-            f"{folder}: {len(found)} validations of {metric}; a curve needs runs with"
+            f"{file}: {len(found)} validations of {metric}; a curve needs runs with"
             " --config.eval.every=STEPS"
         )
     steps = sorted(found)

@@ -95,7 +95,10 @@ def against(parameters: Path, mine: Seen) -> dict[str, Any]:
     folder = parameters.parent
     if parameters.name != "params.npz" or not (folder / FILE).exists():
         return summary(mine, {}, f"no {FILE} of a run lies beside {parameters}")
-    other = Seen.load(folder)
+    try:
+        other = Seen.load(folder)
+    except ValueError as error:
+        return summary(mine, {}, str(error))
     trained = np.isin(other.splits, (b"train", b"valid"))
     reasons, masks = {other.why: None, mine.why: None}, {}
     if len(mine.patients) and len(other.patients):

@@ -17,7 +17,7 @@ import numpy as np
 
 from bigxfer import durable
 from bigxfer.data import exposure
-from bigxfer.runs import finished
+from bigxfer.runs import finished, folders
 from bigxfer.runs.finished import Finished
 from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import by_source
@@ -64,7 +64,7 @@ Lines = list[str]
 
 def write(folder: Path, result: dict[str, Any]) -> None:
     """Writes folder/card.md; `result` is what result.json holds."""
-    run = Finished(folder, durable.read_json(folder / "config.json"), result)
+    run = Finished(folder, folders.read(folder / "config.json"), result)
     about, test = run.about, run.predictions("test")
     valid = run.predictions("valid") if run.has("valid") else None
     sections = [

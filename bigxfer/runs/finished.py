@@ -4,7 +4,7 @@ read(folder)         what config.json and result.json say: for tables, cards, re
 open(folder)         and its net: to predict and to export
 with_data(folder)    and its data: to analyze
 
-Nothing here imports jax before a net is asked for.
+Reading imports neither jax nor scipy: a launcher looks at thousands of folders.
 """
 
 import hashlib
@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import expit, softmax
 
-from bigxfer import config, durable
+from bigxfer import config
 from bigxfer.config import Run
 from bigxfer.runs import folders, predictions
-from bigxfer.statistics import calibration
 from bigxfer.tree import Tree
 
 if TYPE_CHECKING:
@@ -30,6 +28,10 @@ if TYPE_CHECKING:
 
 NOTICE = "Research software, no diagnostic device: not for decisions about patients"
 PARAMETERS = "params.npz"
+AGAIN = (  # what to do to have a file of a finished run once more
+    "restore it from a copy, or remove result.json there and give the run's command"
+    " again: it is then done again"
+)
 
 
 @dataclass(frozen=True)
@@ -72,32 +74,52 @@ class Finished:
         return "SYNTHETIC DATA. " * self.synthetic + NOTICE
 
     def file(self, name: str) -> Path:
-        """The path of one of the run's files; FileNotFoundError where it has none."""
-        path = self.folder / name
+        """The path of one of the run's files, after its sum was compared.
+
+        Raises ValueError where the run has none, or it is damaged or lost. Files of a
+        run of format 1 have no sums in result.json.
+        """
+        path, known = self.folder / name, self.result.get("files")
         if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} has no {name}")
+            if known and name in known:
+                raise ValueError(f"{path} is lost; {AGAIN}")
+            raise ValueError(f"{self.folder} has no {name}")
+        if known is not None and folders.file_sum(path) != known.get(name):
+            raise ValueError(
+                f"{path} is damaged: its sha256 is not the one in result.json; {AGAIN}"
+            )
         return path
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the run kept its parameters."""
+        return self.kept(PARAMETERS)
+
+    def kept(self, name: str) -> bool:
+        """Whether the run kept a file of this name, be it lost since."""
+        return name in self.result.get("files", ()) or (self.folder / name).is_file()
 
     def has(self, split: str) -> bool:
         """Whether the run kept its predictions of a split ("test" or "valid")."""
-        return (self.folder / predictions.FILES[split]).is_file()
+        return self.kept(predictions.FILES[split])
 
     def predictions(self, split: str = "test") -> "Predictions":
-        """Raises FileNotFoundError where there are none, ValueError for damage."""
+        """What it predicted for "test" or "valid"; ValueError as `file`."""
         return predictions.read(self.file(predictions.FILES[split]))
 
     def parameters(self) -> Path:
         """The file of the parameters; ValueError that says what to do without one."""
-        try:
-            return self.file(PARAMETERS)
-        except FileNotFoundError:
+        if not self.keeps:
             raise ValueError(
                 f"{self.folder} kept no {PARAMETERS}; run its command again with"
                 " --config.keep=all and another --workdir"
-            ) from None
+            )
+        return self.file(PARAMETERS)
 
     def calibration(self) -> tuple[float, str]:
         """(temperature, where it comes from); 1 where validation cannot give one."""
+        from bigxfer.statistics import calibration  # imports scipy.optimize
+
         if not self.has("valid"):
             return 1.0, "none: the run has no validation predictions"
         try:
@@ -110,6 +132,8 @@ class Finished:
 
     def probabilities(self, logits: np.ndarray, temperature: float) -> np.ndarray:
         """float [n, classes] of logits [n, classes]."""
+        from scipy.special import expit, softmax
+
         scaled = np.asarray(logits, np.float64) / temperature
         return expit(scaled) if self.multilabel else softmax(scaled, axis=1)
 
@@ -149,15 +173,43 @@ def read(folder: Path) -> Finished:
                 f"{folder} holds no finished run (no {name}); run its command again to"
                 " finish it, or name the folder of a finished run"
             )
-    about, result = (
-        durable.read_json(folder / n) for n in ("config.json", "result.json")
-    )
+    about, result = (folders.read(folder / n) for n in ("config.json", "result.json"))
     if about["digest"] != result["digest"]:
         raise ValueError(
             f"config.json is of run {about['digest']}, result.json of"
             f" {result['digest']}; delete {folder} and run it again"
         )
-    return Finished(folder, about, result)
+    found = Finished(folder, about, result)
+    found.file("config.json")
+    return found
+
+
+def begun(folder: Path, digest: str) -> tuple[dict | None, Finished | None, str]:
+    """(config.json, the finished run, what is wrong with it) of what a folder holds.
+
+    (None, None, "") where no run was begun there. A finished run that is damaged is none:
+    the text says so, and it is to be done again. Raises ValueError where the folder is
+    another config's, or nothing sound tells whose it is.
+    """
+    damage, about, found = "", None, None
+    if (folder / "result.json").exists():
+        try:
+            found = read(folder)
+        except ValueError as error:
+            damage = f"{error}"
+    if (folder / "config.json").exists():
+        try:
+            about = found.about if found else folders.read(folder / "config.json")
+        except ValueError as error:
+            damage = f"{error}"
+    if about is None and damage:
+        raise ValueError(f"{damage}; remove {folder} to do its run again")
+    if about and about["digest"] != digest:
+        raise ValueError(
+            f"{folder} holds another config's run ({about['digest']}, not {digest});"
+            " take another --workdir, or move that run away"
+        )
+    return about, found, damage
 
 
 def open(folder: Path) -> Trained:

@@ -1,9 +1,11 @@
 """The run folder: whose it is, when it is done, what made it.
 
-config.json comes first, result.json last and atomically: a run is done exactly
-when result.json exists.
+config.json comes first, result.json last and atomically. Each holds the sha256 of its own
+content; result.json also that of every other file. A run is done exactly when both can
+be read and fit their sums. Format 1 (no field "format") had no sums.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,26 +13,42 @@ import subprocess
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from bigxfer import durable
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 OPTIONAL = ("keras",)
+FORMAT = 2  # of config.json and result.json: since 2 they have sums
+FILES = (  # that result.json has the sums of; card.md says only what these say
+    *("config.json", "metrics.jsonl", "params.npz", "images.npz"),
+    *("predictions.npz", "predictions_valid.npz"),
+)
 
 
-def finished(folder: Path, digest: str) -> dict | None:
-    """The result of the run in this folder, None if there is none yet."""
-    for name in ("result.json", "config.json"):
-        if (folder / name).exists():
-            found = durable.read_json(folder / name)
-            if found["digest"] != digest:
-                raise ValueError(
-                    f"{folder} holds another config's run ({found['digest']}, not"
-                    f" {digest}); take another --workdir, or move that run away"
-                )
-            if name == "result.json":
-                return found
-    return None
+def write(path: Path, value: dict[str, Any]) -> None:
+    """Write config.json or result.json with the sum of its own content."""
+    value = {"format": FORMAT, **value}
+    durable.write_json(path, {**value, durable.SEAL: durable.seal(value)})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read config.json or result.json; ValueError that names it where it is damaged."""
+    value = durable.read_json(path)
+    if "format" not in value and durable.SEAL not in value:
+        return value  # older than the sums
+    return durable.read_sealed(path)
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """{name: sha256} of the files that a run has written, for result.json."""
+    there = [folder / name for name in FILES if (folder / name).is_file()]
+    return {path.name: file_sum(path) for path in there}
+
+
+def file_sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tidy(folder: Path) -> None:
@@ -63,7 +81,7 @@ def check_data(folder: Path, manifest_hash: str) -> None:
     """Raises ValueError where the run in this folder was begun with other data."""
     path = folder / "config.json"
     if path.exists():
-        before = durable.read_json(path)["manifest_hash"]
+        before = read(path)["manifest_hash"]
         if before != manifest_hash:
             raise ValueError(
                 f"{folder} was begun with other data (manifest {before[:12]}, now"
@@ -81,5 +99,5 @@ def progress(folder: Path) -> tuple[int, int]:
             whole = file.read().rpartition(b"\n")[0]  # the last line may be half there
         step = json.loads(whole.splitlines()[-1])["step"]
     with suppress(OSError, ValueError, KeyError):
-        steps = durable.read_json(folder / "config.json")["plan"]["steps"]
+        steps = read(folder / "config.json")["plan"]["steps"]
     return step, steps

@@ -16,13 +16,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bigxfer import config, durable, models, tree
+from bigxfer import config, models, tree
 from bigxfer.config import Run
 from bigxfer.data import dataset, exposure, fewshot
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.protocols import optim, probe
-from bigxfer.runs import card, evaluate, folders, predictions
+from bigxfer.runs import card, evaluate, finished, folders, predictions
 from bigxfer.statistics import metrics
 from bigxfer.training import checkpoint, compiled, loop, on_device, predictor, sharding
 from bigxfer.training.log import Log
@@ -71,13 +71,16 @@ def execute(
     """
     digest = config.digest(run)
     primary = jax.process_index() == 0
-    if done := folders.finished(folder, digest):
+    _, done, damage = finished.begun(folder, digest)
+    if done:
         if primary:
             folders.tidy(folder)
-        return done
+        return done.result
     models.maker(run.model)  # an error should not wait for the data
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, run.log, primary)
+    if damage:
+        log.say(f"{damage}; the run is done again")
 
     data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say, kept))
     train = len(data.rows["train"])
@@ -93,7 +96,8 @@ def execute(
     state = made.start(run)
     log.parameters(state.params)
     if primary:  # all that can be wrong was found: the folder is this run's from here
-        durable.write_json(folder / "config.json", about)
+        (folder / "result.json").unlink(missing_ok=True)  # a damaged one
+        folders.write(folder / "config.json", about)
     leaks = find_leaks(job) if primary else {}
 
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
@@ -215,7 +219,8 @@ def finish(job: Job, state: loop.State, result: dict) -> None:
             flat = {**host["params"], "batch_stats": host["batch_stats"]}
             tree.save_npz(job.folder / "params.npz", flat)
         card.write(job.folder, result)
-        durable.write_json(job.folder / "result.json", result)
+        result = {**result, "files": folders.sums(job.folder)}
+        folders.write(job.folder / "result.json", result)
     sharding.barrier()
 
 

@@ -44,6 +44,11 @@ def sign(metric: str) -> int:
     return -1 if metric in LESS_IS_BETTER else 1
 
 
+def largest(metric: str) -> float:
+    """The largest value that the metric can have; the least one is 0 for all."""
+    return {"loss": np.inf, "brier": 2.0}.get(metric, 1.0)
+
+
 def compute(
     labels: np.ndarray,
     logits: np.ndarray,

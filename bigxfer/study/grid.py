@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bigxfer import config, presets
 from bigxfer.config import Data, Run
-from bigxfer.runs import folders
+from bigxfer.runs import finished, folders
 from bigxfer.study import claims
 
 PAUSE = 10.0  # seconds before a failed run is tried again, times its strikes
@@ -46,9 +46,6 @@ class Node:
     def folder(self, runs: Path) -> Path:
         return runs / self.digest
 
-    def done(self, runs: Path) -> bool:
-        return (self.folder(runs) / "result.json").exists()
-
     def __str__(self) -> str:
         data, init = self.run.data, self.run.init.kind
         if self.kind != "transfer":
@@ -68,6 +65,7 @@ class State:
     steps: int = 0  # of the whole run; 0: not known yet
     age: float | None = None  # seconds since the last sign of its last try
     where: str = ""  # host and Slurm job of its last try
+    damage: str = ""  # what is wrong with the result that is there
 
 
 def nodes(path: str) -> list[Node]:
@@ -173,8 +171,24 @@ def states(study: list[Node], runs: Path, done: set[str] | None = None) -> list[
     return out
 
 
+def is_done(runs: Path, digest: str) -> tuple[bool, str]:
+    """(whether a run or cache is done, what is wrong with the result that is there)."""
+    folder = runs / digest
+    if not (folder / "result.json").exists():
+        return False, ""
+    try:
+        if digest.startswith("caches/"):
+            folders.read(folder / "result.json")
+        else:
+            finished.read(folder)
+    except (ValueError, OSError) as error:
+        return False, str(error)
+    return True, ""
+
+
 def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> State:
-    if node.digest in done or node.done(runs):
+    sound, damage = (True, "") if node.digest in done else is_done(runs, node.digest)
+    if sound:
         return State(node, "done", [])
     folder, now = node.folder(runs), time.time()
     found = claims.read(folder)
@@ -184,7 +198,8 @@ def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> St
     where = f"{last.owner['host']} {last.owner['job']}".strip() if last else ""
 
     def state(name: str, error: str = past.error) -> State:
-        return State(node, name, found, error, step, steps, age, where)
+        place = step, steps, age, where
+        return State(node, name, found, error, *place, damage)
 
     if last and last.alive(now):
         return state("running")
@@ -194,7 +209,7 @@ def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> St
         if need in dead:
             return state("given up", f"it needs {dead[need].node} {need}, given up")
     for need in node.needs:  # which may be no part of this list of nodes
-        if need not in done and not (runs / need / "result.json").exists():
+        if need not in done and not is_done(runs, need)[0]:
             return state("waiting")
     if past.strikes and age is not None and age < PAUSE * past.strikes:
         return state("failed")

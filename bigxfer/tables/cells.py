@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer.runs import finished, predictions
+from bigxfer.runs import finished
+from bigxfer.runs.predictions import Predictions as Saved
 from bigxfer.statistics import intervals, metrics
 from bigxfer.tables.table import Row
 
@@ -111,20 +112,27 @@ class Predictions:
         self.unreadable: list[str] = []
         self._known: dict[str, tuple[bytes, int, metrics.Values] | None] = {}
 
-    def load(self, folder: str) -> predictions.Predictions | None:
+    def load(self, folder: str) -> Saved | None:
         """What a run predicted, in the order of the ids; None where it kept nothing.
 
         A damaged file is named in `unreadable`, and None.
         """
         place = self.find(folder)
-        if not (place / predictions.FILES["test"]).is_file():
+        if not place.is_dir():
             return None
         try:
-            saved = finished.read(place).predictions("test")
+            run = finished.read(place)
+            if not run.has("test"):
+                return None
+            saved = run.predictions("test")
         except (ValueError, OSError) as error:
             self.unreadable.append(str(error))
             return None
         return saved.select(np.argsort(saved.ids))
+
+    def known(self, row: Row) -> bool:
+        """Whether the predictions of a run can be read and resampled."""
+        return self._of(row["folder"]) is not None
 
     def samples(
         self, rows: Sequence[Row], metric: str

@@ -23,7 +23,12 @@ def text(
     if not runs:
         return "no finished transfer"
     synthetic = "SYNTHETIC " if any(row["synthetic"] for row in runs) else ""
-    lines = [*notes]
+    lost = [row for row in runs if not predictions.known(row)]
+    runs = [row for row in runs if predictions.known(row)]
+    lines = [
+        *notes,
+        *(f"not in these means: {row['folder']} has no predictions" for row in lost),
+    ]
     for target in sorted({row["target"] for row in runs}):
         for model in sorted({row["model"] for row in runs}):
             part = differences.select(runs, target=target, model=model)

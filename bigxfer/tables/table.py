@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from bigxfer import durable
 from bigxfer.presets import model_name
-from bigxfer.runs import finished
+from bigxfer.runs import finished, folders
+from bigxfer.statistics import metrics
 
 Row = dict[str, Any]
 
@@ -91,7 +92,7 @@ class Collected:
     rows: list[Row] = field(default_factory=list)
     read: int = 0  # folders opened, the others came from the cache
     unfinished: list[str] = field(default_factory=list)  # a config.json alone
-    bad: list[str] = field(default_factory=list)  # one line each, with the file
+    bad: dict[str, str] = field(default_factory=dict)  # folder -> what is wrong
 
 
 def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
@@ -105,7 +106,7 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
         known = {row["folder"]: row for row in load(out / "table.parquet")}
     except ValueError:  # damaged: every run is read anew
         known = {}
-    found = Collected()
+    found, sources = Collected(), []
     for root in runs:
         if not root.is_dir():
             raise FileNotFoundError(f"no folder of runs at {root}")
@@ -123,17 +124,21 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
                 try:
                     row = read_run(folder)
                 except (ValueError, OSError, KeyError, TypeError) as error:
-                    found.bad.append(f"{folder}: {type(error).__name__}: {error}")
+                    found.bad[str(folder)] = said(error)
+                    sources += config_alone(folder)
                     continue
                 found.read += 1
             row.update(study=name, changed_ns=changed)
             found.rows.append(row)
-    _join_upstreams(found.rows)
+    _join_upstreams(found.rows, [*sources, *found.rows])
     return found
 
 
 def read_run(folder: Path) -> Row:
-    """The row of one finished run; ValueError or KeyError for what is amiss in it."""
+    """The row of one finished run; ValueError or KeyError for what is amiss in it.
+
+    Files of a run of format 1 have no sums, see folders.py.
+    """
     found = finished.read(folder)
     about, result = found.about, found.result
     run, cost, report = about["config"], result["cost"], about.get("data", {})
@@ -141,7 +146,6 @@ def read_run(folder: Path) -> Row:
     blocks = tuple(model["blocks"])
     bit = model["name"] == "bit"
     alone = init["kind"] in ("random", "gabor")
-    drawn = report.get("drawn")
     leaks = result.get("leaks", {}).get("upstream", {}).get("test", {})
     phantom = result["synthetic"]
     row: Row = {
@@ -155,8 +159,8 @@ def read_run(folder: Path) -> Row:
         "init": init["kind"],
         "start": start(init, run.get("freeze", {})),
         "target": data_name(data, phantom),
-        "target_size": len(drawn) if drawn else report.get("counts", {}).get("train"),
-        "target_distance": data["phantom"]["distance"] if phantom else None,
+        "target_size": target_size(report),
+        "target_distance": target_distance(data, phantom),
         "shots": data["shots"],
         "seed": run["seed"],
         "fraction": data.get("fraction", 1.0),  # runs may be older than these fields
@@ -178,9 +182,54 @@ def read_run(folder: Path) -> Row:
         "folder": str(folder),
     }
     for name, metric in result["metrics"].items():
+        check_range(name, metric, folder)
         row[name] = metric["value"]
         row[f"{name}_low"], row[f"{name}_high"] = metric["low"], metric["high"]
     return row
+
+
+def said(error: Exception) -> str:
+    """What an error says; a missing field's is its name alone."""
+    return f"it lacks the field {error}" if type(error) is KeyError else str(error)
+
+
+def config_alone(folder: Path) -> list[Row]:
+    """What transfers tell of an upstream whose result cannot be read; [] if nothing."""
+    try:
+        about = folders.read(folder / "config.json")
+        run = about["config"]
+        source = {
+            "digest": about["digest"],
+            "target": data_name(run["data"], about["synthetic"]),
+            "target_size": target_size(about["data"]),
+            "images": about["plan"]["steps"] * run["optim"]["batch"],
+            "target_distance": target_distance(run["data"], about["synthetic"]),
+        }
+    except (ValueError, OSError, KeyError, TypeError):
+        return []
+    return [source]
+
+
+def target_size(report: dict) -> int | None:
+    """Training images, after the draw."""
+    drawn = report.get("drawn")
+    return len(drawn) if drawn else report.get("counts", {}).get("train")
+
+
+def target_distance(data: dict, synthetic: bool) -> float | None:
+    return data["phantom"]["distance"] if synthetic else None
+
+
+def check_range(name: str, metric: dict[str, Any], folder: Path) -> None:
+    """ValueError where a value, or an end of its interval, is none that can be."""
+    most = metrics.largest(name)
+    for end in ("value", "low", "high"):
+        value = metric[end]
+        if value is not None and not 0 <= value <= most:
+            raise ValueError(
+                f"{folder / 'result.json'}: {end} of {name} is {value:g}, outside"
+                f" [0, {most:g}]; do the run again"
+            )
 
 
 def net_name(model: dict) -> str:
@@ -250,9 +299,9 @@ def _source(init: dict) -> str:
     return Path(init["upstream"].partition(":")[0]).stem or init["digest"]
 
 
-def _join_upstreams(rows: list[Row]) -> None:
+def _join_upstreams(rows: list[Row], sources: list[Row]) -> None:
     """Fills what a transfer's row takes from the row of its upstream, in place."""
-    by_digest = {row["digest"]: row for row in rows}
+    by_digest = {row["digest"]: row for row in sources}
     for row in rows:
         if source := by_digest.get(row["upstream_digest"] or None):
             row["upstream"] = source["target"]

@@ -38,8 +38,8 @@ def collect(args: argparse.Namespace) -> None:
             f"{len(found.rows)} finished runs ({found.read} read anew),"
             f" {len(found.unfinished)} unfinished, {len(found.bad)} unreadable"
         )
-        for line in found.bad:
-            print(f"  unreadable: {line}")
+        for folder, line in found.bad.items():
+            print(f"  unreadable: {folder}: {line}")
     if args.published:
         found = published.read(args.published)
         rows += found.rows

@@ -21,8 +21,10 @@ def add(commands) -> None:
 
 def show(args: argparse.Namespace) -> None:
     from bigxfer.study import cost, grid
+    from bigxfer.study.commands import status
 
     study = grid.nodes(args.config)
+    states = grid.states(study, args.runs)
     prices = cost.costs(study)
     took = [price.flops / args.tflops / 1e12 / 3600 for price in prices]
     if args.all:
@@ -36,7 +38,7 @@ def show(args: argparse.Namespace) -> None:
     print(f"{'':28}{'runs':>6}{'done':>6}{'device time':>14}{'disk':>10}")
     groups["all"] = list(range(len(study)))
     for name, members in groups.items():
-        done = sum(study[i].done(args.runs) for i in members)
+        done = sum(states[i].state == "done" for i in members)
         h, disk = sum(took[i] for i in members), sum(prices[i].disk for i in members)
         print(f"{name:28}{len(members):6}{done:6}{hours(h):>14}{size(disk):>10}")
     peak = max(price.scratch for price in prices)
@@ -45,6 +47,8 @@ def show(args: argparse.Namespace) -> None:
         " (--tflops), without input, evaluation and compile time. A run that is under"
         f" way needs up to {size(peak)} more for its checkpoints."
     )
+    for line in status.damages(states):
+        print(line)
     if guessed := sorted({price.guessed for price in prices} - {""}):
         print(
             f"The size of {', '.join(guessed)} is not known: 10,000 images assumed. Give"

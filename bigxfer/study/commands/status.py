@@ -15,6 +15,15 @@ def add(commands) -> None:
     p.set_defaults(call=show)
 
 
+def damages(states) -> list[str]:
+    """A line for each run whose result is there and cannot be used."""
+    return [
+        f"not done: {s.node} {s.node.digest}: {s.damage}; a launcher does it again"
+        for s in states
+        if s.damage
+    ]
+
+
 def show(args: argparse.Namespace) -> None:
     from bigxfer.study import grid
 
@@ -26,5 +35,7 @@ def show(args: argparse.Namespace) -> None:
             tries = f"{len(s.tries)} tries" if len(s.tries) > 1 else ""
             about = "  ".join(filter(None, (steps, age, tries, s.where, s.error)))
             print(f"{s.state:9} {s.node.digest:24} {s.node}  {about}")
+    for line in damages(states):
+        print(line)
     count = Counter(s.state for s in states)
     print(", ".join(f"{count[k]} {k}" for k in ORDER if count[k]), f"of {len(states)}")
