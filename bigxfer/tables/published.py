@@ -1,4 +1,4 @@
-"""The published runs of arXiv 2106.00116 as rows of our table.
+"""The published runs of arXiv 2106.00116 as rows of our table, and rows in their form.
 
 Source: results/*.csv of SLAMPAI/large-scale-pretraining-transfer @ fe6232b (MIT), 42
 files of final test metrics without intervals or predictions. Nearly every run stands
@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bigxfer.tables.table import LONG, LONG_METRICS, Row, name_digest
+from bigxfer.tables.table import Row, metric_names, name_digest
 
 STUDY = "arXiv 2106.00116"
 COMMIT = "fe6232b"
@@ -43,6 +43,24 @@ TEST_IMAGES = {  # that the accuracies are multiples of 1/n of
 UPSTREAM_IMAGES = {  # arXiv 1912.11370 section 3.1; the X-ray counts are not published
     "imagenet1k": 1_280_000,
     "imagenet21k": 14_200_000,
+}
+LONG = (  # of results/*.csv in SLAMPAI/large-scale-pretraining-transfer @ fe6232b
+    "metric_value",
+    "metric",
+    "path",
+    "seed",
+    "shot",
+    "pretrained_model",
+    "dataset",
+    "last_step",
+)
+LONG_METRICS = {  # our name -> theirs
+    "accuracy": "test/acc",
+    "auroc_macro": "test/mean_auc",
+    "auprc_macro": "test/mean_average_precision",
+    "auprc/class_0": "test/average_precision_class_0",
+    "f1/class_0": "test/f1_0",
+    "recall/class_0": "test/recall_0",
 }
 
 
@@ -170,3 +188,25 @@ def _missing(rows: list[Row]) -> list[str]:
         for cell, found in seeds.items()
         if len(found) < SEEDS
     )
+
+
+def export_long(rows: list[Row], path: Path) -> int:
+    """Writes the predecessor's form: one line a run and metric; returns the lines.
+
+    Their six metrics keep their names, ours are called test/NAME.
+    """
+    names = metric_names(rows)
+    lines = 0
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(LONG)
+        for row in rows:
+            shots = f"{row['shots']}_shot"
+            model = f"{row['upstream']}_{row['model'].replace('R', 'bit')}"
+            about = (row["folder"], row["seed"], shots, model, row["target"])
+            for name in names:
+                if (value := row.get(name)) is not None:
+                    metric = LONG_METRICS.get(name, f"test/{name}")
+                    writer.writerow((repr(value), metric, *about, row["steps"]))
+                    lines += 1
+    return lines

@@ -6,7 +6,6 @@ unknown is null. table.parquet is also the cache: a run whose result.json has no
 changed since is not read again.
 """
 
-import csv
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -63,25 +62,6 @@ COLUMNS: dict[str, pa.DataType] = {
     "commit": pa.string(),
     "folder": pa.string(),
     "changed_ns": pa.int64(),  # mtime of result.json, by which the cache knows it
-}
-
-LONG = (  # of results/*.csv in SLAMPAI/large-scale-pretraining-transfer @ fe6232b
-    "metric_value",
-    "metric",
-    "path",
-    "seed",
-    "shot",
-    "pretrained_model",
-    "dataset",
-    "last_step",
-)
-LONG_METRICS = {  # our name -> theirs
-    "accuracy": "test/acc",
-    "auroc_macro": "test/mean_auc",
-    "auprc_macro": "test/mean_average_precision",
-    "auprc/class_0": "test/average_precision_class_0",
-    "f1/class_0": "test/f1_0",
-    "recall/class_0": "test/recall_0",
 }
 
 
@@ -355,28 +335,6 @@ def save(rows: list[Row], out: Path) -> None:
     ):
         with durable.replacing(out / name) as temporary:
             write(table, temporary)
-
-
-def export_long(rows: list[Row], path: Path) -> int:
-    """Writes the predecessor's form: one line a run and metric; returns the lines.
-
-    Their six metrics keep their names, ours are called test/NAME.
-    """
-    names = metric_names(rows)
-    lines = 0
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(LONG)
-        for row in rows:
-            shots = f"{row['shots']}_shot"
-            model = f"{row['upstream']}_{row['model'].replace('R', 'bit')}"
-            about = (row["folder"], row["seed"], shots, model, row["target"])
-            for name in names:
-                if (value := row.get(name)) is not None:
-                    metric = LONG_METRICS.get(name, f"test/{name}")
-                    writer.writerow((repr(value), metric, *about, row["steps"]))
-                    lines += 1
-    return lines
 
 
 def name_digest(text: str) -> str:

@@ -55,6 +55,9 @@ def collect(args: argparse.Namespace) -> None:
         raise ValueError("no finished run: nothing to write")
     table.save(rows, args.out)
     print(f"wrote {args.out / 'table.csv'} and {args.out / 'table.parquet'}")
-    for path, write in ((args.long, table.export_long), (args.compact, compact.write)):
+    for path, write in (
+        (args.long, published.export_long),
+        (args.compact, compact.write),
+    ):
         if path:
             print(f"wrote {path} ({write(rows, path)} lines)")
