@@ -32,6 +32,12 @@ def write(path: Path, value: dict[str, Any]) -> None:
     durable.write_json(path, {**value, durable.SEAL: durable.seal(value)})
 
 
+def begin(folder: Path, about: dict[str, Any]) -> None:
+    """Write config.json; a result.json that is there is damaged, and goes."""
+    (folder / "result.json").unlink(missing_ok=True)
+    write(folder / "config.json", about)
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read config.json or result.json; ValueError that names it where it is damaged."""
     value = durable.read_json(path)

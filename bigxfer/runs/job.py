@@ -65,9 +65,8 @@ def execute(
     A finished run is not done again, a half-done one resumes. `stop` ends the
     training early with loop.Preempted; by default it is jax's own agreement of all
     processes on one step after a SIGTERM to any of them, never so in a single one.
-    `shared` keeps what is compiled for later runs of the same shape, `kept` the data
-    sets that were opened.
-    Raises ValueError where the folder holds another config's run or other data.
+    `shared` keeps compiled programs for later runs, `kept` the data sets. Raises ValueError
+    where the folder holds another config's run or other data.
     """
     digest = config.digest(run)
     primary = jax.process_index() == 0
@@ -96,8 +95,7 @@ def execute(
     state = made.start(run)
     log.parameters(state.params)
     if primary:  # all that can be wrong was found: the folder is this run's from here
-        (folder / "result.json").unlink(missing_ok=True)  # a damaged one
-        folders.write(folder / "config.json", about)
+        folders.begin(folder, about)
     leaks = find_leaks(job) if primary else {}
 
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
