@@ -116,9 +116,7 @@ def execute(
     result = {
         **judge(job, loop.variables(state), predict),
         "cost": {
-            "steps": steps,
-            "images": images,
-            "flops": flops,
+            **{"steps": steps, "images": images, "flops": flops},
             "device_seconds": clock.train * mesh.size,
             "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
             "parameters": tree.count(state.params),
