@@ -27,6 +27,8 @@ from bigxfer.schema import (  # noqa: F401 others take the schema from here
     Run,
 )
 
+STANDARDISED = ("bit",)  # models that standardise their kernels (tests/test_init.py)
+
 
 class ConfigError(ValueError):
     """A config that cannot be run; the message says what to change."""
@@ -149,6 +151,14 @@ def check_start(run: Run) -> None:
     if i.above != "random" and not i.upto:
         raise ConfigError(
             "config.init.above needs config.init.upto: above which layer?"
+        )
+    drawn = "mean_var" in (i.how, i.above) and i.batch_norm == "identity"
+    if drawn and run.model.name in STANDARDISED:
+        raise ConfigError(
+            f"config.init mean_var takes nothing into {run.model.name}: it standardises"
+            " its kernels, so that their mean and variance are not in what it computes,"
+            " and the start is a random one. Take a CBR, SmallCNN or Keras net; here"
+            " init.kind=random, or init.batch_norm=copy for the norms alone"
         )
     if sum(map(bool, (f.bottom, f.top, f.top_layers))) > 1:
         raise ConfigError("set one of config.freeze.bottom, top and top_layers")

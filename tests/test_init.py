@@ -157,6 +157,65 @@ def test_mean_var_above_transfused_layers(case):
         assert got[name].mean() == pytest.approx(source[name].mean(), abs=0.3)
 
 
+EVERY = {"bit": CUTS["bit"][0], "cbr_tiny": CUTS["cbr_tiny"][0]}
+EVERY |= {"smallcnn": CUTS["smallcnn"][0]}
+EVERY |= {n: pytest.param(n, marks=needs_keras) for n in ("mobilenet",)}
+
+
+@pytest.mark.parametrize("name", list(EVERY.values()), ids=list(EVERY))
+def test_mean_var_is_refused_where_kernels_are_standardised(name):
+    """Where every filter may be scaled and shifted, and the net computes the same."""
+    cfg = name if isinstance(name, config.Model) else config.Model(name)
+    model = models.build(cfg, 4)
+    flat = tree.flatten(dict(model.init(jax.random.key(0), (1, 40, 40, 3))))
+    rng = np.random.default_rng(0)
+
+    def moved(leaf):
+        size = (*[1] * (leaf.ndim - 1), leaf.shape[-1])
+        return leaf * rng.uniform(0.5, 2, size) + 0.1 * rng.normal(size=size)
+
+    other = {
+        n: moved(v).astype(np.float32) if n.endswith("kernel") and v.ndim == 4 else v
+        for n, v in flat.items()
+    }
+    x = rng.uniform(-1, 1, (2, 40, 40, 3)).astype(np.float32)
+    apply = jax.jit(lambda v: model.apply(v, x, False)[1]["pre_logits"])
+    a, b = (np.asarray(apply(tree.unflatten(v))) for v in (flat, other))
+    same = np.abs(a - b).max() < 1e-3 * np.abs(a).max()
+    for start in ({"how": "mean_var"}, {"above": "mean_var", "upto": "block1"}):
+        run = config.Run(model=cfg, init=config.Init("pretrained", **start))
+        copied = config.Init("pretrained", **start, batch_norm="copy")
+        config.resolve(config.Run(model=cfg, init=copied))
+        if same:
+            with pytest.raises(config.ConfigError, match="mean_var takes nothing"):
+                config.resolve(run)
+        else:
+            config.resolve(run)
+
+
+def test_what_weight_standardisation_leaves_of_a_start(tmp_path):
+    """Of mean_var nothing: two checkpoints, one start. Of shuffle the values' shape."""
+    model = models.build(CUTS["bit"][0], 4)
+    one = upstream(model)
+    rng = np.random.default_rng(1)
+    two = jax.tree.map(lambda v: rng.exponential(3, v.shape).astype("f4") - 7, one)
+    affine = jax.tree.map(lambda v: 3 * v - 5, one)
+    x = rng.uniform(-1, 1, (2, 40, 40, 3)).astype(np.float32)
+    apply = jax.jit(lambda v: model.apply(v, x, False)[1]["pre_logits"])
+
+    def features(source, how):
+        path = save(tmp_path / "params.npz", source)
+        flat = start(model, checkpoint=path, how=how)
+        return np.asarray(apply(tree.unflatten(flat)))
+
+    want = {how: features(one, how) for how in ("mean_var", "shuffle", "resample")}
+    for how, known in want.items():
+        top = np.abs(known).max()
+        assert np.abs(features(affine, how) - known).max() < 1e-3 * top, how
+        apart = np.abs(features(two, how) - known).max() / top
+        assert apart < 1e-3 if how == "mean_var" else apart > 0.05, how
+
+
 def test_draws_depend_on_seed_and_name(case):
     model, _, path, _, _, _ = case
     cfg = config.Init("pretrained", how="mean_var", checkpoint=path)

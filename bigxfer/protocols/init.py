@@ -13,6 +13,16 @@ layer. Of what is pretrained the layers up to `upto` are taken (weight transfusi
 
 Under the last three, normalisation starts as the identity, which the paper found best,
 or is copied (config.init.batch_norm). The layers above `upto` are random, or mean_var.
+
+A net with weight standardisation (BiT) takes the mean away from each filter and divides
+it by its standard deviation before it uses it. So of what these three keep there is left
+
+- of mean_var nothing: the start is a random one in law, and the same for every
+  checkpoint. The tensors' scales are left only in how far one step of the optimizer
+  turns a kernel. `config.resolve` refuses it, unless the norms are copied;
+- of shuffle and resample the shape of the distribution of a tensor's values (skewness,
+  tails), mixed over its filters. Where the values look normal that is nothing either.
+
 The head always starts anew, at zero. To re-initialise a data set's own upstream for
 the same data, name that run as the checkpoint.
 """
