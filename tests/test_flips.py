@@ -14,8 +14,8 @@ second start of its command returns. predict is a function of what finished.open
 after a few harmless flips.
 """
 
-import argparse
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,10 +144,9 @@ def test_of_a_run_folder(tmp_path, monkeypatch):
 
     def predicted():
         out = tmp_path / "out.csv"
-        args = argparse.Namespace(
-            run=folder, images=tmp_path / "new", out=out, batch=0, heatmaps=None
-        )
-        assert predict.main(args) == 0
+        given = [f"--run={folder}", f"--images={tmp_path / 'new'}", f"--out={out}"]
+        monkeypatch.setattr(sys, "argv", ["predict", *given])
+        assert predict.main(predict.arguments()) == 0
         return out.read_text()
 
     uses = {f.__name__: f for f in (collected, opened, read, again, exposed, logged)}
