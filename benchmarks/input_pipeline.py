@@ -185,8 +185,7 @@ def stepping(source: Manifest, scratch: Path) -> dict[str, Any]:
     import jax.numpy as jnp
     import train_step_jax as ours
 
-    from bigxfer.protocols import optim
-    from bigxfer.training import compiled, loop, sharding
+    from bigxfer.training import loop, sharding
     from bigxfer.training.log import Log, Progress
 
     run = ours.settings(
@@ -197,8 +196,7 @@ def stepping(source: Manifest, scratch: Path) -> dict[str, Any]:
     loader = Loader(images, np.zeros(n, np.int32), np.arange(n), run.optim.batch, 0)
     mesh = sharding.make(1, run.optim.batch)
     lying = sharding.to_global(mesh, loader.batch(0))
-    plan, log = optim.plan(run.optim, n), Log(scratch, run.log, primary=False)
-    made = compiled.build(run, plan, ours.CLASSES, False, mesh, lying, log)
+    log, made = Log(scratch, run.log, primary=False), ours.build(run, mesh, channels=1)
     state, waited, took = made.scratch(jnp.int32(0)), 0.0, 0.0
 
     def ready(steps: int) -> None:

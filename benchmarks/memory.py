@@ -49,31 +49,15 @@ def settings(case: str) -> Any:
 
 def compiled_step(run: Any, classes: int, devices: Any) -> Any:
     """The step of a run, compiled for devices that are only described."""
-    import jax
+    import train_step_jax as ours
     from jax.sharding import AxisType, Mesh
 
     from bigxfer.models import parts
-    from bigxfer.protocols import optim
-    from bigxfer.training import compiled, sharding
-    from bigxfer.training.log import Log
 
     parts.on_cpu = lambda: False  # the forms of accelerators
-    batch, size = run.optim.batch, run.data.resize
     grid = np.array(devices).reshape(-1, run.mesh.fsdp)
     mesh = Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
-    whole = sharding.batch(mesh)
-    rows = {
-        name: jax.ShapeDtypeStruct((batch, *shape), kind, sharding=whole)
-        for name, shape, kind in (
-            ("images", (size, size, 3), np.uint8),
-            ("labels", (), np.int32),
-            ("mask", (), np.float32),
-            ("index", (), np.int32),
-            ("position", (), np.int32),
-        )
-    }
-    plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
-    return compiled.build(run, plan, classes, False, mesh, rows, log).step
+    return ours.build(run, mesh, classes).step
 
 
 def compile_case(case: str) -> dict[str, Any]:

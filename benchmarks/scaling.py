@@ -128,9 +128,7 @@ def made(run: Any, fsdp: int) -> tuple[turns.Steps, dict[str, Any]]:
     from jax.experimental import multihost_utils
 
     from bigxfer import config, tree
-    from bigxfer.protocols import optim
-    from bigxfer.training import compiled, sharding
-    from bigxfer.training.log import Log
+    from bigxfer.training import sharding
 
     batch = run.optim.batch
     run.optim.micro_batch = batch  # in one piece, so that all programs do the same
@@ -139,8 +137,7 @@ def made(run: Any, fsdp: int) -> tuple[turns.Steps, dict[str, Any]]:
     mesh = sharding.make(fsdp, batch)
     here = ours.example(batch // jax.process_count(), run.data.resize)
     rows = sharding.to_global(mesh, here)
-    plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
-    program = compiled.build(run, plan, ours.CLASSES, False, mesh, rows, log)
+    program = ours.build(run, mesh)
     state = program.scratch(jnp.int32(0))
     memory = program.step.memory_analysis()
 

@@ -20,10 +20,12 @@ import turns
 
 from bigxfer import cli, config, models, presets, tree
 from bigxfer.data import augment
+from bigxfer.data.loader import Loader
 from bigxfer.models import parts, parts_cpu
 from bigxfer.protocols import optim
-from bigxfer.training import compiled, sharding
+from bigxfer.training import compiled, feed, sharding
 from bigxfer.training.log import Log
+from bigxfer.training.task import Task
 
 CLASSES = 1000
 
@@ -87,12 +89,26 @@ def forward(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[turns.Steps, dict
     }
 
 
+def build(
+    run: config.Run, mesh: jax.sharding.Mesh, classes: int = CLASSES, channels: int = 3
+) -> compiled.Programs:
+    """The programs of a run with exclusive classes, as transfer.py compiles them."""
+    plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
+    n, side = run.optim.batch, run.data.resize
+    blank = np.broadcast_to(np.uint8(0), (n, side, side, channels))  # only a shape
+    loader = Loader(blank, np.zeros(n, np.int32), np.arange(n), n, 0)
+    task, model = (
+        Task(run, plan, classes, False, mesh),
+        models.build(run.model, classes),
+    )
+    return compiled.build(task, model, feed.Feed(loader, mesh), log)
+
+
 def train(run: config.Run, mesh: jax.sharding.Mesh) -> tuple[turns.Steps, dict]:
     """The step of `fit`, as transfer.py compiles it."""
     batch = sharding.to_global(mesh, example(run.optim.batch, run.data.resize))
-    plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
     began = time.perf_counter()
-    made = compiled.build(run, plan, CLASSES, False, mesh, batch, log)
+    made = build(run, mesh)
     compiling = time.perf_counter() - began
     state = made.scratch(jnp.int32(0))
 

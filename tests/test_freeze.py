@@ -18,7 +18,8 @@ from bigxfer.config import ConfigError, Freeze, Optim, Phase
 from bigxfer.models import cbr, keras_zoo
 from bigxfer.protocols import freeze, optim, phases
 from bigxfer.runs import job
-from bigxfer.training import loop
+from bigxfer.training import loop, sharding
+from bigxfer.training.task import Task
 
 needs_keras = pytest.mark.skipif(
     importlib.util.find_spec("keras") is None, reason="keras is not installed"
@@ -176,10 +177,8 @@ def training(name, frozen, phase=NO_PHASES, steps=4, optimizer="adam", micro=8):
             flat[leaf] = jax.random.normal(jax.random.key(1), flat[leaf].shape)
     params = tree.unflatten(flat)
     stages = phases.stages(run.optim, frozen, phase, plan, model, params)
-    made = [
-        loop.make_step(s.model, s.tx, optim.schedule(plan), plan, run, 3, False, micro)
-        for s in stages
-    ]
+    task = Task(run, plan, 3, False, sharding.make(1, 1))
+    made = [loop.make_step(task, stage, micro) for stage in stages]
     opt, stats = stages[0].tx.init(params), variables.get("batch_stats", {})
     state = loop.State(jnp.int32(0), jnp.int32(0), params, stats, opt)
     rng = np.random.default_rng(0)

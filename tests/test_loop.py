@@ -7,10 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from bigxfer import config, models, presets, tree
-from bigxfer.protocols import optim
-from bigxfer.training import loop
+from bigxfer import config, models, presets
+from bigxfer.protocols import optim, phases
+from bigxfer.training import gradients, loop, sharding
 from bigxfer.training.log import Log
+from bigxfer.training.task import Task
 
 KEY = jax.random.key(7)
 CLASSES = 3
@@ -37,14 +38,13 @@ def stepper(micro=8, multilabel=False, **changes):
     for name, value in changes.items():
         setattr(run.optim, name, value)
     plan = optim.plan(run.optim, 100)
-    rate = optim.schedule(plan)
     model = models.build(run.model, CLASSES)
     params = model.init(jax.random.key(0), (1, 32, 32, 3))["params"]
-    labels = tree.label(params, {".*": "train"})
-    tx = optim.optimizer(run.optim, rate, labels, model.head)
-    state = loop.State(jnp.int32(0), jnp.int32(5), params, {}, tx.init(params))
-    step = loop.make_step(model, tx, rate, plan, run, CLASSES, multilabel, micro)
-    return jax.jit(step), state
+    (stage,) = phases.stages(run.optim, run.freeze, run.phase, plan, model, params)
+    opt = stage.tx.init(params)
+    state = loop.State(jnp.int32(0), jnp.int32(5), params, {}, opt)
+    task = Task(run, plan, CLASSES, multilabel, sharding.make(1, 1))
+    return jax.jit(loop.make_step(task, stage, micro)), state
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -126,8 +126,8 @@ def test_norm_of_vectors_and_others(shapes):
         str(k): rng.normal(size=s).astype(np.float32) for k, s in enumerate(shapes)
     }
     flat = np.concatenate([g.ravel() for g in grads.values()])
-    np.testing.assert_allclose(loop.norm(grads), np.linalg.norm(flat), rtol=1e-6)
-    assert np.isnan(loop.norm({**grads, "a": np.float32([1, np.nan])}))
+    np.testing.assert_allclose(gradients.norm(grads), np.linalg.norm(flat), rtol=1e-6)
+    assert np.isnan(gradients.norm({**grads, "a": np.float32([1, np.nan])}))
 
 
 def test_no_kernel_is_copied_before_its_update():

@@ -8,7 +8,7 @@ from bigxfer import config, presets
 from bigxfer.data.loader import Loader
 from bigxfer.data.sampling import Sampling
 from bigxfer.runs import job
-from bigxfer.training import on_device, sharding
+from bigxfer.training import feed, sharding
 
 
 @pytest.mark.parametrize("rare", [False, True])
@@ -21,8 +21,8 @@ def test_the_pool_holds_the_images_of_every_batch(rare):
         sampling = Sampling(rare=rng.random(37) < 0.3, share=0.25)
     loader = Loader(images, np.arange(50), rows, 16, seed=3, sampling=sampling)
     mesh = sharding.make(2)
-    fed = on_device.Resident(loader, mesh)
-    pool = fed.constant["pool"]
+    fed = feed.of(loader, mesh, resident=True)
+    pool = fed.pool
     assert pool.shape == (40, 6, 6, 1) and pool.dtype == np.uint8
     assert {s.data.shape[0] for s in pool.addressable_shards} == {5}
     got = np.asarray(pool)
@@ -32,6 +32,30 @@ def test_the_pool_holds_the_images_of_every_batch(rare):
         assert ours.keys() == want.keys()
         for name in want:
             np.testing.assert_array_equal(ours[name], want[name], name)
+
+
+@pytest.mark.parametrize("labels", [np.arange(50), np.zeros((50, 3), np.float32)])
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_feed_knows_its_shapes_without_reading_an_image(resident, labels):
+    class Unread:
+        shape = (50, 6, 6, 1)
+
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, index):
+            raise AssertionError("an image was read for a shape")
+
+    mesh = sharding.make(2)
+    args = labels, np.arange(50), 16, 3
+    known = feed.of(Loader(Unread(), *args), mesh, resident).shapes
+    fed = feed.of(Loader(np.zeros((50, 6, 6, 1), np.uint8), *args), mesh, resident)
+    batch = fed.place(fed.batch(0))
+    assert known.keys() == batch.keys()
+    for name, array in batch.items():
+        found = known[name]
+        assert (found.shape, found.dtype) == (array.shape, array.dtype), name
+        assert found.sharding == array.sharding, name
 
 
 def test_a_run_is_the_same_to_the_bit(tmp_path):

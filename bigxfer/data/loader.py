@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -26,12 +26,10 @@ class Images(Protocol):
         ...
 
 
-class Feed(Protocol):
-    """What training reads: batches, and what every one of them shares on the devices."""
+class Batches(Protocol):
+    """What `prefetch` reads from: a loader, or a feed of the training."""
 
-    constant: dict[str, Any]
-
-    def batch(self, step: int) -> Batch: ...
+    def batch(self, step: int, /) -> Batch: ...
 
 
 class Loader:
@@ -77,7 +75,6 @@ class Loader:
         self.process_index, self.process_count = process_index, process_count
         self.part(batch)
         self.epochs: dict[int, np.ndarray] = {}
-        self.constant: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -172,7 +169,12 @@ class Prefetch:
     """
 
     def __init__(
-        self, loader: Feed, start: int, stop: int, depth: int, busy: Callable[[], bool]
+        self,
+        loader: Batches,
+        start: int,
+        stop: int,
+        depth: int,
+        busy: Callable[[], bool],
     ) -> None:
         self.waited = 0.0
         self.busy = busy
@@ -210,7 +212,7 @@ class Prefetch:
 
 
 def fill(
-    loader: Feed, steps: range, ready: queue.Queue, closed: threading.Event
+    loader: Batches, steps: range, ready: queue.Queue, closed: threading.Event
 ) -> None:
     """Puts the batches of these steps, or the first exception, into the queue."""
     for step in steps:
@@ -229,7 +231,7 @@ def fill(
 
 
 def prefetch(
-    loader: Feed,
+    loader: Batches,
     start: int,
     stop: int,
     depth: int = 2,

@@ -24,7 +24,8 @@ from bigxfer.data.loader import Loader
 from bigxfer.protocols import optim, probe
 from bigxfer.runs import card, evaluate, finished, folders, predictions
 from bigxfer.statistics import metrics
-from bigxfer.training import checkpoint, compiled, loop, on_device, predictor, sharding
+from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
+from bigxfer.training import task as tasks
 from bigxfer.training.log import Log
 
 
@@ -42,10 +43,7 @@ class Job:
     log: Log
 
     def loader(self, split: str) -> Loader:
-        """This process's share of a split, in batches of optim.batch."""
-        here, of = jax.process_index(), jax.process_count()
-        batch, seed = self.run.optim.batch, self.run.seed
-        return self.data.loader(split, batch, seed, here, of)
+        return load(self.data, split, self.run)
 
     @property
     def keeps(self) -> bool:
@@ -90,16 +88,18 @@ def execute(
     if run.eval.select:
         evaluate.check_select(run.eval.select, data)
 
-    made = compiled.get(run, plan, data, log, {} if shared is None else shared)
-    job = Job(run, digest, folder, data, plan, made.model, made.mesh, log)
-    state = made.start(run)
+    task = tasks.of(run, plan, data.manifest)
+    reads = feed.of(load(data, "train", run), task.mesh, run.data.resident)
+    made = compiled.get(run, task, reads, log, {} if shared is None else shared)
+    job = Job(run, digest, folder, data, plan, made.model, task.mesh, log)
+    state = made.first_state(run)
     log.parameters(state.params)
     if primary:  # all that can be wrong was found: the folder is this run's from here
         folders.begin(folder, about)
     leaks = find_leaks(job) if primary else {}
 
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
-    predict, mesh = made.predict, made.mesh
+    predict = made.predict
     valid = partial(validate, job, predict)
     stop = stop or multihost_utils.reached_preemption_sync_point
     if made.features:
@@ -107,17 +107,16 @@ def execute(
         state, clock = fit_head(job, state, made.features)
     else:
         steps, images = plan.steps, plan.steps * run.optim.batch
-        flops, feed = made.flops * steps, job.loader("train")
-        feed = on_device.Resident(feed, mesh) if run.data.resident else feed
+        flops = made.flops * steps
         state, clock = loop.fit(
-            run, plan, state, made.step, feed, mesh, saved, log, valid, stop
+            run, plan, state, made.step, reads, saved, log, valid, stop
         )
 
     result = {
         **judge(job, loop.variables(state), predict),
         "cost": {
             **{"steps": steps, "images": images, "flops": flops},
-            "device_seconds": clock.train * mesh.size,
+            "device_seconds": clock.train * task.mesh.size,
             "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
             "parameters": tree.count(state.params),
         },
@@ -129,6 +128,12 @@ def execute(
     finish(job, state, result)
     saved.delete()
     return result
+
+
+def load(data: Dataset, split: str, run: Run) -> Loader:
+    """This process's share of a split, in batches of optim.batch."""
+    here, of = jax.process_index(), jax.process_count()
+    return data.loader(split, run.optim.batch, run.seed, here, of)
 
 
 def find_leaks(job: Job) -> dict[str, Any]:

@@ -14,18 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from bigxfer.config import Data, Run
 from bigxfer.data import augment
-from bigxfer.data.loader import Feed, prefetch
+from bigxfer.data.loader import prefetch
 from bigxfer.models import Model
-from bigxfer.protocols import losses
+from bigxfer.protocols import losses, optim
 from bigxfer.protocols.optim import Plan
+from bigxfer.protocols.phases import Stage
 from bigxfer.statistics import metrics
-from bigxfer.training import sharding
+from bigxfer.training import gradients
 from bigxfer.training.checkpoint import Checkpoints
+from bigxfer.training.feed import Feed
 from bigxfer.training.log import Log, Progress
+from bigxfer.training.task import Task
 from bigxfer.tree import Tree
 
 MOST_STEPS_BETWEEN_CHECKPOINTS = 1000
@@ -64,23 +66,15 @@ def variables(state: State) -> Tree:
     return {"params": state.params, **stats}
 
 
-def make_step(
-    model: Model,
-    tx: optax.GradientTransformation,
-    rate: Callable,
-    plan: Plan,
-    run: Run,
-    classes: int,
-    multilabel: bool,
-    micro_batch: int,
-) -> Step:
+def make_step(task: Task, stage: Stage, micro_batch: int) -> Step:
     """step(state, batch) -> (state, {"loss", "lr", "grad_norm"}), pure.
 
-    batch is the loader's: images uint8 [b, S, S, C], labels, mask, position. The
-    loss is the mean over known labels of the whole batch, so that micro-batches,
-    devices and processes only change the order of a sum.
+    batch is the feed's: images uint8 [b, S, S, C], labels, mask, position. The loss is
+    the mean over known labels of the whole batch, so that micro-batches, devices and
+    processes only change the order of a sum.
     """
-    loss_of = losses.sigmoid if multilabel else losses.softmax
+    run, model, rate = task.run, stage.model, optim.schedule(task.plan)
+    loss_of = losses.sigmoid if task.multilabel else losses.softmax
     grad = jax.value_and_grad(partial(total_loss, model, loss_of), has_aux=True)
     parts = run.optim.batch // micro_batch
 
@@ -88,8 +82,8 @@ def make_step(
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         key_view, key_mix, key_drop = jax.random.split(key, 3)
         labels = batch["labels"]
-        targets = labels if multilabel else jax.nn.one_hot(labels, classes)
-        batch, share = mixup(key_mix, batch, targets, plan.mixup)
+        targets = labels if task.multilabel else jax.nn.one_hot(labels, task.classes)
+        batch, share = mixup(key_mix, batch, targets, task.plan.mixup)
 
         def one(sums: tuple, numbered: tuple) -> tuple:
             (grads, total, count, stats), (number, part) = sums, numbered
@@ -110,34 +104,17 @@ def make_step(
             sums, _ = jax.lax.scan(one, sums, (jnp.arange(parts), pieces))
         grads, total, count, stats = sums
         count = jnp.maximum(count, 1)  # a batch in which no label is known
-        # Split over devices, vectors in one would each be gathered for it.
-        length = norm(grads) if run.mesh.fsdp == 1 else optax.tree.norm(grads)
-        # Plus 0, so that no update comes before all gradients are there: XLA copies
-        # kernels that are yet to be read, 74 of 102 MB in a step of R50x1 on a CPU.
-        after = count + jnp.minimum(length, 0)
-        grads = jax.tree.map(lambda g: g / after, grads)
-        updates, opt = tx.update(grads, state.opt, state.params)
+        grads, length = gradients.mean(grads, count, split=run.mesh.fsdp > 1)
+        updates, opt = stage.tx.update(grads, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         measured = {
             "loss": total / count,
             "lr": rate(state.step),
-            "grad_norm": length / count,
+            "grad_norm": length,
         }
         return State(state.step + 1, state.seed, params, stats, opt), measured
 
     return step
-
-
-def norm(grads: Tree) -> jax.Array:
-    """Their Euclidean norm, float32 [].
-
-    All vectors as one: XLA's CPU compiler has three kernels for the sum of each, and takes
-    a time for them that grows with their number squared.
-    """
-    leaves = jax.tree.leaves(grads)
-    vectors = [g.ravel() for g in leaves if g.ndim < 2]
-    others = [g for g in leaves if g.ndim >= 2]
-    return optax.tree.norm([*others, jnp.concatenate(vectors)] if vectors else others)
 
 
 def total_loss(
@@ -197,8 +174,7 @@ def fit(
     plan: Plan,
     state: State,
     step: Step,
-    loader: Feed,
-    mesh: Mesh,
+    feed: Feed,
     checkpoints: Checkpoints,
     log: Log,
     validate: Callable[[State], dict[str, float]],
@@ -217,11 +193,10 @@ def fit(
     save_every = max(1, min(plan.steps // (run.checkpoints or 4), most))
     # Several processes have to agree, and their clocks do not.
     rare = not (run.checkpoints or run.eval.select or jax.process_count() > 1)
-    batches = prefetch(loader, start, plan.steps, busy=watch.busy)
+    batches = prefetch(feed, start, plan.steps, busy=watch.busy)
     began = saved = time.monotonic()
     for number, batch in enumerate(batches, start + 1):
-        batch = {**loader.constant, **sharding.to_global(mesh, batch)}
-        state, measured = step(state, batch)
+        state, measured = step(state, feed.place(batch))
         watch.add(number, measured)
         last = number == plan.steps
         stops = stop(number) and not last
