@@ -9,12 +9,11 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from bigxfer import config, models, tree
 from bigxfer.config import Run
@@ -27,20 +26,19 @@ from bigxfer.statistics import metrics
 from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
 from bigxfer.training import task as tasks
 from bigxfer.training.log import Log
+from bigxfer.training.task import Task
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(loop.Session):
     """What every part of a run needs to know."""
 
-    run: Run
     digest: str
     folder: Path
     data: Dataset
-    plan: optim.Plan
-    model: models.Model
-    mesh: Mesh
-    log: Log
+    about: dict[str, Any]  # what config.json holds
+    task: Task
+    feed: feed.Feed  # of the training split
 
     def loader(self, split: str) -> Loader:
         return load(self.data, split, self.run)
@@ -49,6 +47,16 @@ class Job:
     def keeps(self) -> bool:
         """Whether the parameters are kept, for other runs to start from."""
         return self.run.keep in ("all", self.run.kind)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a way to train has cost."""
+
+    steps: int
+    images: int
+    flops: float
+    clock: loop.Clock
 
 
 def execute(
@@ -79,6 +87,39 @@ def execute(
     if damage:
         log.say(f"{damage}; the run is done again")
 
+    job = prepare(run, digest, folder, log, kept)
+    programs = compiled.get(
+        run, job.task, job.feed, log, {} if shared is None else shared
+    )
+    state = programs.first_state(run)
+    log.parameters(state.params)
+    if primary:  # all that can be wrong was found: the folder is this run's from here
+        folders.begin(folder, job.about)
+    leaks = find_leaks(job) if primary else {}
+
+    train = fit_head if programs.features else take_steps
+    state, spent = train(job, programs, state, stop)
+    result = {
+        **judge(job, loop.variables(state), programs.predict),
+        "cost": cost(job, state, spent),
+        "leaks": leaks,
+        "synthetic": job.data.manifest.synthetic,
+        "digest": digest,
+        "commit": job.about["commit"],
+    }
+    finish(job, state, result)
+    job.checkpoints.delete()
+    return result
+
+
+def prepare(
+    run: Run,
+    digest: str,
+    folder: Path,
+    log: Log,
+    kept: dict[str, dataset.Opened] | None,
+) -> Job:
+    """Opens the data and plans the run; raises for all that can be wrong in either."""
     data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say, kept))
     train = len(data.rows["train"])
     plan = optim.plan(run.optim, train)
@@ -87,47 +128,10 @@ def execute(
     folders.check_data(folder, about["manifest_hash"])
     if run.eval.select:
         evaluate.check_select(run.eval.select, data)
-
     task = tasks.of(run, plan, data.manifest)
     reads = feed.of(load(data, "train", run), task.mesh, run.data.resident)
-    made = compiled.get(run, task, reads, log, {} if shared is None else shared)
-    job = Job(run, digest, folder, data, plan, made.model, task.mesh, log)
-    state = made.first_state(run)
-    log.parameters(state.params)
-    if primary:  # all that can be wrong was found: the folder is this run's from here
-        folders.begin(folder, about)
-    leaks = find_leaks(job) if primary else {}
-
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
-    predict = made.predict
-    valid = partial(validate, job, predict)
-    stop = stop or multihost_utils.reached_preemption_sync_point
-    if made.features:
-        steps, images, flops = 1, train, made.flops * train
-        state, clock = fit_head(job, state, made.features)
-    else:
-        steps, images = plan.steps, plan.steps * run.optim.batch
-        flops = made.flops * steps
-        state, clock = loop.fit(
-            run, plan, state, made.step, reads, saved, log, valid, stop
-        )
-
-    result = {
-        **judge(job, loop.variables(state), predict),
-        "cost": {
-            **{"steps": steps, "images": images, "flops": flops},
-            "device_seconds": clock.train * task.mesh.size,
-            "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
-            "parameters": tree.count(state.params),
-        },
-        "leaks": leaks,
-        "synthetic": data.manifest.synthetic,
-        "digest": digest,
-        "commit": about["commit"],
-    }
-    finish(job, state, result)
-    saved.delete()
-    return result
+    return Job(run, plan, saved, log, digest, folder, data, about, task, reads)
 
 
 def load(data: Dataset, split: str, run: Run) -> Loader:
@@ -152,14 +156,24 @@ def find_leaks(job: Job) -> dict[str, Any]:
     return found
 
 
-def fit_head(
-    job: Job, state: loop.State, predict: predictor.Predict
-) -> tuple[loop.State, loop.Clock]:
-    """(state with the head that config.freeze.head fits to features, clock).
+def take_steps(
+    job: Job, programs: compiled.Programs, state: loop.State, stop: loop.Stop | None
+) -> tuple[loop.State, Spent]:
+    """Trains by gradients, from the last checkpoint if there is one."""
+    valid = partial(validate, job, programs.predict)
+    stop = stop or multihost_utils.reached_preemption_sync_point
+    state, clock = loop.fit(job, state, programs.step, job.feed, valid, stop)
+    steps, images = job.plan.steps, job.plan.steps * job.run.optim.batch
+    return state, Spent(steps, images, programs.flops * steps, clock)
 
-    In place of training: `predict` computes the features of each image once.
-    """
+
+def fit_head(
+    job: Job, programs: compiled.Programs, state: loop.State, stop: loop.Stop | None
+) -> tuple[loop.State, Spent]:
+    """Fits the head of config.freeze.head to features that are computed once an image."""
+    del stop  # it takes no longer than an evaluation
     began, variables = time.monotonic(), loop.variables(state)
+    predict = cast(predictor.Predict, programs.features)
 
     def part(split: str) -> probe.Part:
         rows, features = predict(variables, job.loader(split))
@@ -167,14 +181,26 @@ def fit_head(
 
     train = part("train")
     valid = part("valid") if len(job.data.rows["valid"]) else None
-    classes = len(job.data.manifest.classes)
-    head = probe.fit(job.run.freeze.head, train, valid, classes)
-    params = probe.put(state.params, job.model.head, head)
-    seconds = time.monotonic() - began
-    job.log.say(
-        f"{job.run.freeze.head} head on {len(train[0])} images: {seconds:.1f} s"
+    head = probe.fit(job.run.freeze.head, train, valid, job.task.classes)
+    params = probe.put(state.params, programs.model.head, head)
+    images, clock = len(train[0]), loop.Clock(train=time.monotonic() - began)
+    job.log.say(f"{job.run.freeze.head} head on {images} images: {clock.train:.1f} s")
+    return replace(state, params=params), Spent(
+        1, images, programs.flops * images, clock
     )
-    return replace(state, params=params), loop.Clock(train=seconds)
+
+
+def cost(job: Job, state: loop.State, spent: Spent) -> dict[str, float]:
+    """What result.json says of the cost."""
+    clock = spent.clock
+    return {
+        "steps": spent.steps,
+        "images": spent.images,
+        "flops": spent.flops,
+        "device_seconds": clock.train * job.task.mesh.size,
+        "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
+        "parameters": tree.count(state.params),
+    }
 
 
 def validate(

@@ -169,14 +169,21 @@ class Clock:
     waiting: float = 0.0  # of these, for data, with the device idle at their end
 
 
+@dataclass(frozen=True)
+class Session:
+    """A run while it trains: what it is to do, where it saves, what it says to."""
+
+    run: Run
+    plan: Plan
+    checkpoints: Checkpoints
+    log: Log
+
+
 def fit(
-    run: Run,
-    plan: Plan,
+    session: Session,
     state: State,
     step: Step,
     feed: Feed,
-    checkpoints: Checkpoints,
-    log: Log,
     validate: Callable[[State], dict[str, float]],
     stop: Stop,
 ) -> tuple[State, Clock]:
@@ -186,19 +193,21 @@ def fit(
     Raises FloatingPointError, with the step, when the loss stops being finite, and
     Preempted, with the step saved, once `stop` says so.
     """
+    run, log, steps = session.run, session.log, session.plan.steps
+    checkpoints = session.checkpoints
     state, clock, best = restore(state, checkpoints, log)
     start = int(state.step)
-    watch = Watch(log, Progress(log, start, plan.steps, run.optim.batch))
+    watch = Watch(log, Progress(log, start, steps, run.optim.batch))
     most = MOST_STEPS_BETWEEN_CHECKPOINTS
-    save_every = max(1, min(plan.steps // (run.checkpoints or 4), most))
+    save_every = max(1, min(steps // (run.checkpoints or 4), most))
     # Several processes have to agree, and their clocks do not.
     rare = not (run.checkpoints or run.eval.select or jax.process_count() > 1)
-    batches = prefetch(feed, start, plan.steps, busy=watch.busy)
+    batches = prefetch(feed, start, steps, busy=watch.busy)
     began = saved = time.monotonic()
     for number, batch in enumerate(batches, start + 1):
         state, measured = step(state, feed.place(batch))
         watch.add(number, measured)
-        last = number == plan.steps
+        last = number == steps
         stops = stop(number) and not last
         saves = number % save_every == 0 or last or stops
         saves &= stops or not rare or time.monotonic() > saved + LEAST_SECONDS
@@ -225,13 +234,19 @@ def fit(
             raise Preempted(Preempted.STATUS)
         began = time.monotonic()
     clock.waiting += batches.waited
-    checkpoints.wait()
+    return chosen(session, state, clock, best), clock
+
+
+def chosen(session: Session, state: State, clock: Clock, best: dict) -> State:
+    """The state that the run ends with: the best, where one is selected, or the last."""
+    session.checkpoints.wait()
     share = clock.waiting / max(clock.train, 1e-9)
-    log.say(f"trained for {clock.train:.1f} s, {share:.2%} of it waiting for data")
+    say = session.log.say
+    say(f"trained for {clock.train:.1f} s, {share:.2%} of it waiting for data")
     if best:
-        log.say(f"best {run.eval.select} at step {best['step']}")
-        state, _ = checkpoints.restore(int(best["step"]), state)
-    return state, clock
+        say(f"best {session.run.eval.select} at step {best['step']}")
+        state, _ = session.checkpoints.restore(int(best["step"]), state)
+    return state
 
 
 def restore(
