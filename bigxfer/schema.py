@@ -69,6 +69,7 @@ class Data:
     fraction: float = 1.0  # share of the training set to use, nested by run.seed
     fraction_of: str = one_of("images", "patients")
     shots: str = "full"  # or the number of images a class, such as "5"
+    negatives: str = one_of("shots", "share", "none")  # in shots (data/fewshot.py)
     sampling: str = one_of("uniform", "classes", "covid_percent")  # data/sampling.py
     sampling_class: str = ""  # the class covid_percent adds to each batch; "": rarest
     sampling_share: float = 0.3  # its share of the batch
@@ -202,6 +203,7 @@ PLACES = (
     ("data/", "valid test split_seed shots", "digest rows", ""),
     ("data/", "folds fold fraction fraction_of", "digest rows", SECOND),
     ("data/", "space mix", "digest rows", SECOND),
+    ("data/", "negatives", "digest rows", THIRD),
     ("data/", "sampling sampling_class sampling_share", "digest rows", SECOND),
     ("data/phantom/", "images pixels distance", "digest images", ""),
     ("data/phantom/", "shortcut seed", "digest images", ""),

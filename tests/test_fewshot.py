@@ -15,18 +15,22 @@ from bigxfer.data import dataset, fewshot, split
 @given(st.integers(0, 10**6), st.booleans(), st.integers(1, 5))
 def test_draws_are_nested_exact_and_blind_to_the_order(seed, multilabel, shots):
     m = random_manifest(seed, 150, 50, multilabel)
-    rows = fewshot.draw(m, shots, seed)
-    more = fewshot.draw(m, shots + 1, seed)
+    negatives = ("shots", "share", "none")[seed % 3]
+    rows = fewshot.draw(m, shots, seed, negatives)
+    more = fewshot.draw(m, shots + 1, seed, negatives)
     assert set(rows) < set(more) and len(set(rows)) == len(rows)
     have = fewshot.counts(m, rows)
     if multilabel:
         assert min(have.values()) >= shots
-        assert len(rows) <= 3 * shots
+        clean = fewshot.without_finding(m.labels[rows])
+        assert len(rows[~clean]) <= 3 * shots
+        alone = fewshot.draw(m, shots, seed, "none")
+        assert rows[~clean].tolist() == alone.tolist()
     else:
         assert set(have.values()) == {shots}
     order = np.random.default_rng(seed).permutation(len(m))
     shuffled = m.select(order)
-    again = fewshot.draw(shuffled, shots, seed)
+    again = fewshot.draw(shuffled, shots, seed, negatives)
     assert shuffled.id[again].tolist() == m.id[rows].tolist()
 
 
@@ -42,9 +46,44 @@ def test_every_image_is_drawn_equally_often():
 def test_overshoot_is_counted():
     labels = [[1, 1, 0], [1, 0, 1], [1, 0, 0]]
     m = manifest(range(3), np.array(labels, float))
-    rows = fewshot.draw(m, 1, 0)
+    rows = fewshot.draw(m, 1, 0)  # there is no image without a finding
     assert rows.tolist() == [0, 1]
     assert fewshot.counts(m, rows) == {"c0": 2, "c1": 1, "c2": 1}
+
+
+def test_images_without_a_finding_are_drawn():
+    """As many as shots, or as many as their share of the training split, or none."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((400, 4)) < 0.15).astype(float)
+    labels[rng.random((400, 4)) < 0.2] = np.nan
+    labels[:9] = np.nan  # of these nobody knows anything
+    m = manifest(range(400), labels, classes=4)
+    clean = fewshot.without_finding(m.labels)
+    assert not clean[:9].any() and 0.4 < clean.mean() < 0.7
+    sick = (m.labels == 1).any(axis=1)
+    for seed in range(5):
+        for shots in (1, 5, 10):
+            have = {
+                how: clean[fewshot.draw(m, shots, seed, how)]
+                for how in ("shots", "share", "none")
+            }
+            assert have["shots"].sum() == shots and have["none"].sum() == 0
+            share = clean.sum() / (clean.sum() + sick.sum())
+            positives = (~have["share"]).sum()
+            assert have["share"].sum() == round(positives * share / (1 - share))
+    assert clean[fewshot.draw(m, 5, 0)].sum() == 5  # the default
+    few = m.select(np.flatnonzero(sick | (np.arange(400) == np.flatnonzero(clean)[0])))
+    assert fewshot.without_finding(few.labels[fewshot.draw(few, 5, 0)]).sum() == 1
+
+
+def test_the_run_says_how_many_have_no_finding():
+    labels = np.array([[1, 0], [0, 1], [0, 0], [0, 0], [np.nan, np.nan]] * 4)
+    m = replace(
+        manifest(range(20), labels, classes=2), split=np.full(20, "train", object)
+    )
+    rows, said = dataset.drawn(m, np.arange(20), Data(shots="2"), 0)
+    want = {"negatives": "shots", "drawn": 2, "in_training": 8}
+    assert said["without_finding"] == want and len(rows) == 6
 
 
 def test_a_short_class_is_named_with_its_count():

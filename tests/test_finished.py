@@ -115,3 +115,22 @@ def test_what_a_folder_holds(whole, tmp_path):
     (half / "config.json").write_text("{")
     with pytest.raises(ValueError, match="damaged.*remove"):
         finished.begun(half, digest)
+
+
+def test_multi_label_shots_from_before_there_were_negatives(tmp_path):
+    """They are read as what they are, and are no run of today's draw."""
+    folder = make_run(tmp_path / "run", multilabel=True, data__shots="5")
+    path = folder / "config.json"
+    about = json.loads(path.read_text())
+    del about["config"]["data"]["negatives"]
+    about["data"]["drawn"] = ["a", "b"]
+    path.write_text(json.dumps(about))
+    run = finished.read(folder)
+    assert run.run.data.negatives == "none"
+    with pytest.raises(ValueError, match="before they had images without a finding"):
+        finished.begun(folder, run.digest)
+    folders.check_data(folder, "f" * 64, ["a", "b"])
+    with pytest.raises(ValueError, match="another draw of the shots .2 images, now 3"):
+        folders.check_data(folder, "f" * 64, ["a", "b", "c"])
+    single = make_run(tmp_path / "single", data__shots="5")
+    assert finished.read(single).run.data.negatives == "shots"

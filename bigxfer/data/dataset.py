@@ -19,8 +19,8 @@ from bigxfer.data.unions import Stack
 LATER = {  # settings that `open` uses after the set is read, split and decoded, or never
     name: getattr(Data(), name)
     for name in (
-        *("fraction", "fraction_of", "shots", "mix", "sampling", "sampling_class"),
-        *("sampling_share", "crop", "augment", "flip", "resident"),
+        *("fraction", "fraction_of", "shots", "negatives", "mix", "sampling"),
+        *("sampling_class", "sampling_share", "crop", "augment", "flip", "resident"),
     )
 }
 KEPT = 2_000_000  # rows of the sets that a worker keeps open, about 1 GB
@@ -158,6 +158,13 @@ def drawn(
             "patients": len(set(manifest.patient[train])),
         }
     if data.shots != "full":
-        train = train[fewshot.draw(manifest.select(train), int(data.shots), seed)]
+        part, shots = manifest.select(train), int(data.shots)
+        train = train[fewshot.draw(part, shots, seed, data.negatives)]
         report["drawn"] = manifest.id[train].tolist()
+        if manifest.multilabel:
+            report["without_finding"] = {
+                "negatives": data.negatives,
+                "drawn": int(fewshot.without_finding(manifest.labels[train]).sum()),
+                "in_training": int(fewshot.without_finding(part.labels).sum()),
+            }
     return train, report

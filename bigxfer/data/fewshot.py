@@ -4,6 +4,15 @@ Images are ranked by sha256(seed, id), so that a draw depends on the ids, the
 labels and the seed alone: not on the order of the rows, not on numpy. The draws of
 K and K + 1 shots of one seed differ only by what is added (the predecessor's were
 not nested: "the last K seen" of a shuffled loader).
+
+In a multi-label set an image may have no finding at all. The positives of K shots leave
+such images out, though they are half of a training split or more; so config.data.negatives
+adds some, in the order of the seed, nested in K as well:
+
+- shots (the default): as many as shots. "No finding" is one more class, as "normal" is
+  in a single-label set.
+- share: so many that their share of the draw is that of the training split.
+- none: none; all runs before 2026-11-30 had none.
 """
 
 import hashlib
@@ -14,13 +23,16 @@ from bigxfer.data.manifest import Manifest
 from bigxfer.data.split import by_label
 
 
-def draw(manifest: Manifest, shots: int, seed: int) -> np.ndarray:
+def draw(
+    manifest: Manifest, shots: int, seed: int, negatives: str = "shots"
+) -> np.ndarray:
     """int [m]: the rows drawn from a training manifest, in the order of their ids.
 
     Single-label: `shots` images of each class. Multi-label: at least `shots`
     positives of each label, reached greedily, the rarest label first; an image
-    counts for all its labels, so common labels overshoot (see `counts`). Raises
-    ValueError that names the class that has too few.
+    counts for all its labels, so common labels overshoot (see `counts`). Images without
+    a finding come to them as `negatives` says ("shots", "share" or "none"), or all there
+    are where that is fewer. Raises ValueError that names the class that has too few.
     """
     queues = by_label(manifest, ranked(manifest.id, seed))
     total = [len(queue) for queue in queues]
@@ -42,7 +54,25 @@ def draw(manifest: Manifest, shots: int, seed: int) -> np.ndarray:
                 taken.add(row)
                 shown = manifest.labels[row]
                 have[np.flatnonzero(shown == 1) if manifest.multilabel else shown] += 1
+    if manifest.multilabel:
+        clean = np.flatnonzero(without_finding(manifest.labels))
+        others = (manifest.labels == 1).any(axis=1).sum()
+        number = {
+            "shots": shots,
+            "share": round(len(taken) * len(clean) / others),
+            "none": 0,
+        }[negatives]
+        order = ranked(manifest.id[clean], seed)
+        taken.update(clean[order][:number].tolist())
     return np.array(sorted(taken, key=lambda r: manifest.id[r]), int)
+
+
+def without_finding(labels: np.ndarray) -> np.ndarray:
+    """bool [n]: images that show none of the classes, so far as labels [n, k] tell.
+
+    At least one label is known to be 0, and none is 1; unknown ones (NaN) may be left.
+    """
+    return (labels == 0).any(axis=1) & ~(labels == 1).any(axis=1)
 
 
 def fraction(manifest: Manifest, share: float, of: str, seed: int) -> np.ndarray:

@@ -45,7 +45,16 @@ class Finished:
     @cached_property
     def run(self) -> Run:
         """The config; ConfigError where it is of a version that had other fields."""
-        return config.from_dict(self.about["config"])
+        run = config.from_dict(self.about["config"])
+        if self.draws_no_negatives:
+            run.data.negatives = "none"
+        return run
+
+    @property
+    def draws_no_negatives(self) -> bool:
+        """Whether its shots were drawn before config.data.negatives was there."""
+        data = self.about["config"]["data"]
+        return self.multilabel and data["shots"] != "full" and "negatives" not in data
 
     @property
     def digest(self) -> str:
@@ -208,6 +217,12 @@ def begun(folder: Path, digest: str) -> tuple[dict | None, Finished | None, str]
         raise ValueError(
             f"{folder} holds another config's run ({about['digest']}, not {digest});"
             " take another --workdir, or move that run away"
+        )
+    if found and found.draws_no_negatives:
+        raise ValueError(
+            f"{folder} holds a run whose shots were drawn before they had images without"
+            " a finding: it is one of --config.data.negatives=none; take another"
+            " --workdir, or move that run away"
         )
     return about, found, damage
 

@@ -83,17 +83,29 @@ def commit() -> str:
     return git("rev-parse", "HEAD") + changed or "unknown"
 
 
-def check_data(folder: Path, manifest_hash: str) -> None:
-    """Raises ValueError where the run in this folder was begun with other data."""
+def check_data(
+    folder: Path, manifest_hash: str, drawn: list[str] | None = None
+) -> None:
+    """Raises ValueError where the run in this folder was begun with other data.
+
+    drawn: the ids of its shots, where they are known and there are any.
+    """
     path = folder / "config.json"
-    if path.exists():
-        before = read(path)["manifest_hash"]
-        if before != manifest_hash:
-            raise ValueError(
-                f"{folder} was begun with other data (manifest {before[:12]}, now"
-                f" {manifest_hash[:12]}); resume with the same data, or take another"
-                " --workdir"
-            )
+    if not path.exists():
+        return
+    about = read(path)
+    if (before := about["manifest_hash"]) != manifest_hash:
+        raise ValueError(
+            f"{folder} was begun with other data (manifest {before[:12]}, now"
+            f" {manifest_hash[:12]}); resume with the same data, or take another"
+            " --workdir"
+        )
+    if drawn is not None and (before := about["data"].get("drawn", [])) != drawn:
+        raise ValueError(
+            f"{folder} was begun with another draw of the shots ({len(before)} images,"
+            f" now {len(drawn)}); take another --workdir (a draw from before 2026-11-30"
+            " is one of --config.data.negatives=none)"
+        )
 
 
 def progress(folder: Path) -> tuple[int, int]:

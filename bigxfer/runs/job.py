@@ -125,7 +125,7 @@ def prepare(
     plan = optim.plan(run.optim, train)
     log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
     about = provenance(run, digest, plan, data)
-    folders.check_data(folder, about["manifest_hash"])
+    folders.check_data(folder, about["manifest_hash"], about["data"].get("drawn"))
     if run.eval.select:
         evaluate.check_select(run.eval.select, data)
     task = tasks.of(run, plan, data.manifest)
