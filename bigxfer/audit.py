@@ -39,7 +39,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     if against:
         arg = against.partition(":")[2]
         runs.append(ready(presets.load(against), presets.arg_keys(arg)))
-    sets = [dataset.open(replace(r.data, shots="full"), 0, say) for r in runs]
+    sets = [ready_set(r.data) for r in runs]
     name = "-".join(config.digest(r) for r in runs)
     folder = Path(workdir or f"runs/audit-{name}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +56,19 @@ def ready(run: config.Run, given: set[str]) -> config.Run:
         print(cli.BANNER)
         run = run if "phantom" in given else presets.standin(run, given)
     return config.resolve(run)
+
+
+def ready_set(data: config.Data) -> Dataset:
+    """The whole set; what does not decode is on the page, and stops nothing.
+
+    Raises ValueError where no image decodes.
+    """
+    found = dataset.open(replace(data, shots="full", max_bad=1.0), 0, say)
+    if not any(map(len, found.rows.values())):
+        _, path, reason = found.report["undecodable"][0]
+        where = f"{found.manifest.name} at {found.manifest.root}"
+        raise ValueError(f"{where}: no image can be decoded, such as {path}: {reason}")
+    return found
 
 
 def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
@@ -146,6 +159,7 @@ def described(pair: duplicates.Pair, a: Manifest, b: Manifest) -> dict[str, Any]
         "exact": pair.exact,
         "hamming": pair.hamming,
         "correlation": round(pair.correlation, 4),
+        "share of the usual difference": round(pair.likeness, 4),
         "same patient": same_patient(a, i, b, j),
         "across splits": bool(a.split[i] != b.split[j]),
         "labels differ": conflict(a, i, b, j),
@@ -221,6 +235,7 @@ def sections(report: dict[str, Any]) -> list[tuple[str, list]]:
         many = "unknown" if s["patients"] is None else s["patients"]
         counts = [("images", s["images"]), ("patients", many)]
         counts.append(("flat images (one value)", s["flat images"]))
+        counts.append(("undecodable images", len(s["report"].get("undecodable", []))))
         out.append((f"{s['name']} at {s['root']}", counts))
     out.append((f"Within {report['sets'][0]['name']}", pair_rows(report, "within")))
     if "against" in report:
@@ -246,6 +261,7 @@ def page(report: dict[str, Any], sets: list[Dataset]) -> str:
     for title, rows in sections(report):
         parts += [f"<h2>{html.escape(title)}</h2>", rows_html(rows)]
     for s in report["sets"]:
+        parts.append(undecodable_html(s["name"], s["report"].get("undecodable", [])))
         for column, counts in s["balance"].items():
             parts.append(f"<h2>{html.escape(s['name'])}: classes by {column}</h2>")
             heads = [("", *next(iter(counts.values())))]
@@ -255,7 +271,7 @@ def page(report: dict[str, Any], sets: list[Dataset]) -> str:
         pairs = report.get(where, {}).get("pairs", [])
         if pairs:
             shown = f"the first {SHOWN} of {len(pairs)}" if len(pairs) > SHOWN else ""
-            parts.append(f"<h2>Pairs {where} {shown}</h2>")
+            parts.append(f"<h2>Pairs {where} {shown}</h2><p>{duplicates.RULE}</p>")
         parts += [
             pair_html(p, sets[0], sets[-1 if where == "against" else 0])
             for p in pairs[:SHOWN]
@@ -263,6 +279,15 @@ def page(report: dict[str, Any], sets: list[Dataset]) -> str:
     style = "body{font:14px sans-serif;margin:2em}td{padding:.1em .8em}img{width:192px}"
     head = f"<meta charset=utf-8><title>Audit</title><style>{style}</style>"
     return f"<!doctype html>{head}{''.join(parts)}"
+
+
+def undecodable_html(name: str, bad: list[list[str]]) -> str:
+    """The files that gave no image, the first of many, with the reasons."""
+    if not bad:
+        return ""
+    shown = f"the first {SHOWN} of {len(bad)}" if len(bad) > SHOWN else str(len(bad))
+    heading = f"<h2>{html.escape(name)}: undecodable images, {shown}</h2>"
+    return heading + rows_html([("file", "reason"), *(b[1:] for b in bad[:SHOWN])])
 
 
 def rows_html(rows: list) -> str:
@@ -274,7 +299,11 @@ def pair_html(pair: dict[str, Any], a: Dataset, b: Dataset) -> str:
     """Both images side by side over what is known of them."""
     what = "exact" if pair["exact"] else f"correlation {pair['correlation']:.3f}"
     notes = [f for f in ("same patient", "across splits", "labels differ") if pair[f]]
-    notes.insert(0, f"hamming {pair['hamming']}/144")
+    share = pair["share of the usual difference"]
+    notes[:0] = [
+        f"hamming {pair['hamming']}/144",
+        f"{share:.2f} of the usual difference",
+    ]
     heading = f"<h3>{', '.join([what, *notes])}</h3>"
     images, texts = [], []
     for side, data in zip(pair["sides"], (a, b), strict=True):

@@ -38,6 +38,9 @@ def test_an_audit_of_two_sets_finds_what_was_planted(tmp_path):
     patients = [f"p{k}" for k in range(60)]
     patients[40] = "p3"  # a patient in two splits
     write(tmp_path / "a", a, labels, patients, splits)
+    with open(tmp_path / "a" / "metadata.csv", "a") as file:
+        file.write("60.png,x,p60,train\n")
+    (tmp_path / "a" / "60.png").touch()
     people = ["p9", *(f"q{k}" for k in range(49))]
     write(tmp_path / "b", b, ["x", "y"] * 25, people, ["train"] * 50)
     (tmp_path / "b.py").write_text(
@@ -76,6 +79,9 @@ def test_an_audit_of_two_sets_finds_what_was_planted(tmp_path):
     assert not pair["exact"] and not report["synthetic"]
     page = (tmp_path / "out" / "audit.html").read_text()
     assert page.count("<img") == 4
+    assert "of the usual difference" in page and "differs (1 - correlation)" in page
+    assert "<td>60.png</td><td>empty file</td>" in page
+    assert "undecodable images               1" in done.stdout
     assert "exact duplicates                 1" in done.stdout
 
 

@@ -93,6 +93,86 @@ def test_copies_are_found_and_nothing_else(crop):
     assert {(p.a, p.b - 300) for p in within} == want
 
 
+def poses(each=10, side=96):
+    """uint8 [12 * each, side, side, 1]: 12 poses of one bone, more or less of one's own.
+
+    Two of a pose are different images; a few correlate at 0.92 or more, as knees do.
+    """
+    rng = np.random.default_rng(0)
+    bone = gaussian_filter(np.random.default_rng(99).normal(size=(side, side)), 1.5)
+    pose = gaussian_filter(rng.normal(size=(12, side, side)), (0, 9, 9))
+    own = gaussian_filter(rng.normal(size=(12 * each, side, side)), (0, 1.5, 1.5))
+    own *= rng.uniform(0.15, 0.6, len(own))[:, None, None] / own.std()
+    x = pose.repeat(each, axis=0) / pose.std() + bone / bone.std() + own
+    return np.clip(128 + 30 * x, 0, 255).astype(np.uint8)[..., None]
+
+
+def with_copies(images, chosen, crop, seed=2):
+    """(all pairs found, {(row, copy)}) of the images with a copy of each chosen one."""
+    rng = np.random.default_rng(seed)
+    copies = np.stack([copied(images[k], crop, 96, rng) for k in chosen])[..., None]
+    both = np.concatenate([images, copies])
+    rows = np.arange(len(both))
+    pairs = duplicates.near(both, duplicates.fingerprint(both, rows), rows)
+    planted = {(int(k), len(images) + i) for i, k in enumerate(chosen)}
+    return {(p.a, p.b): p for p in pairs}, planted
+
+
+def test_images_in_one_pose_are_no_copies_and_copies_among_them_are(monkeypatch):
+    images = poses()
+    chosen = np.random.default_rng(2).choice(len(images), 20, replace=False)
+    found, planted = with_copies(images, chosen, 0.0)
+    assert set(found) == planted
+    assert all(0 < p.likeness <= duplicates.LIKENESS for p in found.values())
+    monkeypatch.setattr(duplicates, "LIKENESS", np.inf)  # as it was without the rule
+    assert len(with_copies(images, chosen, 0.0)[0]) > 20
+
+
+def test_many_copies_of_one_image_are_all_found():
+    """They do not speak for one another: that a dozen are alike makes them no pose."""
+    found, planted = with_copies(poses(), [5] * 12, 0.0)
+    rows = [5, *(b for _, b in sorted(planted))]
+    assert set(found) == {(a, b) for a in rows for b in rows if a < b}
+
+
+def opened(tmp_path, name, reader):
+    m = readers.read(Data(reader=reader, root=str(SHARED / name), views=()))
+    images = cache.build(m, tmp_path / "cache", 80, 1).images
+    return m, (images, duplicates.fingerprint(images, np.arange(len(m))))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not at hand")
+def test_no_two_knees_are_alike_and_twenty_copies_are(tmp_path):
+    """At 160 px, where 7 pairs of different knees correlate at 0.92 or more."""
+    m = readers.read(Data(reader="csv", root=str(SHARED / "knee_oa"), views=()))
+    images = np.asarray(cache.build(m, tmp_path, 160, 1).images[np.arange(len(m))])
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(m), 20, replace=False)
+    copies = [copied(images[k], 0.04, 64, rng) for k in chosen]
+    copies = [np.asarray(Image.fromarray(c).resize((160, 160), 2)) for c in copies]
+    both = np.concatenate([images, np.stack(copies)[..., None]])
+    rows = np.arange(len(both))
+    pairs = duplicates.near(both, duplicates.fingerprint(both, rows), rows)
+    want = {(int(k), len(m) + i) for i, k in enumerate(chosen)}
+    assert {(p.a, p.b) for p in pairs} == want
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not at hand")
+@pytest.mark.parametrize(
+    "name, reader, count", [("covid_cxr", "csv", 11), ("nih64", "nih", 16)]
+)
+def test_the_leaks_of_mednist_are_found(tmp_path, name, reader, count):
+    """Its chest radiographs are NIH's, and nobody planted them."""
+    m, (images, prints) = opened(tmp_path, name, reader)
+    other, (images_b, prints_b) = opened(tmp_path, "mednist", "folder")
+    pair = images_b, prints_b, np.arange(len(other))
+    pairs = duplicates.near(images, prints, np.arange(len(m)), pair)
+    assert len(pairs) == count
+    assert all(other.path[p.b].startswith("CXR/") for p in pairs)
+
+
 def test_exact_copies_say_so_and_flat_images_are_left_out():
     images = scenes(10)
     images[7] = images[2]
