@@ -1,6 +1,8 @@
 """metadata.csv of one's own images: file, label (or a 0/1 column a class), patient."""
 
 import os
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -20,9 +22,9 @@ from bigxfer.data.readers.tables import (
 )
 
 KNOWN = ("file", "path", "label", "patient_id", "patient", "split", "source", "view")
-MOSTLY = (
-    0.9  # a column with this share of marks is meant as a class; the rest is an error
-)
+RESPELLED = re.compile(r"\\|//|^/|/$|(^|/)\.(/|$)")  # paths with another spelling
+# With this share of marks among its filled cells a column is meant as a class.
+MOSTLY = 0.75
 
 
 def read(root: str | Path, data: Data) -> Manifest:
@@ -42,7 +44,8 @@ def read(root: str | Path, data: Data) -> Manifest:
     people = table.patients(patient)
     table.check_filled(file)
     paths = [relative(root, cell) for cell in table[file]]
-    table.check_unique(file, list(map(os.path.normpath, paths)))
+    real = [os.path.normpath(path) if ".." in path else path for path in paths]
+    table.check_unique(file, real)
     if "label" in table.columns:
         classes, labels, notes, dropped = single(table)
     else:
@@ -58,9 +61,9 @@ def read(root: str | Path, data: Data) -> Manifest:
         labels=labels,
         path=paths,
         patient=table[patient],
-        source=[known(source) for source in table.columns.get("source", [])],
-        view=[spellings.view(view) for view in table.columns.get("view", [])],
-        split=splits(table),
+        source=translated(table, "source", spellings.source),
+        view=translated(table, "view", spellings.view),
+        split=translated(table, "split", spellings.split),
         notes={"table": table.path.name, **notes},
         dropped=dropped,
     )
@@ -79,13 +82,15 @@ def named(table: Table) -> Table:
 
     Raises DataError where two columns look like one.
     """
-    check_spellings(f"{table.path}: the column", [(n, "line 1") for n in table.columns])
+    check_spellings(f"{table.path}: the column", table.columns, lambda name: "line 1")
     lower = {n: n.casefold() if n.casefold() in KNOWN else n for n in table.columns}
     return replace(table, columns={lower[n]: c for n, c in table.columns.items()})
 
 
 def relative(root: Path, cell: str) -> str:
     """The path in one spelling: no "./" or "//", no "\\" of Windows, beneath root."""
+    if not RESPELLED.search(cell):  # which is quick
+        return cell
     if "\\" in cell and not (root / cell).exists():
         cell = cell.replace("\\", "/")
     if cell.startswith("/"):
@@ -94,26 +99,25 @@ def relative(root: Path, cell: str) -> str:
     return str(PurePosixPath(cell))
 
 
-def known(source: str) -> str:
-    return "" if source.casefold() in spellings.BLANK else source
-
-
-def splits(table: Table) -> list[str]:
-    """train, valid, test or "" of each row; [] where the table has no such column."""
-    if "split" not in table.columns:
-        return []
-    found = {cell: spellings.split(cell) for cell in set(table["split"])}
-    for row, cell in enumerate(table["split"]):
-        if found[cell] is None:
-            table.fail(row, f"split is {cell!r}; train, valid, test or blank expected")
-    return [found[cell] or "" for cell in table["split"]]
+def translated(
+    table: Table, name: str, spelling: Callable[[str], str | None]
+) -> list[str]:
+    """The cells of an optional column, [] without it; DataError where one is None."""
+    cells = table.columns.get(name, [])
+    found = {cell: spelling(cell) for cell in set(cells)}
+    if unread := {cell for cell, value in found.items() if value is None}:
+        row = next(row for row, cell in enumerate(cells) if cell in unread)
+        expected = "train, valid, test or blank expected"
+        table.fail(row, f"{name} is {cells[row]!r}; {expected}")
+    return [found[cell] or "" for cell in cells]
 
 
 def single(table: Table) -> tuple[tuple[str, ...], np.ndarray, dict, dict]:
     """(classes, labels int32 [n], notes, what is left out) of the column `label`."""
     table.check_filled("label")
-    for row, label in enumerate(table["label"]):
+    for label in set(table["label"]):
         if label.casefold() in spellings.NO_LABEL:
+            row = table["label"].index(label)
             table.fail(row, f"label is {label!r}, no class; give one or remove the row")
     table.check_spellings("label")
     classes = tuple(sorted(set(table["label"])))

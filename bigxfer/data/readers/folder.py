@@ -36,7 +36,8 @@ def read(
         for part in parts
         for name in files.folders(root / part)
     ]
-    check_spellings("class folder", [(n, f"{root / top}") for _, n, top in tops])
+    places = {name: str(root / top) for _, name, top in tops}
+    check_spellings("class folder", places, places.__getitem__)
     classes = tuple(sorted({name for _, name, _ in tops}))
     if len(classes) < 2:
         under = f" under {', '.join(parts)}" if any(parts) else ""

@@ -55,6 +55,7 @@ POSTURE = {
     "view",
     "chest",
 }
+NUMBERED = re.compile(r"(\D*?)0*(\d+)(?:\.0+)?")  # a name with one number, at its end
 
 
 def mark(cell: str) -> float | None:
@@ -77,6 +78,11 @@ def split(text: str) -> str | None:
     return "" if word in BLANK else SPLITS.get(word)
 
 
+def source(text: str) -> str:
+    """The cell, "" where it means unknown."""
+    return "" if text.casefold() in BLANK else text
+
+
 def view(text: str) -> str:
     """PA, AP, AP Supine or L, "" where it is unknown; other views as they are."""
     if text.casefold() in BLANK:
@@ -90,5 +96,5 @@ def fold(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     text = " ".join(text.casefold().split())
-    number = re.fullmatch(r"(\D*?)0*(\d+)(?:\.0+)?", text)
+    number = NUMBERED.fullmatch(text)
     return "".join(number.groups()) if number else text

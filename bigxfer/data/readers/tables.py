@@ -5,7 +5,7 @@ import difflib
 import gzip
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -84,11 +84,12 @@ class Table:
 
     def check_spellings(self, name: str, values: Sequence[str] = ()) -> None:
         """DataError for two cells, or two `values` of them, that look like one."""
-        lines: dict[str, int] = {}
-        for row, value in enumerate(values or self.columns[name]):
-            lines.setdefault(value, self.lines[row])
-        places = [(value, f"line {line}") for value, line in lines.items()]
-        check_spellings(f"{self.path}: {name}", places)
+        cells = list(values or self.columns[name])
+
+        def place(value: str) -> str:
+            return f"line {self.lines[cells.index(value)]}"
+
+        check_spellings(f"{self.path}: {name}", dict.fromkeys(cells), place)
 
     def marks(self, names: Sequence[str]) -> np.ndarray:
         """float32 [n, len(names)] of 1, 0, -1 (uncertain) and NaN (blank)."""
@@ -113,13 +114,14 @@ class Table:
         values = self.columns[name]
         if len(set(values)) == 1 < len(values):
             return f"unknown: all images bear the {name} {values[0]!r}"
-        for row, value in enumerate(values):
-            if value.casefold() in spellings.NAMELESS:
-                self.fail(
-                    row,
-                    f"{name} is {value!r}, which is nobody, though other rows have"
-                    " patients; name this one too, or remove the row",
-                )
+        nobody = {v for v in set(values) if v.casefold() in spellings.NAMELESS}
+        if nobody:
+            row = next(row for row, value in enumerate(values) if value in nobody)
+            self.fail(
+                row,
+                f"{name} is {values[row]!r}, which is nobody, though other rows have"
+                " patients; name this one too, or remove the row",
+            )
         self.check_spellings(name)
         return ""
 
@@ -128,18 +130,19 @@ class Table:
             self.fail(self.columns[name].index(""), f"{name} is empty")
 
 
-def check_spellings(what: str, places: Iterable[tuple[str, str]]) -> None:
-    """DataError where two of these (name, place) are spellings of one by `fold`.
+def check_spellings(
+    what: str, names: Iterable[str], place: Callable[[str], str]
+) -> None:
+    """DataError where two of these are spellings of one by `fold`; `place` says where.
 
     Nobody can tell from here whether "007" and "7" are one patient, so neither is taken.
     """
-    first: dict[str, tuple[str, str]] = {}
-    for name, place in places:
-        other, before = first.setdefault(spellings.fold(name), (name, place))
-        if other != name:
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(spellings.fold(name), name)) != name:
             raise DataError(
-                f"{what} {name!r} ({place}) and {other!r} ({before}) look like two"
-                " spellings of one; write them alike, or make them more different"
+                f"{what} {name!r} ({place(name)}) and {other!r} ({place(other)}) look like"
+                " two spellings of one; write them alike, or make them more different"
             )
 
 
