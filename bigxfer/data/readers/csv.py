@@ -18,6 +18,7 @@ from bigxfer.data.readers.tables import (
     build,
     check_spellings,
     find,
+    outside,
     read_csv,
 )
 
@@ -46,6 +47,13 @@ def read(root: str | Path, data: Data) -> Manifest:
     paths = [relative(root, cell) for cell in table[file]]
     real = [os.path.normpath(path) if ".." in path else path for path in paths]
     table.check_unique(file, real)
+    for row, path in enumerate([] if data.outside else paths):
+        if outside(path):
+            table.fail(
+                row,
+                f"{file} is {path!r}, outside the root; correct it, or set"
+                " --config.data.outside=true",
+            )
     if "label" in table.columns:
         classes, labels, notes, dropped = single(table)
     else:
