@@ -6,9 +6,12 @@
 
 The rule below 20,000 images: 500 steps of batch 512, SGD 0.9, lr 0.003, no mixup;
 variant=code (the published code, the default): x0.1 at steps 200, 300 and 400, resize
-512, crop 480; variant=paper: at 150, 300 and 450, resize 448, crop 384. res=R
-overrides that pair for small images (resize 5R/4, crop R); a smaller batch= scales the
-learning rate linearly, not the steps, as BiT's code does.
+512, crop 480; variant=paper: at 150, 300 and 450, resize 448, crop 384. That pair is for
+images of 96 x 96 pixels or more; pixels=P says that the set's are P x P, and below 96
+both variants take 160, crop 128 (the run says which pair it took, and whether it is the
+one for its images). res=R overrides the pair (resize 5R/4, crop R). A smaller batch=
+scales the learning rate linearly, which is ours: BiT's code scales neither rate nor
+steps, and its README proposes a rate of 0.001 at a batch of 128.
 
 Three classes with --config.data.version=9A, two with 9B. Any other target by its
 reader: --config.data.reader=csv takes a folder with metadata.csv. Costs 500 x 512
@@ -20,11 +23,12 @@ from bigxfer.protocols import hyperrule
 
 
 def get_config(arg: str = "") -> config.Run:
-    a = presets.parse_arg(arg, **{**presets.COMMON, "res": 0}, variant="code")
+    own = {"res": 0, "variant": "code", "pixels": 1000}  # radiographs are large
+    a = presets.parse_arg(arg, **{**presets.COMMON, **own})
     run = config.Run(kind="transfer", arg=arg, keep="upstream")
     run.data.reader, run.data.views = "covidx", ()
-    rule = hyperrule.rule(1, 1000 * 1000, a["variant"], a["model"] == "R152x4")
-    run.data.resize, run.data.crop = rule.resize, rule.crop  # radiographs are large
+    rule = hyperrule.rule(1, a["pixels"] ** 2, a["variant"], a["model"] == "R152x4")
+    run.data.resize, run.data.crop = rule.resize, rule.crop
     run.optim.schedule, run.optim.mixup = "hyperrule", -1.0
     run.optim.variant = a["variant"]
     upstream = f"model={a['model']},res={a['res'] or 224}"

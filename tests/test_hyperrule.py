@@ -2,9 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
+from PIL import Image
+from test_split import manifest
 
-from bigxfer.protocols.hyperrule import rule
+from bigxfer import presets
+from bigxfer.data import dataset
+from bigxfer.protocols import optim
+from bigxfer.protocols.hyperrule import branch, rule
+from bigxfer.runs import job
 
 
 def published_lr(step, dataset_size, base_lr=0.003):
@@ -75,6 +82,43 @@ def test_code_is_the_published_schedule_at_every_step(examples):
     assert published_lr(got.steps, examples) is None
 
 
+@pytest.mark.parametrize(
+    ("area", "pair", "variant", "says"),
+    [
+        (64 * 64, (512, 480), "code", "about 64 x 64 pixels: ITS PAIR FOR THEM IS 160"),
+        (64 * 64, (448, 384), "paper", "ITS PAIR FOR THEM IS 160, crop 128"),
+        (64 * 64, (160, 128), "code", "below 96 x 96 pixels: 160, crop 128"),
+        (1000 * 900, (160, 128), "code", "ITS PAIR FOR THEM IS 512, crop 480"),
+        (1000 * 900, (512, 480), "code", "about 949 x 949"),
+        (0, (512, 480), "code", "not known"),
+        (64 * 64, (80, 64), "code", ""),
+    ],
+)
+def test_the_branch_of_the_resolution_is_told(area, pair, variant, says):
+    line = branch(area, *pair, variant)
+    assert says in line and bool(says) == bool(line)
+    assert ("ITS PAIR" in line) == ("ITS PAIR" in says)
+
+
+def test_the_config_takes_the_area_that_it_is_told():
+    def pair(arg):
+        data = presets.load(f"configs/covidx_hyperrule.py:{arg}").data
+        return data.resize, data.crop
+
+    assert pair("pixels=64") == pair("pixels=64,variant=paper") == (160, 128)
+    assert (pair("pixels=96"), pair("")) == ((512, 480), (512, 480))
+    assert pair("pixels=64,res=64") == (80, 64)
+
+
+def test_the_area_of_a_sets_images_is_read_from_their_headers(tmp_path):
+    names = [f"i{k}" for k in range(40)]  # manifest's ids are its paths
+    for k, name in enumerate(names[:-1]):
+        Image.new("L", (64, 48) if k % 3 else (300, 300)).save(tmp_path / name, "PNG")
+    m = dataclasses.replace(manifest(range(40), [0, 1] * 20), root=str(tmp_path))
+    assert dataset.image_area(m, np.arange(40)) == 64 * 48
+    assert dataset.image_area(m, np.array([39])) == 0  # there is no such file
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="at least 1"):
         rule(0, 1)
@@ -84,3 +128,13 @@ def test_bad_input():
         rule(1, 1, "papers")
     with pytest.raises(dataclasses.FrozenInstanceError):
         rule(1, 1).steps = 2
+
+
+def test_a_run_says_its_branch(tmp_path):
+    """A phantom of 64 px under the default config, which takes images for large."""
+    run = presets.load("configs/covidx_hyperrule.py:phantom=24")
+    run.data.phantom.pixels, run.data.cache = 64, str(tmp_path)
+    data = dataset.open(run.data, 0, lambda line: None)
+    plan = optim.plan(run.optim, 24)
+    said = job.provenance(run, "d", plan, data)["data"]["resolution"]
+    assert "512, crop 480" in said and "ITS PAIR FOR THEM IS 160" in said

@@ -4,6 +4,10 @@ BiT is Kolesnikov et al., "Big Transfer (BiT)", arXiv 1912.11370; its rule stand
 section 3.3 (variant `paper`). The published code, google-research/big_transfer at
 140de6e, bit_hyperrule.py, differs from it in the small schedule and in the
 resolution (variant `code`).
+
+Neither scales anything with the batch: the code trains at --base_lr 0.003 whatever
+--batch is, and its README proposes 0.001 at a batch of 128 for smaller machines, which
+is not the linear rule's 0.00075. config.optim scales the rate linearly, our own choice.
 """
 
 from dataclasses import dataclass
@@ -20,6 +24,9 @@ class HyperRule:
     lr: float = 0.003  # at `batch`: 1912.11370 section 3.3; bit_hyperrule.py get_lr
     batch: int = 512  # 1912.11370 section 3.3; bit_common.py --batch
     momentum: float = 0.9  # no weight decay: 1912.11370 section 3.3
+
+
+BORDER = 96 * 96  # pixels: 1912.11370 section 3.3; get_resolution
 
 
 def rule(
@@ -57,10 +64,39 @@ def rule(
     boundaries = (steps * 3 // 10, steps * 6 // 10, steps * 9 // 10)
     if variant == "code" and steps == 500:
         boundaries = (200, 300, 400)
-    if image_area < 96 * 96:
+    if image_area < BORDER:
         resize, crop = 160, 128
     elif variant == "code" or big:
         resize, crop = 512, 480
     else:
         resize, crop = 448, 384
     return HyperRule(steps, warmup, boundaries, mixup, resize, crop)
+
+
+def branch(
+    image_area: int, resize: int, crop: int, variant: str = "code", big: bool = False
+) -> str:
+    """A line that says which of the rule's pairs (resize, crop) is; "" where neither is.
+
+    image_area: pixels of the set's images; 0: unknown. A config is resolved without data
+    and so takes its pair for images of a size that it assumes; the line says where they
+    turn out to be of the other branch.
+    """
+    pairs = {}
+    for words, area in (("below", BORDER - 1), ("from", BORDER)):
+        found = rule(1, area, variant, big)
+        pairs[words] = found.resize, found.crop
+    taken = next((w for w, pair in pairs.items() if pair == (resize, crop)), "")
+    if not taken:
+        return ""
+    line = (
+        f"the HyperRule's pair for images {taken} 96 x 96 pixels: {resize}, crop {crop}"
+    )
+    if not image_area:
+        return f"{line}; the size of this set's images is not known"
+    side, fits = round(image_area**0.5), "below" if image_area < BORDER else "from"
+    line += f"; this set's have about {side} x {side}"
+    if fits != taken:
+        line += " pixels: ITS PAIR FOR THEM IS {}, crop {}".format(*pairs[fits])
+        line += f" (config arg pixels={side})"
+    return line

@@ -20,7 +20,7 @@ from bigxfer.config import Run
 from bigxfer.data import dataset, exposure, fewshot
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
-from bigxfer.protocols import optim, probe
+from bigxfer.protocols import hyperrule, optim, probe
 from bigxfer.runs import card, evaluate, finished, folders, predictions
 from bigxfer.statistics import metrics
 from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
@@ -125,6 +125,8 @@ def prepare(
     plan = optim.plan(run.optim, train)
     log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
     about = provenance(run, digest, plan, data)
+    if pair := about["data"].get("resolution"):
+        log.say(pair)
     folders.check_data(folder, about["manifest_hash"], about["data"].get("drawn"))
     if run.eval.select:
         evaluate.check_select(run.eval.select, data)
@@ -253,7 +255,13 @@ def finish(job: Job, state: loop.State, result: dict) -> None:
 
 def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
     """What config.json holds."""
-    about = dict(data.report)
+    about, d = dict(data.report), run.data
+    if run.optim.schedule == "hyperrule":
+        area = dataset.image_area(data.manifest, data.rows["train"])
+        big = (run.model.blocks, run.model.width) == (config.DEPTHS[152], 4.0)
+        about["resolution"] = hyperrule.branch(
+            area, d.resize, d.crop, run.optim.variant, big
+        )
     if run.data.shots != "full":  # what is above the shots is overshoot
         drawn = data.manifest.select(data.rows["train"])
         about["positives"] = fewshot.counts(drawn, np.arange(len(drawn)))
