@@ -6,6 +6,7 @@ from test_analysis_gradcam import made
 
 from bigxfer import tree
 from bigxfer.analysis import movement
+from bigxfer.models import leaves
 
 
 def params(seed):
@@ -93,7 +94,7 @@ def test_filters_lie_in_a_square():
     assert found.shape == (5, 8, 3)  # two rows of three, with lines between
     assert (found[0, 4] == [0.5, 0.5, 0]).all() and (found[2] == 1).all()
     assert (found[3, 6:] == 1).all()  # no sixth filter
-    name, leaf = movement.first_kernel(params(1), ["block1", "head"])
+    name, leaf = leaves.first_kernel(params(1), ["block1", "head"])
     assert name == "block1/conv/kernel" and leaf.shape == (3, 3, 3, 4)
     with pytest.raises(ValueError, match="three channels"):
-        movement.first_kernel(params(1), ["head"])
+        leaves.first_kernel(params(1), ["head"])

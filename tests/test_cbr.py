@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bigxfer import config, models, tree
-from bigxfer.models import cbr
+from bigxfer.models import cbr, linen
 
 PUBLISHED = {  # 1902.07208 table 1; it counts neither the first convolution nor norms
     "cbr_large_t": 8_532_480,
@@ -74,8 +74,8 @@ def test_numbers_are_those_of_keras_layers(monkeypatch, padding, train):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
     kernel, channels, last_pools = 5, (4, 6, 8), False
-    net = cbr.Net(kernel, channels, last_pools, padding, 5, jnp.float32, False)
-    model = cbr.Linen(net, [])
+    net = cbr.Cbr(kernel, channels, last_pools, padding, 5, jnp.float32, False)
+    model = linen.Linen(net, [])
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape) - 0.4, jnp.float32),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bigxfer.analysis import compared, features, movement, plots
+from bigxfer.models import leaves
 from bigxfer.runs import evaluate
 from bigxfer.runs.finished import WithData
 from bigxfer.statistics import intervals, metrics
@@ -82,7 +83,7 @@ def save_filters(
         sides = {"at the start": begun, "trained": run.variables}
         for ax, (when, variables) in zip(pair, sides.items(), strict=True):
             layers = run.model.layers()
-            leaf, kernel = movement.first_kernel(variables["params"], layers)
+            leaf, kernel = leaves.first_kernel(variables["params"], layers)
             ax.imshow(movement.mosaic(kernel))
             ax.set_title(f"{name}, {when}", fontsize=9)
             ax.set(xticks=[], yticks=[])

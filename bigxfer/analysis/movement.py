@@ -14,11 +14,8 @@ import jax
 import numpy as np
 
 from bigxfer import tree
-from bigxfer.models import Model
+from bigxfer.models import Model, leaves
 from bigxfer.tree import Tree
-
-# Gains, shifts and averages of normalisation are no weights of these measures.
-NORM = r".*/(gamma|beta|moving_\w+)|.*(batch|group)_norm/(scale|bias|mean|var)"
 
 
 def distances(begun: Tree, ended: Tree, layers: Sequence[str]) -> list[dict]:
@@ -32,9 +29,10 @@ def distances(begun: Tree, ended: Tree, layers: Sequence[str]) -> list[dict]:
     nothing else.
     """
     old, new, out = tree.flatten(begun), tree.flatten(ended), []
+    norms = leaves.norms(new)
     for layer in layers:
         names = [n for n in new if n.startswith(f"{layer}/")]
-        names = [n for n in names if not re.fullmatch(NORM, n)]
+        names = [n for n in names if n not in norms]
         if not names:
             continue
         pairs = [(np.asarray(old[n], float), np.asarray(new[n], float)) for n in names]
@@ -49,20 +47,6 @@ def distances(begun: Tree, ended: Tree, layers: Sequence[str]) -> list[dict]:
 
 def ratio(above: float, below: float) -> float:
     return above / below if below else float("nan")
-
-
-def first_kernel(params: Tree, layers: Sequence[str]) -> tuple[str, np.ndarray]:
-    """(its name, float [h, w, 3, n]) of the convolution that sees the pixels.
-
-    ValueError where no kernel has three channels in.
-    """
-    flat = tree.flatten(params)
-    for layer in layers:
-        for name, leaf in flat.items():
-            kernel = name.startswith(f"{layer}/") and name.endswith("kernel")
-            if kernel and leaf.ndim == 4 and leaf.shape[2] == 3:
-                return name, np.asarray(leaf)
-    raise ValueError("this net has no convolution of three channels")
 
 
 def mosaic(kernel: np.ndarray) -> np.ndarray:

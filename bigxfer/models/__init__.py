@@ -19,8 +19,8 @@ class Model(Protocol):
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
         """{"params": nested dict[, "batch_stats"]}; image_shape is (n, h, w, 3).
 
-        The head is zero. The names of normalisation end in gamma and beta, or in
-        batch_norm/scale and batch_norm/bias; those of kernels in kernel.
+        The head is zero. Normalisation is named as leaves.norms says (gamma and beta, or
+        scale and bias); kernels end in kernel.
         """
         ...
 
@@ -34,6 +34,9 @@ class Model(Protocol):
     ) -> tuple[jax.Array, Tree]:
         """(logits float32 [n, classes], endpoints by name, pre_logits among them).
 
+        pre_logits is [n, features], what a head is fitted to; every net has it. Layers
+        with maps give [n, h, w, c]. A net without any has no Grad-CAM, which says so, and
+        similarity compares its endpoints as vectors.
         images: float [n, h, w, 3] in [-1, 1], or [n, h, w, 1], which stands for three
         equal channels: grey images. The endpoints are in order of depth;
         new batch statistics, where the model has any and `train` is set, are in their
@@ -48,7 +51,7 @@ class Model(Protocol):
 
 
 class Around:
-    """A model by another one's means: what it does not say is that one's."""
+    """Wraps a model; what a subclass does not override is delegated."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.head = model, model.head

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from bigxfer import config
 from bigxfer.models import parts
+from bigxfer.models.linen import Head, Linen
 from bigxfer.tree import Tree
 
 SIZES = {  # name: (kernel, channels of the blocks, whether the last one pools)
@@ -34,17 +35,6 @@ batch_norm = partial(
     nn.BatchNorm, momentum=BN_MOMENTUM, epsilon=BN_EPS, name="batch_norm"
 )
 glorot = nn.initializers.glorot_uniform()
-
-
-class Head(nn.Module):
-    """Linear classifier in float32, zero at the start, as the contract asks."""
-
-    classes: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        zeros = nn.initializers.zeros
-        return nn.Dense(self.classes, kernel_init=zeros, name="dense")(x)
 
 
 class Block(nn.Module):
@@ -67,7 +57,7 @@ class Block(nn.Module):
         return nn.relu(batch_norm(use_running_average=not train, dtype=x.dtype)(x))
 
 
-class Net(nn.Module):
+class Cbr(nn.Module):
     kernel: int
     channels: tuple[int, ...]
     last_pools: bool
@@ -99,38 +89,6 @@ class Net(nn.Module):
         return out["logits"], out
 
 
-class Linen:
-    """The contract of models.Model around a linen net with batch normalisation."""
-
-    head = r"head/.*"
-
-    def __init__(self, net: Any, layers: list[str]) -> None:
-        self.net, self.names = net, layers
-
-    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
-        # jit, so that the forward pass is traced for its shapes but never run
-        init = jax.jit(self.net.init, static_argnums=(2, 3))
-        return dict(init(key, jnp.zeros(image_shape), False, ()))
-
-    def apply(
-        self,
-        variables: Tree,
-        images: jax.Array,
-        train: bool,
-        rngs: Any = None,
-        hold: Sequence[str] = (),
-    ) -> tuple[jax.Array, Tree]:
-        images = parts.alike(images, 3)
-        apply = partial(self.net.apply, variables, images, train, tuple(hold))
-        if not train:
-            return apply()
-        (logits, out), new = apply(rngs=rngs, mutable=["batch_stats"])
-        return logits, {**out, "batch_stats": new["batch_stats"]}
-
-    def layers(self) -> list[str]:
-        return self.names
-
-
 def build(cfg: config.Model, classes: int) -> Linen:
     """The CBR net called cfg.name, every channel count times cfg.width.
 
@@ -140,7 +98,7 @@ def build(cfg: config.Model, classes: int) -> Linen:
     blocks = [f"block{i}" for i in range(1, len(full) + 1)]
     factors = parts.slim_factors(cfg, blocks)
     channels = [round(c * cfg.width * f) for c, f in zip(full, factors)]
-    net = Net(
+    net = Cbr(
         kernel,
         tuple(channels),
         last_pools,

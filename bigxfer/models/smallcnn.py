@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from bigxfer import config
 from bigxfer.models import parts
-from bigxfer.models.cbr import Head, Linen, batch_norm, glorot
+from bigxfer.models.cbr import batch_norm, glorot
+from bigxfer.models.linen import Head, Linen
 from bigxfer.tree import Tree
 
 CHANNELS = (32, 64, 128, 256)
@@ -33,7 +34,7 @@ class Block(nn.Module):
         return batch_norm(use_running_average=not train, dtype=x.dtype)(x)
 
 
-class Net(nn.Module):
+class SmallCnn(nn.Module):
     channels: tuple[int, ...]
     hidden: int
     dropout: float
@@ -68,7 +69,7 @@ def build(cfg: config.Model, classes: int) -> Linen:
     blocks = [f"block{i}" for i in range(1, len(CHANNELS) + 1)]
     factors = parts.slim_factors(cfg, blocks)
     channels = [round(c * cfg.width * f) for c, f in zip(CHANNELS, factors)]
-    net = Net(
+    net = SmallCnn(
         tuple(channels),
         cfg.hidden,
         cfg.dropout,

@@ -37,11 +37,9 @@ import numpy as np
 
 from bigxfer import tree
 from bigxfer.config import ConfigError, Init, nearest
-from bigxfer.models import Model, bit, keras_files, keras_zoo, weights
+from bigxfer.models import Model, bit, keras_files, keras_zoo, leaves, weights
 from bigxfer.protocols import gabor
 from bigxfer.tree import Tree
-
-NORM = r".*/(gamma|beta|moving_\w+)|.*batch_norm/(scale|bias|mean|var)"
 
 
 def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tree:
@@ -59,14 +57,15 @@ def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tr
     found = read(cfg, model, fresh, list(ways))
     seed = [int(n) for n in np.asarray(jax.random.key_data(key)).ravel()]
     made = {}
-    for part, leaves in fresh.items():
-        flat, source = tree.flatten(leaves), tree.flatten(found.get(part, {}))
+    for part, fresh_part in fresh.items():
+        flat, source = tree.flatten(fresh_part), tree.flatten(found.get(part, {}))
+        norms = leaves.norms(flat)
         for name in flat:
             layer = next((n for n in ways if name.startswith(n + "/")), None)
             if layer is None:
                 continue
             how = ways[layer]
-            if how != "copy" and re.fullmatch(NORM, name):
+            if how != "copy" and name in norms:
                 if cfg.batch_norm == "identity":
                     continue
                 how = "copy"
@@ -78,8 +77,8 @@ def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tr
 def check(cfg: Init, model: Model, shapes: Tree) -> None:
     """Raises what `start` would, before anything is compiled; shapes: of variables."""
     if cfg.kind == "gabor":
-        size, _, _, count = first_kernel(model, shapes["params"])[1].shape
-        gabor.bank(size, count, 1.0)
+        _, kernel = leaves.first_kernel(shapes["params"], model.layers())
+        gabor.bank(kernel.shape[0], kernel.shape[3], 1.0)
     elif cfg.kind != "random":
         read(cfg, model, shapes, list(taken(cfg, model)))
 
@@ -162,15 +161,7 @@ def treat(how: str, seed: list[int], name: str, old: np.ndarray) -> np.ndarray:
 
 def with_gabor(model: Model, params: Tree) -> Tree:
     """`params` with Gabor filters as first kernel, as large as its random numbers."""
-    name, kernel = first_kernel(model, params)
+    name, kernel = leaves.first_kernel(params, model.layers())
     size, _, _, count = kernel.shape
     bank = gabor.bank(size, count, float(np.std(kernel)))
     return tree.unflatten({**tree.flatten(params), name: bank})
-
-
-def first_kernel(model: Model, params: Tree) -> tuple[str, Any]:
-    """(name, leaf) of the kernel that sees the image."""
-    first = model.layers()[0] + "/"
-    flat = tree.flatten(params)
-    name = next(n for n in flat if n.startswith(first) and n.endswith("kernel"))
-    return name, flat[name]
