@@ -1,6 +1,9 @@
+from contextlib import suppress
+
 import jax
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 from sklearn.calibration import calibration_curve
 from test_analysis_gradcam import made
 
@@ -186,3 +189,56 @@ def test_the_sure_are_told_apart():
         together = ensembles.ensemble(labels, [values, values + 0.0])
         odds = metrics.log_odds(labels, together)[:, 0]
         np.testing.assert_allclose(odds, gaps, rtol=1e-12)
+
+
+def overconfident(n, seed, true=2.0, multilabel=False):
+    """(labels, logits, patients) of a net whose logits are `true` times too large."""
+    rng = np.random.default_rng(seed)
+    fair = rng.normal(0, 2, (n, 3))
+    patients = np.array([str(k) for k in range(n)])
+    if multilabel:
+        labels = (rng.random((n, 3)) < expit(fair)).astype(np.float32)
+    else:
+        p = softmax(fair, axis=1)
+        labels = (p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1).astype(np.int32)
+    return labels, fair * true, patients
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_interval_of_a_temperature_narrows_around_it(multilabel):
+    widths = []
+    for n in (40, 400):
+        data = overconfident(n, 0, multilabel=multilabel)
+        low, high = calibration.temperature_interval(*data)
+        assert low < calibration.temperature(*data[:2]) < high
+        widths.append(np.log(high / low))
+    assert widths[0] > 2 * widths[1]
+
+
+def test_images_of_few_patients_say_less():
+    labels, logits, patients = overconfident(80, 0)
+    alone = calibration.temperature_interval(labels, logits, patients)
+    pairs = calibration.temperature_interval(
+        labels.repeat(2), logits.repeat(2, axis=0), patients.repeat(2)
+    )  # every image twice: no more is known
+    np.testing.assert_allclose(pairs, alone, rtol=1e-4)
+
+
+@pytest.mark.parametrize("patients", [[str(k) for k in range(8)], ["one"] * 8])
+def test_few_images_that_bound_no_temperature_give_none(patients):
+    labels, logits, _ = overconfident(8, 0)
+    calibration.temperature(labels, logits)
+    with pytest.raises(ValueError, match="8 validation images of . patients are too"):
+        calibration.temperature_interval(labels, logits, np.array(patients))
+
+
+@pytest.mark.parametrize("n, multilabel", [(40, False), (90, False), (40, True)])
+def test_the_interval_of_a_temperature_covers_the_truth(n, multilabel):
+    """The truth is 2; three standard errors of 300 simulations about 95%."""
+    hits = []
+    for seed in range(300):
+        data = overconfident(n, seed, multilabel=multilabel)
+        with suppress(ValueError):
+            low, high = calibration.temperature_interval(*data)
+            hits.append(low <= 2 <= high)
+    assert len(hits) > 270 and abs(np.mean(hits) - 0.95) < 0.04

@@ -97,7 +97,9 @@ def test_rows_errors_and_exit_status(tmp_path, monkeypatch, capsys, folder, imag
     np.testing.assert_allclose(*same, atol=1e-5)
     for row in found.values():
         assert "SYNTHETIC" in row["notice"] and "no diagnostic" in row["notice"]
-        assert "fitted on 60 validation images" in row["calibration"]
+        assert "fitted on 60 validation images, which are few" in row["calibration"]
+        low, high = map(float, row["calibration"].split()[-3::2])
+        assert low < float(row["calibration"].split()[1]) < high
     said = capsys.readouterr().err
     assert "not read: broken.png" in said and "not read: flat.png" in said
     assert "1 files" in said and "3 images predicted, 2 not read" in said

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NOTICE = "Research software, no diagnostic device: not for decisions about patients"
 PARAMETERS = "params.npz"
+FEW = 100  # validation images: of fewer a temperature is told with its interval
 AGAIN = (  # what to do to have a file of a finished run once more
     "restore it from a copy, or remove result.json there and give the run's command"
     " again: it is then done again"
@@ -126,7 +127,10 @@ class Finished:
         return self.file(PARAMETERS)
 
     def calibration(self) -> tuple[float, str]:
-        """(temperature, where it comes from); 1 where validation cannot give one."""
+        """(temperature, where it comes from); 1 where validation cannot give one.
+
+        Of fewer than FEW images the words give its interval too.
+        """
         from bigxfer.statistics import calibration  # imports scipy.optimize
 
         if not self.has("valid"):
@@ -134,10 +138,17 @@ class Finished:
         try:
             valid = self.predictions("valid")
             found = calibration.temperature(valid.labels, valid.logits)
+            few = ""
+            if len(valid.labels) < FEW:
+                low, high = calibration.temperature_interval(
+                    valid.labels, valid.logits, valid.patients
+                )
+                few = f", which are few: 95% interval {low:.3g} to {high:.3g}"
         except ValueError as error:
             return 1.0, f"none: {error}"
         images = len(valid.labels)
-        return found, f"temperature {found:.4g} fitted on {images} validation images"
+        what = f"temperature {found:.4g} fitted on {images} validation images{few}"
+        return found, what
 
     def probabilities(self, logits: np.ndarray, temperature: float) -> np.ndarray:
         """float [n, classes] of logits [n, classes]."""

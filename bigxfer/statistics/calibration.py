@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax, stdtrit
 
 from bigxfer.statistics import metrics
 
@@ -123,3 +123,40 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
             " images: they are too few, or all right, or carry no signal"
         )
     return float(np.exp(found.x))
+
+
+def temperature_interval(
+    labels: np.ndarray, logits: np.ndarray, patients: np.ndarray, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of `temperature`, over patients [n].
+
+    Of 1 / T, in which the loss is convex: the fit plus and minus t times its robust
+    ("sandwich") error, the scores added up by patient, with as many degrees of freedom
+    as patients less one; it covered the truth in 94 to 96% of 600 simulations each of 40
+    and 90 images (tests/test_analysis_calibration.py). ValueError where it
+    reaches TEMPERATURES' end: then the images bound T on one side at most.
+    """
+    inverse = 1 / temperature(labels, logits)
+    if labels.ndim == 1:
+        p = softmax(inverse * logits, axis=1)
+        mean = (p * logits).sum(axis=1)
+        slope = mean - logits[np.arange(len(labels)), labels]
+        curve = (p * logits**2).sum(axis=1) - mean**2
+    else:
+        p, known = expit(inverse * logits), np.isfinite(labels)
+        slope = (known * logits * (p - np.where(known, labels, 0))).sum(axis=1)
+        curve = (known * logits**2 * p * (1 - p)).sum(axis=1)
+    _, group = np.unique(np.asarray(patients, str), return_inverse=True)
+    scores = np.bincount(group, slope)
+    count = len(scores)
+    low, high = 0.0, np.inf
+    if count > 1:
+        error = np.sqrt((scores**2).sum() * count / (count - 1)) / curve.sum()
+        half = stdtrit(count - 1, (1 + level) / 2) * error
+        low, high = inverse - half, inverse + half
+    if low <= 1 / TEMPERATURES[1]:
+        raise ValueError(
+            f"the {len(labels)} validation images of {count} patients are too few: they"
+            " bound the temperature on one side at most"
+        )
+    return float(1 / high), float(1 / low)
