@@ -125,11 +125,15 @@ def chosen(manifest: Manifest, fraction: float, seed: int, salt: str) -> np.ndar
     edge = np.floor(np.arange(len(order) + 1) * fraction + 0.5)
     take = edge[1:] > edge[:-1]
     if not take.any() or take.all():
-        one = f"; all images are of one, {manifest.patient[0]!r}: name the patients"
+        one = (
+            f"; all images are of one, {manifest.patient[0]!r}: name the patients, or take"
+            " the official split with --config.data.valid=0"
+            if len(order) == 1
+            else ""
+        )
         raise ValueError(
             f"data set {manifest.name}: {len(order)} patients are too few to hold out"
-            f" {fraction:g} of them as {salt!r} (--config.data.{salt})"
-            f"{one if len(order) == 1 else ''}"
+            f" {fraction:g} of them as {salt!r} (--config.data.{salt}){one}"
         )
     picked = np.zeros(len(order), bool)
     picked[order[take]] = True
