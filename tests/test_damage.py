@@ -37,6 +37,19 @@ def test_a_damaged_table_is_named_and_collected_anew(tmp_path):
         assert table.collect([tmp_path / "runs"], tmp_path).rows == []
 
 
+def test_a_log_that_was_changed_is_said_on_resuming(tmp_path, caplog):
+    log = Log(tmp_path, config.Log(), True)
+    for step in (1, 2):
+        log.scalars(step, {"loss": step / 10})
+    saved = log.sum()
+    log.scalars(3, {"loss": 0.3})  # after the step that is resumed
+    log.rewind(2, saved)
+    assert log.sum() == saved and not caplog.records
+    (tmp_path / "metrics.jsonl").write_text(log.path.read_text().replace("0.1", "0.7"))
+    log.rewind(2, saved)
+    assert f"{log.path} is damaged" in caplog.text
+
+
 def test_a_log_that_lost_a_key_is_cut_there(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"stfp": 2}\n{"step": 3}\n')

@@ -114,6 +114,7 @@ def test_killed_and_resumed_is_bit_identical(tmp_path, cache):
             time.sleep(0.01)
     said = call("train", config, killed, cache, often)
     assert re.search(r"resumed from step \d+", said)
+    assert "damaged" not in said
     names = ("params.npz", "predictions.npz")
     for name in names:
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name

@@ -24,8 +24,16 @@ class Log:
 
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
-    def rewind(self, step: int) -> None:
-        """Drops what a killed process wrote after the step that is resumed."""
+    def sum(self) -> str:
+        """The sha256 of what was written so far, for `rewind`; "" where nothing was."""
+        there = self.primary and self.path.exists()
+        return durable.sha256(self.path) if there else ""
+
+    def rewind(self, step: int, wanted: str = "") -> None:
+        """Drop what a killed process wrote after the step that is resumed.
+
+        `wanted` is the sum at that step: a line is said where the rest does not fit it.
+        """
         if not self.primary or not self.path.exists():
             return
         kept = []
@@ -36,6 +44,10 @@ class Log:
             except (ValueError, KeyError, TypeError):
                 break  # the line that the kill cut in two
         durable.write(self.path, "".join(kept))
+        if wanted and self.sum() != wanted:
+            self.warn(
+                f"{self.path} is damaged: its curves differ from what was trained"
+            )
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Writes finite numbers as numbers and others as null."""

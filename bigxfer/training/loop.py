@@ -224,7 +224,9 @@ def fit(
                 best = {"step": number, **scores}
         if saves or best.get("step") == number:
             clock_now = {"train": clock.train, "waiting": clock.waiting}
-            checkpoints.save(number, state, {"best": best, "clock": clock_now})
+            checkpoints.save(
+                number, state, {"best": best, "clock": clock_now, "log": log.sum()}
+            )
             saved = time.monotonic()
             if best.get("step") == number:
                 checkpoints.mark_best(number)
@@ -258,7 +260,7 @@ def restore(
         log.rewind(0)
         return state, Clock(), {}
     latest, state, extra = found
-    log.rewind(latest)
+    log.rewind(latest, extra.get("log", ""))
     log.say(f"resumed from step {latest}")
     if (best := extra["best"].get("step")) in checkpoints.steps():
         checkpoints.mark_best(best)  # again: it may have been killed before the mark
