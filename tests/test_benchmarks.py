@@ -30,6 +30,7 @@ def as_scripts(monkeypatch):
         "study_throughput",
         "scaling",
         "memory",
+        "opening",
         "startup",
         "input_pipeline",
     ],
