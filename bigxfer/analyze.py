@@ -99,7 +99,7 @@ def transfers(config: str, runs: Path) -> list[Path]:
 
     nodes = [node for node in grid.nodes(config) if node.kind == "transfer"]
     states = grid.states(nodes, runs)
-    found = [s.node.folder(runs) for s in states if s.state == "done"]
+    found = [s.node.folder(runs) for s in states if s.state in ("done", "unchecked")]
     if not found:
         raise ValueError(f"none of the {len(nodes)} transfers of {config} is in {runs}")
     return found
@@ -109,9 +109,10 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
     """Runs the analyses and writes analysis.json last."""
     from bigxfer.runs import finished  # here: --help is quicker without
 
-    synthetic = finished.read(args.run).synthetic
-    for folder in args.against:  # what is wrong is found before compute
-        finished.read(folder)
+    runs = [finished.read(folder) for folder in (args.run, *args.against)]
+    for run in runs:  # what is wrong is found before compute
+        print(run.line)
+    synthetic = runs[0].synthetic
     args.out.mkdir(parents=True, exist_ok=True)
     read: dict[Path, Any] = {}  # {folder: (run, the variables of its start)}
     found: dict[str, Any] = {"run": str(args.run), "synthetic": synthetic}

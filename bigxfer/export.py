@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
     }
     durable.write_json(args.out.with_name(f"{args.out.name}.json"), about)
     print(
-        f"{run.notice}\nwrote {args.out} and {args.out.name}.json; to open it:\n"
+        f"{run.notice}\n{run.line}\nwrote {args.out} and {args.out.name}.json; to open it:\n"
         + opened["open"]
     )
 

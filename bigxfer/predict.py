@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     data = run.run.data
     files = Files(root, paths, data.resize, data.channels)
     temperature, calibration = run.calibration()
-    say(f"{run.notice}\n{len(paths)} images; calibration: {calibration}")
+    say(f"{run.notice}\n{run.line}\n{len(paths)} images; calibration: {calibration}")
     columns = [f"probability/{name}" for name in run.classes]
     about, called = [calibration, run.digest, run.notice], {}
     with output(args.out) as file:

@@ -25,7 +25,7 @@ from bigxfer.protocols import hyperrule
 def get_config(arg: str = "") -> config.Run:
     own = {"res": 0, "variant": "code", "pixels": 1000}  # radiographs are large
     a = presets.parse_arg(arg, **{**presets.COMMON, **own})
-    run = config.Run(kind="transfer", arg=arg, keep="upstream")
+    run = config.Run(kind="transfer", arg=arg)
     run.data.reader, run.data.views = "covidx", ()
     rule = hyperrule.rule(1, a["pixels"] ** 2, a["variant"], a["model"] == "R152x4")
     run.data.resize, run.data.crop = rule.resize, rule.crop

@@ -19,7 +19,7 @@ from bigxfer import config, presets
 def get_config(arg: str = "") -> config.Run:
     defaults = {**presets.COMMON, "model": "R26x0.5", "res": 64}
     a = presets.parse_arg(arg, **defaults)
-    run = config.Run(kind="transfer", arg=arg, keep="upstream")
+    run = config.Run(kind="transfer", arg=arg)
     run.data.reader, run.data.views = "covidx", ()
     run.optim, run.data.augment = presets.small_schedule(900), "affine"
     run.init.kind = "pretrained"

@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> config.Run:
         return upstream(a["upstream"], a["model"], a["root"], arg)
     reader, version, _, _ = TARGETS[a["target"]]
     run = presets.load("configs/covidx_hyperrule.py")
-    run.arg, run.model = arg, presets.bit(a["model"])
+    run.arg, run.model, run.keep = arg, presets.bit(a["model"]), "upstream"
     run.data = config.Data(reader=reader, version=version, views=(), valid=0.0)
     run.data.resize, run.data.crop = (
         (160, 128) if "cifar" in a["target"] else (512, 480)

@@ -19,7 +19,7 @@ SHAPE = "model=R26x0.25,res=64"
 def get_config(arg: str = "") -> config.Run:
     root = presets.parse_arg(arg, root="")["root"]
     run = presets.load(f"configs/covidx_small.py:{SHAPE},root={root}/covid_cxr")
-    run.data.reader = "csv"
+    run.data.reader, run.keep = "csv", "upstream"
     upstream = f"{SHAPE},recipe=small,root={root}/nih64"
     run.init.upstream = f"configs/upstream_nih.py:{upstream}"
     return run

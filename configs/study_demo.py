@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> config.Run:
         run.data.augment = "affine"
     else:
         run = presets.load(f"configs/covidx_small.py:{shape},steps=60,phantom=600")
-        run.optim.lr = 0.002
+        run.optim.lr, run.keep = 0.002, "upstream"
     run.data.phantom.severity = 2.0
     return run
 

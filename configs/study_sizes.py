@@ -37,10 +37,10 @@ def get_config(arg: str = "") -> config.Run:
         run.data.fraction = a["fraction"]
     elif a["small"]:
         run = presets.load(f"configs/covidx_small.py:{shape},steps=60,phantom=600")
-        run.optim.lr = 0.002
+        run.optim.lr, run.keep = 0.002, "upstream"
     else:
         run = presets.load(f"configs/covidx_hyperrule.py:{shape}")
-        run.data.reader = a["target"]
+        run.data.reader, run.keep = a["target"], "upstream"
         if a["target"] == "tuberculosis":
             run.data.split = "patient"
     if a["small"]:

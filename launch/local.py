@@ -39,6 +39,8 @@ def main(argv: list[str]) -> None:
     if flags.FLAGS.retry:
         for node in study:
             claims.forgive(node.folder(runs))
+    if not flags.FLAGS.only:
+        grid.reopen(study, runs)
     todo = [n for n in study if flags.FLAGS.only in ("", n.digest)]
     workers = pool.Pool(
         todo, runs, pool.worker_command(path, runs), environs, flags.FLAGS.hang

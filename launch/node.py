@@ -54,7 +54,7 @@ class Work:
         signal.signal(signal.SIGTERM, on_term)
         workers.run()
         states = grid.states(study, workers.runs)
-        left = [s for s in states if s.state not in ("done", "given up", "waiting")]
+        left = [s for s in states if s.state in ("running", "ready", "failed")]
         if workers.stopping and left:
             requeue(claims.job_id(os.environ))
 

@@ -138,7 +138,12 @@ class Pool:
         if self.busy():
             self.idle_since = now
             return False
-        left = [s for s in states if s.state not in ("done", "given up")]
+        over = (
+            "done",
+            "given up",
+            "unchecked",
+        )  # caches are left where it is unchecked
+        left = [s for s in states if s.state not in over]
         return not left or now - self.idle_since > self.patience
 
     def best(self, slot: Slot, ready: list[grid.Node]) -> int:

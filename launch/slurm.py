@@ -84,6 +84,7 @@ class Launch:
         """Submits and waits until nothing is left to do."""
         print(f"jobs: {self.name}; their output: {self.runs / 'slurm'}", flush=True)
         began, before = time.monotonic(), []
+        grid.reopen(self.study, self.runs)
         while True:
             states = grid.states(self.study, self.runs, self.done)
             for line in news(before, states):

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from bigxfer import cli, durable
+from bigxfer import cli
 from bigxfer.study import grid
 
 Stop = Callable[[int], bool] | None
@@ -105,15 +105,15 @@ def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict, kept: dict) -
     `stop(step)` says whether to save and leave; None is for several processes. Later
     nodes find what is compiled in `shared`, the data sets in `kept`.
     """
-    from bigxfer.runs import job
+    from bigxfer.runs import finished, folders, job
 
     if node.kind == "cache":
         folder = node.folder(runs)
-        durable.write_json(folder / "result.json", build_cache(node, stop, kept))
+        folders.write(folder / "result.json", build_cache(node, stop, kept))
         return
     for need in node.needs:
         if not need.startswith("caches/"):
-            node.run.init.checkpoint = str(runs / need / "params.npz")
+            node.run.init.checkpoint = str(finished.read(runs / need).parameters())
     job.execute(node.run, node.folder(runs), stop, shared, kept)
 
 
@@ -130,6 +130,7 @@ def build_cache(node: grid.Node, stop: Stop, kept: dict) -> dict:
     began = time.monotonic()
     data = dataset.open(node.run.data, 0, say, kept)
     about = {"digest": node.digest, "counts": data.report["counts"]}
+    about["identity"] = data.identity
     return {**about, "seconds": time.monotonic() - began}
 
 

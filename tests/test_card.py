@@ -179,3 +179,28 @@ def test_a_threshold_that_validation_could_not_give(tmp_path):
     point["normal"] = {"threshold": None, "reason": "validation lacks it"}
     change(folder, "result.json", operating_point=point)
     assert re.search(r"normal +\| validation lacks it", text_of(folder))
+
+
+def test_it_prints_only_commands_that_work(tmp_path, monkeypatch, capsys):
+    """Both are run as they stand; a run without parameters says that it has none."""
+    import shlex
+    import sys
+
+    from PIL import Image
+
+    from bigxfer import export, predict
+
+    folder = make_run(tmp_path / "run", "R1-1x0.25")
+    Image.new("L", (40, 40), 9).save(tmp_path / "a.png")
+    names = {"DIR": folder, "FOLDER": tmp_path, "FILE.csv": tmp_path / "out.csv"}
+    names["FILE"] = tmp_path / "net"
+    lines = [x.strip() for x in text_of(folder).splitlines() if "    python -m" in x]
+    assert [line.split()[2] for line in lines] == ["bigxfer.predict", "bigxfer.export"]
+    for line, main in zip(lines, (predict, export), strict=True):
+        words = [str(names.get(word, word)) for word in shlex.split(line)]
+        monkeypatch.setattr(sys, "argv", words[2:])
+        main.main(main.arguments())
+    assert (tmp_path / "out.csv").is_file() and (tmp_path / "net").is_file()
+    (folder / "params.npz").unlink()
+    text = text_of(folder)
+    assert "python -m bigxfer.predict" not in text and "--config.keep=all" in text

@@ -32,7 +32,7 @@ split labels sampling
 fewshot unions
 readers pixels phantom
 loader
-duplicates
+duplicates identity
 dataset
 exposure shortcuts
 """,

@@ -136,5 +136,5 @@ def test_a_run_says_its_branch(tmp_path):
     run.data.phantom.pixels, run.data.cache = 64, str(tmp_path)
     data = dataset.open(run.data, 0, lambda line: None)
     plan = optim.plan(run.optim, 24)
-    said = job.provenance(run, "d", plan, data)["data"]["resolution"]
+    said = job.describe(run, "d", plan, data)["data"]["resolution"]
     assert "512, crop 480" in said and "ITS PAIR FOR THEM IS 160" in said

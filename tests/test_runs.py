@@ -83,7 +83,7 @@ def test_upstream_and_transfer_write_what_the_design_says(tmp_path, cache):
         n = len(predictions["ids"])
         assert predictions["logits"].shape == (n, 3)
         assert len(set(predictions["ids"])) == n == about["data"]["counts"]["test"]
-    assert not (down / "params.npz").exists()  # keep=upstream
+    assert (down / "params.npz").exists()  # for predict and export
 
     files = {f.name: f.stat().st_mtime_ns for f in down.iterdir()}
     (down / "checkpoints" / "8").mkdir(parents=True)  # of a kill before it was removed

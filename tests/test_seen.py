@@ -11,7 +11,7 @@ from PIL import Image
 from test_bad_input import TOY, load
 from test_leakage import scenes
 
-from bigxfer import models, presets, transfer, tree
+from bigxfer import config, models, presets, transfer, tree
 from bigxfer.config import Data
 from bigxfer.data import dataset, exposure
 from bigxfer.data.pixels import checked
@@ -143,9 +143,10 @@ def test_a_transfer_stamps_its_result(pair, tmp_path, capsys):
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
     tree.save_npz(tmp_path / "params.npz", zeros)
     for name in ("config.json", "result.json"):
-        (tmp_path / name).write_text(json.dumps({"digest": "made up"}))
+        about = {"digest": "made up", "config": config.to_dict(run)}
+        (tmp_path / name).write_text(json.dumps(about))
     exposure.look(opened(up, tmp_path / "cache")).save(tmp_path)
-    run.init.checkpoint = str(tmp_path)
+    run.init.checkpoint, run.keep = str(tmp_path), "upstream"
     transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     leaks = result["leaks"]["upstream"]

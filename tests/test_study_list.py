@@ -41,7 +41,9 @@ def test_a_transfer_costs_its_rules_steps_and_an_upstream_its_epochs():
     a, b = cost.costs([few, whole])
     assert a.flops == pytest.approx(per_image * 500 * 512)  # of under 20,000 images
     assert b.flops == pytest.approx(per_image * 191_000 * 90, rel=1e-3)
-    assert b.disk > a.disk  # keeps its parameters
+    assert a.kept == b.kept > 0
+    few.run.keep = "upstream"
+    assert cost.costs([few])[0].disk == a.disk - a.kept
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """From a config to pixels: reader, split, draw and cache in one call."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bigxfer.config import ConfigError, Data
-from bigxfer.data import fewshot, readers, split, unions
+from bigxfer.data import fewshot, identity, readers, split, unions
+from bigxfer.data.identity import Identity
 from bigxfer.data.loader import Loader
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.phantom import write
@@ -42,6 +43,7 @@ class Dataset:
     rows: dict[str, np.ndarray]  # train (after the draw), valid, test
     report: dict  # what was dropped, drawn or leaked; goes to config.json
     sampling: Sampling = UNIFORM  # of the training rows
+    identity: Identity = field(default_factory=dict)
     codes: np.ndarray | None = None  # bytes [n]: cache.Cache.codes
 
     def loader(self, name: str, batch: int, seed: int, process: int, of: int) -> Loader:
@@ -58,6 +60,7 @@ class Opened:
     images: Any  # as in Dataset
     ok: np.ndarray  # int: the rows that have pixels
     codes: np.ndarray | None
+    identity: Identity
     bad: list[list[str]]  # id, path, reason
     member: np.ndarray  # int [n]: which set of a union a row is of
 
@@ -85,7 +88,7 @@ def open(
 def read(data: Data, say: Callable[[str], None]) -> Opened:
     """The set or the union, split, with the pixels of every row that decodes."""
     parts = [replace(d, root=d.root or standin(d)) for d in unions.members(data)]
-    sets = [readers.read(part) for part in parts]
+    sets = as_read = [readers.read(part) for part in parts]
     if len(sets) == 1:
         manifest = split.assign(sets[0], data)
         sets = [manifest]
@@ -104,6 +107,7 @@ def read(data: Data, say: Callable[[str], None]) -> Opened:
         images=images,
         ok=np.flatnonzero(ok),
         codes=np.concatenate(codes) if len(codes) == len(pixels) else None,
+        identity=identity.of_sets(as_read, images, data.storage),
         bad=[list(map(str, bad)) for p in pixels for bad in p.bad],
         member=np.repeat(np.arange(len(sets)), [len(m) for m in sets]),
     )
@@ -121,7 +125,9 @@ def draw(opened: Opened, data: Data, seed: int) -> Dataset:
     train = rows["train"]
     sampling = choose(manifest.select(train), opened.member[train], data)
     report |= found
-    return Dataset(manifest, opened.images, rows, report, sampling, opened.codes)
+    known = {**opened.identity, **identity.of_rows(manifest, rows)}
+    images, codes = opened.images, opened.codes
+    return Dataset(manifest, images, rows, report, sampling, known, codes)
 
 
 def standin(data: Data) -> str:

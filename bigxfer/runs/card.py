@@ -39,6 +39,7 @@ NOTES = {
     "labels": "label policy",
 }
 LONG = 160  # characters of a note
+LARGEST_EXPORT = 2**31  # bytes of parameters that `export --to stablehlo` can hold
 
 SYNTHETIC = (
     "**SYNTHETIC DATA: drawings, not patients. The numbers below say nothing of real"
@@ -75,7 +76,7 @@ def write(folder: Path, result: dict[str, Any]) -> None:
         source_lines(test, result["resamples"]),
         operating_point(result),
         shortcuts(about, result, test, valid),
-        use(about),
+        use(run),
     ]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
     durable.write(folder / "card.md", text)
@@ -266,18 +267,38 @@ def shortcuts(
     return lines
 
 
-def use(about: dict) -> Lines:
+def use(run: Finished) -> Lines:
+    about = run.about
     return [
         "## Intended use",
         "",
         USE,
         "",
-        "    python -m bigxfer.predict --run DIR --images FOLDER --out FILE.csv",
-        "    python -m bigxfer.export --run DIR --to timm --out FILE.safetensors",
+        *commands(run),
         "",
         f"Run {about['digest']}, commit {about['commit']}, "
         + ", ".join(f"{name} {v}" for name, v in about["versions"].items()),
     ]
+
+
+def commands(run: Finished) -> Lines:
+    """What can be done with the run as it is; DIR is the folder of the card."""
+    if not run.keeps:
+        text = (
+            "No parameters were kept: nothing can be predicted or exported. To have them,"
+            " remove result.json and give the run's command again with"
+            " --config.keep=all."
+        )
+        return [text]
+    lines = ["    python -m bigxfer.predict --run DIR --images FOLDER --out FILE.csv"]
+    size = 4 * run.result["cost"]["parameters"]
+    if size < LARGEST_EXPORT:
+        lines.append("    python -m bigxfer.export --run DIR --to stablehlo --out FILE")
+    elif run.about["config"]["model"]["name"] == "bit":
+        lines.append(
+            "    python -m bigxfer.export --run DIR --to timm --out FILE.safetensors"
+        )
+    return lines
 
 
 def single(result: dict) -> bool:

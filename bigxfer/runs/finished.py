@@ -18,7 +18,7 @@ import numpy as np
 
 from bigxfer import config
 from bigxfer.config import Run
-from bigxfer.runs import folders, predictions
+from bigxfer.runs import folders, predictions, provenance
 from bigxfer.tree import Tree
 
 if TYPE_CHECKING:
@@ -79,6 +79,23 @@ class Finished:
         return "accuracy" not in self.result["metrics"]
 
     @property
+    def data_name(self) -> str:
+        """16 hex digits that name the data, wherever they lie."""
+        return provenance.data_name(self.about)
+
+    @property
+    def line(self) -> str:
+        """On which data the run was done, when and by which commit, on one line."""
+        data, counts = self.about["config"]["data"], self.about["data"]["counts"]
+        when = self.result.get("finished", "an unknown day")
+        sums = "" if "files" in self.result else "; from before its files had sums"
+        return (
+            f"{self.folder}: on {sum(counts.values()):,} images of {data['reader']} at"
+            f" {data['root'] or 'the phantom'} (data {self.data_name}), finished {when}"
+            f" by commit {self.commit[:12]}{sums}"
+        )
+
+    @property
     def notice(self) -> str:
         """What stands on everything that is made from the run."""
         return "SYNTHETIC DATA. " * self.synthetic + NOTICE
@@ -121,8 +138,8 @@ class Finished:
         """The file of the parameters; ValueError that says what to do without one."""
         if not self.keeps:
             raise ValueError(
-                f"{self.folder} kept no {PARAMETERS}; run its command again with"
-                " --config.keep=all and another --workdir"
+                f"{self.folder} kept no {PARAMETERS}: it must be run again. Remove"
+                " result.json there and give its command again with --config.keep=all"
             )
         return self.file(PARAMETERS)
 
@@ -275,7 +292,13 @@ def with_data(folder: Path, root: str, say: Callable[[str], None]) -> WithData:
     run.data.root = root or run.data.root
     run = config.resolve(run)
     data = dataset.open(run.data, run.seed, say)
-    folders.check_data(folder, data.manifest.hash())
+    now = {"identity": data.identity, "manifest_hash": data.manifest.hash()}
+    now["data"] = data.report
+    if differs := provenance.data_differs(found.about, now):
+        raise ValueError(
+            f"{folder} was done with other data: {differs} differ; name the folder of"
+            " its data with --root"
+        )
     return WithData(
         **vars_of(found), model=found.model, variables=found.variables, data=data
     )

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ def tidy(folder: Path) -> None:
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
+def now() -> str:
+    return datetime.now(UTC).isoformat(" ", "minutes")
+
+
 def versions() -> dict[str, str]:
     found = {name: metadata.version(name) for name in PACKAGES}
     for name in OPTIONAL:
@@ -81,31 +86,6 @@ def commit() -> str:
 
     changed = "-dirty" if git("status", "--porcelain", "--", ".") else ""
     return git("rev-parse", "HEAD") + changed or "unknown"
-
-
-def check_data(
-    folder: Path, manifest_hash: str, drawn: list[str] | None = None
-) -> None:
-    """Raises ValueError where the run in this folder was begun with other data.
-
-    drawn: the ids of its shots, where they are known and there are any.
-    """
-    path = folder / "config.json"
-    if not path.exists():
-        return
-    about = read(path)
-    if (before := about["manifest_hash"]) != manifest_hash:
-        raise ValueError(
-            f"{folder} was begun with other data (manifest {before[:12]}, now"
-            f" {manifest_hash[:12]}); resume with the same data, or take another"
-            " --workdir"
-        )
-    if drawn is not None and (before := about["data"].get("drawn", [])) != drawn:
-        raise ValueError(
-            f"{folder} was begun with another draw of the shots ({len(before)} images,"
-            f" now {len(drawn)}); take another --workdir (a draw from before 2026-11-30"
-            " is one of --config.data.negatives=none)"
-        )
 
 
 def progress(folder: Path) -> tuple[int, int]:

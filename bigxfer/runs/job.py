@@ -21,7 +21,7 @@ from bigxfer.data import dataset, exposure, fewshot
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.protocols import hyperrule, optim, probe
-from bigxfer.runs import card, evaluate, finished, folders, predictions
+from bigxfer.runs import card, evaluate, finished, folders, predictions, provenance
 from bigxfer.statistics import metrics
 from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
 from bigxfer.training import task as tasks
@@ -76,18 +76,20 @@ def execute(
     """
     digest = config.digest(run)
     primary = jax.process_index() == 0
-    _, done, damage = finished.begun(folder, digest)
-    if done:
-        if primary:
-            folders.tidy(folder)
-        return done.result
+    before, done, damage = finished.begun(folder, digest)
     models.maker(run.model)  # an error should not wait for the data
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, run.log, primary)
     if damage:
         log.say(f"{damage}; the run is done again")
 
-    job = prepare(run, digest, folder, log, kept)
+    data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say, kept))
+    plan = optim.plan(run.optim, len(data.rows["train"]))
+    about = describe(run, digest, plan, data)
+    check_data(folder, before, about, done)
+    if done:
+        return reuse(done, about, run, log)
+    job = prepare(run, folder, log, data, plan, about)
     programs = compiled.get(
         run, job.task, job.feed, log, {} if shared is None else shared
     )
@@ -106,28 +108,51 @@ def execute(
         "synthetic": job.data.manifest.synthetic,
         "digest": digest,
         "commit": job.about["commit"],
+        "finished": folders.now(),
     }
     finish(job, state, result)
     job.checkpoints.delete()
     return result
 
 
+def check_data(
+    folder: Path, before: dict | None, about: dict, done: finished.Finished | None
+) -> None:
+    """ValueError where the run in this folder was done, or begun, with other data."""
+    if before is None or not (differs := provenance.data_differs(before, about)):
+        return
+    how = "was done with" if done else "was begun with"
+    raise ValueError(
+        f"{folder} {how} other data: {differs} differ (then data"
+        f" {provenance.data_name(before)} at {before['config']['data']['root']!r}, now"
+        f" {provenance.data_name(about)} at {about['config']['data']['root']!r}). Take"
+        " another --workdir, or move that folder away"
+    )
+
+
+def reuse(done: finished.Finished, about: dict, run: Run, log: Log) -> dict:
+    """The result of a finished run, after one line on it; about: of today's run."""
+    changes = "; ".join(provenance.changes(done.about, about)) or "nothing"
+    kept = ""
+    if run.keep in ("all", run.kind) and not done.keeps:
+        kept = (
+            ". It kept no params.npz, which config.keep asks for: remove result.json there"
+            " and give the command again, which trains it again"
+        )
+    log.say(f"finished already, {done.line}; differs now: {changes}{kept}")
+    if log.primary:
+        folders.tidy(done.folder)
+    return done.result
+
+
 def prepare(
-    run: Run,
-    digest: str,
-    folder: Path,
-    log: Log,
-    kept: dict[str, dataset.Opened] | None,
+    run: Run, folder: Path, log: Log, data: Dataset, plan: optim.Plan, about: dict
 ) -> Job:
-    """Opens the data and plans the run; raises for all that can be wrong in either."""
-    data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say, kept))
-    train = len(data.rows["train"])
-    plan = optim.plan(run.optim, train)
+    """What the run needs to know; raises for all that can be wrong in its data."""
+    train, digest = len(data.rows["train"]), about["digest"]
     log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
-    about = provenance(run, digest, plan, data)
     if pair := about["data"].get("resolution"):
         log.say(pair)
-    folders.check_data(folder, about["manifest_hash"], about["data"].get("drawn"))
     if run.eval.select:
         evaluate.check_select(run.eval.select, data)
     task = tasks.of(run, plan, data.manifest)
@@ -253,7 +278,7 @@ def finish(job: Job, state: loop.State, result: dict) -> None:
     sharding.barrier()
 
 
-def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
+def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
     """What config.json holds."""
     about, d = dict(data.report), run.data
     if run.optim.schedule == "hyperrule":
@@ -270,6 +295,7 @@ def provenance(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
         "config": config.to_dict(run),
         "commit": folders.commit(),
         "manifest_hash": data.manifest.hash(),
+        "identity": data.identity,
         "classes": data.manifest.classes,
         "synthetic": data.manifest.synthetic,
         "plan": vars(plan),

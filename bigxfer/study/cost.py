@@ -50,6 +50,7 @@ class Cost:
     disk: float = 0.0  # bytes that stay
     scratch: float = 0.0  # bytes while it runs, beside those
     guessed: str = ""  # the data set whose size is not known
+    kept: float = 0.0  # bytes of parameters, in `disk`
 
 
 def costs(study: list[Node]) -> list[Cost]:
@@ -76,7 +77,7 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
     else:
         flops = forward * images
     kept = 4.0 * parameters if run.keep in ("all", run.kind) else 0.0
-    return Cost(flops, kept + 1e6, 4.0 * parameters * COPIES, guessed)
+    return Cost(flops, kept + 1e6, 4.0 * parameters * COPIES, guessed, kept)
 
 
 def size(data: Data) -> tuple[int, int, str]:

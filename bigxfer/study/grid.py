@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from bigxfer import config, presets
 from bigxfer.config import Data, Run
+from bigxfer.data import identity
 from bigxfer.runs import finished, folders
 from bigxfer.study import claims
 
@@ -58,7 +60,9 @@ class State:
     """How one node stands, as its folder says."""
 
     node: Node
-    state: str  # done, running, ready, failed (to be tried again), waiting, given up
+    # done, running, ready, failed (to be tried again), waiting, given up, or unchecked:
+    # finished, on data that nobody has compared with those of now
+    state: str
     tries: list[claims.Try]
     error: str = ""  # of the last failed try, or the node for which it is given up
     step: int = 0  # reached, as metrics.jsonl says
@@ -79,8 +83,23 @@ def nodes(path: str) -> list[Node]:
     loaded, found = Loaded(), {}
     for overrides in module.sweep(path.partition(":")[2]):
         for node in loaded.nodes(path, overrides):
-            found.setdefault(node.digest, node)
+            before = found.setdefault(node.digest, node)
+            if _roots(before) != _roots(node):
+                raise config.ConfigError(
+                    f"{path}: two runs differ in data.root alone"
+                    f" ({before.run.data.root!r}, {node.run.data.root!r}), which no"
+                    " digest holds: they would be one run. Give each set its own"
+                    ' data.version, such as {"data.root": "A", "data.version": "A"}'
+                    " (readers csv, folder and dicom take any), or a study of its own"
+                    " with --runs of its own"
+                )
     return list(found.values())
+
+
+def _roots(node: Node) -> list[str]:
+    """Where the data of a node lie, however it is written; one for each set of a union."""
+    roots = node.run.data.root.split(os.pathsep)
+    return [os.path.abspath(root) if root else "" for root in roots]
 
 
 class Loaded:
@@ -161,8 +180,10 @@ def states(study: list[Node], runs: Path, done: set[str] | None = None) -> list[
     added to it.
     """
     done, dead, out = set() if done is None else done, {}, []
+    caches: dict[str, dict | None] = {}
+    here = {node.digest for node in study}
     for node in study:
-        state = _state(node, runs, done, dead)
+        state = _state(node, runs, done, dead, caches, here)
         if state.state == "done":
             done.add(node.digest)
         if state.state == "given up":
@@ -171,25 +192,75 @@ def states(study: list[Node], runs: Path, done: set[str] | None = None) -> list[
     return out
 
 
-def is_done(runs: Path, digest: str) -> tuple[bool, str]:
-    """(whether a run or cache is done, what is wrong with the result that is there)."""
+def reopen(study: list[Node], runs: Path) -> None:
+    """Have the data of a study compared anew: its caches count as done no longer.
+
+    A launcher begins so. Opening a set whose images are decoded takes seconds; then each
+    finished run is compared with what its data are now.
+    """
+    for node in study:
+        if node.kind == "cache":
+            (node.folder(runs) / "result.json").unlink(missing_ok=True)
+
+
+def outcome(runs: Path, digest: str) -> tuple[dict | None, str]:
+    """(the result of a cache or config.json of a finished run, what is damaged there).
+
+    None for one that is not finished, or damaged.
+    """
     folder = runs / digest
     if not (folder / "result.json").exists():
-        return False, ""
+        return None, ""
     try:
         if digest.startswith("caches/"):
-            folders.read(folder / "result.json")
-        else:
-            finished.read(folder)
+            return folders.read(folder / "result.json"), ""
+        return finished.read(folder).about, ""
     except (ValueError, OSError) as error:
-        return False, str(error)
-    return True, ""
+        return None, str(error)
 
 
-def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> State:
-    sound, damage = (True, "") if node.digest in done else is_done(runs, node.digest)
-    if sound:
+def _compared(
+    node: Node, about: dict, runs: Path, caches: dict[str, dict | None]
+) -> tuple[str, str]:
+    """(done, unchecked or given up; why) of a finished run, by its data and those of now.
+
+    The data of now are those that the cache found when it was last opened. A run from
+    before the identities, or without a cache, cannot be compared and is done.
+    """
+    names = [need for need in node.needs if need.startswith("caches/")]
+    if "identity" not in about or not names:
+        return "done", ""
+    if names[0] not in caches:
+        caches[names[0]] = outcome(runs, names[0])[0]
+    now = (caches[names[0]] or {}).get("identity")
+    if now is None:
+        return "unchecked", "its data are not compared yet with those of now"
+    if differs := identity.differences(about["identity"], now):
+        return "given up", (
+            f"{node.folder(runs)} was done with other data, at"
+            f" {about['config']['data']['root']!r}: {' and '.join(differs)} differ from"
+            f" those at {node.run.data.root!r}. Take other --runs, or move it away"
+        )
+    return "done", ""
+
+
+def _state(
+    node: Node,
+    runs: Path,
+    done: set[str],
+    dead: dict[str, State],
+    caches: dict[str, dict | None],
+    here: set[str],
+) -> State:
+    if node.digest in done:
         return State(node, "done", [])
+    about, damage = outcome(runs, node.digest)
+    if about is not None:
+        lost = next((need for need in node.needs if need in dead), "")
+        if lost.startswith("caches/"):
+            return State(node, "given up", [], f"its data: {dead[lost].error}")
+        name, why = _compared(node, about, runs, caches)
+        return State(node, name, [], why)
     folder, now = node.folder(runs), time.time()
     found = claims.read(folder)
     past, last = claims.past(folder, found), found[-1] if found else None
@@ -209,7 +280,7 @@ def _state(node: Node, runs: Path, done: set[str], dead: dict[str, State]) -> St
         if need in dead:
             return state("given up", f"it needs {dead[need].node} {need}, given up")
     for need in node.needs:  # which may be no part of this list of nodes
-        if need not in done and not is_done(runs, need)[0]:
+        if need not in done and (need in here or outcome(runs, need)[0] is None):
             return state("waiting")
     if past.strikes and age is not None and age < PAUSE * past.strikes:
         return state("failed")

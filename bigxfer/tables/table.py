@@ -58,6 +58,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "leaked_patients": pa.int64(),  # of the test, that the upstream saw; null: unknown
     "leaked_images": pa.int64(),  # of the test, equal to one that the upstream saw
     "synthetic": pa.bool_(),
+    "data": pa.string(),  # 16 hex digits of its content, wherever it lies
     "digest": pa.string(),
     "commit": pa.string(),
     "folder": pa.string(),
@@ -157,6 +158,7 @@ def read_run(folder: Path) -> Row:
         "leaked_patients": leaks.get("patients"),
         "leaked_images": leaks.get("exact"),
         "synthetic": phantom,
+        "data": found.data_name,
         "digest": result["digest"],
         "commit": result["commit"],
         "folder": str(folder),
@@ -259,7 +261,7 @@ def data_name(data: dict, synthetic: bool) -> str:
         marks = [f"{k}={v:g}" for k, v in knobs.items() if v != plain[k]]
         return " ".join([f"phantom-{data['reader']}", *marks])
     if data["reader"] in ("csv", "folder"):
-        return Path(data["root"]).name
+        return "-".join(filter(None, (Path(data["root"]).name, data["version"])))
     return "-".join(filter(None, (data["reader"], data["version"])))
 
 

@@ -1,6 +1,7 @@
 """`collect`: run folders and published CSVs become one table, one row a run."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 
@@ -16,9 +17,34 @@ def add(commands) -> None:
     p.set_defaults(call=collect)
 
 
+def of_study(rows: list, args: argparse.Namespace) -> list:
+    """The rows of a study's runs, but those known to be of other data, which it names."""
+    from bigxfer.study import grid
+
+    study = grid.nodes(args.config)
+    digests = {node.digest for node in study}
+    other = {
+        state.node.digest: state.error
+        for state in grid.states(study, args.runs[0])
+        if state.state == "given up" and not state.tries
+    }
+    for error in {row["digest"]: other.get(row["digest"]) for row in rows}.values():
+        if error:
+            print(f"  left out: {error}")
+    return [r for r in rows if r["digest"] in digests and r["digest"] not in other]
+
+
+def data_lines(rows: list) -> list[str]:
+    """A line for each set of data that the rows are of."""
+    counts = Counter((row["target"], row["data"]) for row in rows)
+    return [
+        f"  {target}, data {data}: {runs} runs"
+        for (target, data), runs in counts.items()
+    ]
+
+
 def collect(args: argparse.Namespace) -> None:
     # Here and not above: --help is quicker without pyarrow.
-    from bigxfer.study import grid
     from bigxfer.tables import compact, published, table
 
     if args.config:
@@ -32,14 +58,15 @@ def collect(args: argparse.Namespace) -> None:
     rows = []
     if args.runs:
         found = table.collect(args.runs, args.out, args.study)
-        wanted = {n.digest for n in grid.nodes(args.config)} if args.config else set()
-        rows += [r for r in found.rows if not wanted or r["digest"] in wanted]
+        rows += of_study(found.rows, args) if args.config else found.rows
         print(
             f"{len(found.rows)} finished runs ({found.read} read anew),"
             f" {len(found.unfinished)} unfinished, {len(found.bad)} unreadable"
         )
         for folder, line in found.bad.items():
             print(f"  unreadable: {folder}: {line}")
+        for line in data_lines(rows):
+            print(line)
     if args.published:
         found = published.read(args.published)
         rows += found.rows

@@ -47,6 +47,7 @@ def show(args: argparse.Namespace) -> None:
         " (--tflops), without input, evaluation and compile time. A run that is under"
         f" way needs up to {size(peak)} more for its checkpoints."
     )
+    print(kept(study, prices))
     for line in status.damages(states):
         print(line)
     if guessed := sorted({price.guessed for price in prices} - {""}):
@@ -54,6 +55,25 @@ def show(args: argparse.Namespace) -> None:
             f"The size of {', '.join(guessed)} is not known: 10,000 images assumed. Give"
             " it as data.size=IMAGES,CLASSES."
         )
+
+
+def kept(study, prices) -> str:
+    """Whose parameters stay when a run is done, and the disk that they take."""
+    words = []
+    for kind in ("upstream", "transfer"):
+        runs = [(n, p) for n, p in zip(study, prices, strict=True) if n.kind == kind]
+        stay = [p.kept for n, p in runs if n.run.keep in ("all", kind)]
+        if runs:
+            some = f"{len(stay)} of " if 0 < len(stay) < len(runs) else ""
+            words.append(
+                f"{some}{len(runs)} {kind}s ({size(sum(stay))})"
+                if stay
+                else f"none of the {len(runs)} {kind}s"
+            )
+    return (
+        f"Parameters are kept of {' and '.join(words)} (config.keep); without them a run"
+        " can be collected, not predicted with or exported."
+    )
 
 
 def hours(h: float) -> str:

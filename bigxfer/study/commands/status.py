@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-ORDER = ("done", "running", "ready", "failed", "waiting", "given up")
+ORDER = ("done", "running", "ready", "failed", "waiting", "unchecked", "given up")
 
 
 def add(commands) -> None:
