@@ -7,7 +7,7 @@ For every target, net and number of shots two tables in Markdown. The first: tes
 of each start with 95% intervals over draws and test patients, and each less the random
 start on the same draws (p adjusted by Holm within the table). The second: how fast it
 learnt, from the validations: the best AUROC, steps to a fixed one, the speed-up
-(convergence.speed_ups, which leaves out pairs that never arrive and counts them), the
+(learning_curves.speed_ups, which leaves out pairs that never arrive and counts them), the
 mean of the curve less that of the random start (Student's interval over draws, which
 leaves out none), and how many runs fell after their best. Then the nets against the
 first of them. Reads run folders, trains nothing.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer.analysis import convergence
+from bigxfer.analysis import learning_curves
 from bigxfer.runs import finished
 from bigxfer.statistics import intervals, metrics
 from bigxfer.study import grid
@@ -142,7 +142,7 @@ def speed(runs: Runs, target: float) -> None:
     try:
         curves = {
             line: {
-                seed: convergence.read(Path(r["folder"], "metrics.jsonl"))
+                seed: learning_curves.read(Path(r["folder"], "metrics.jsonl"))
                 for seed, r in of.items()
             }
             for line, of in runs.items()
@@ -158,9 +158,9 @@ def speed(runs: Runs, target: float) -> None:
     )
     for line, mine in curves.items():
         best = np.mean([c.values.max() for c in mine.values()])
-        steps = [convergence.steps_to(c, target) for c in mine.values()]
+        steps = [learning_curves.steps_to(c, target) for c in mine.values()]
         words = ", ".join("never" if math.isinf(s) else f"{s:.0f}" for s in steps)
-        falls = [math.isfinite(convergence.overfit_onset(c)) for c in mine.values()]
+        falls = [math.isfinite(learning_curves.overfit_onset(c)) for c in mine.values()]
         lost = np.mean([c.values.max() - c.values[-1] for c in mine.values()])
         other = curves.get(summary.rival(line, set(curves)), {})
         ratio, gap = against(mine, other) if other is not mine else ("", "")
@@ -169,12 +169,13 @@ def speed(runs: Runs, target: float) -> None:
 
 
 def against(
-    mine: dict[int, convergence.Curve], base: dict[int, convergence.Curve]
+    mine: dict[int, learning_curves.LearningCurve],
+    base: dict[int, learning_curves.LearningCurve],
 ) -> tuple[str, str]:
     """(speed-up, mean of the curve less the other's) over the seeds of both."""
     if not (seeds := sorted(mine.keys() & base.keys())):
         return "", ""
-    s = convergence.speed_ups([base[i] for i in seeds], [mine[i] for i in seeds])
+    s = learning_curves.speed_ups([base[i] for i in seeds], [mine[i] for i in seeds])
     never = f"{s['never']:.0f} of {len(seeds)} never"
     ratio = f"x{s['value']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
     words = [ratio] * (s["value"] > 0) + [never] * bool(s["never"])

@@ -139,34 +139,34 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
 def one(name: str, args: argparse.Namespace, read: list) -> dict[str, Any]:
     """The summary of one analysis; read: (run, start), of the other runs too."""
     from bigxfer.analysis import (
-        compared,
-        converged,
-        embedded,
+        convergence,
+        embedding,
         heatmaps,
-        moved,
-        overlapping,
+        layer_pairs,
+        movement,
+        overlap,
         reliability,
     )
 
     folders, split, most = [args.run, *args.against], args.split, args.images
     if name == "convergence":
-        return converged.report(folders, args.metric, args.target, args.out)
+        return convergence.write(folders, args.metric, args.target, args.out)
     if name == "calibration":
-        return reliability.report(folders, args.out)
+        return reliability.write(folders, args.out)
     run, begun = read[0]
     if name == "similarity":
-        return compared.report(run, begun, read[1:], split, most, args.out)
+        return layer_pairs.write(run, begun, read[1:], split, most, args.out)
     if name == "weights":
-        return moved.weights(read, split, most, args.out)
+        return movement.weights(read, split, most, args.out)
     if name == "reuse":
-        return moved.reuse(run, begun, split, args.out)
+        return movement.reuse(run, begun, split, args.out)
     if name == "dropout":
         return reliability.dropout(run, args.out)
     if name == "embedding":
-        return embedded.report(run, split, most, args.out)
+        return embedding.write(run, split, most, args.out)
     if name == "overlap":
-        return overlapping.report(run, split, most, args.out)
-    return heatmaps.report(name, run, begun, split, args.endpoint, most, args.out)
+        return overlap.write(run, split, most, args.out)
+    return heatmaps.write(name, run, begun, split, args.endpoint, most, args.out)
 
 
 def lines(found: dict[str, Any], prefix: str = "") -> list[str]:

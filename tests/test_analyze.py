@@ -149,7 +149,7 @@ def test_calibration_needs_predictions_alone(tmp_path):
         predicted(tmp_path / name, labels, 3 * logits, ["a", "b"])
     out = tmp_path / "out"
     out.mkdir()
-    found = reliability.report([tmp_path / "one", tmp_path / "two"], out)
+    found = reliability.write([tmp_path / "one", tmp_path / "two"], out)
     assert found["run"]["temperature"] == pytest.approx(3, rel=0.2)
     before, after = (v["ece"]["value"] for k, v in found.items() if k[:3] == "run")
     assert after < before / 2
@@ -157,7 +157,7 @@ def test_calibration_needs_predictions_alone(tmp_path):
     assert "SYNTHETIC" not in (out / "calibration_referral.svg").read_text()
     (tmp_path / "one" / "predictions_valid.npz").unlink()
     with pytest.raises(ValueError, match="fitted on validation only"):
-        reliability.report([tmp_path / "one"], out)
+        reliability.write([tmp_path / "one"], out)
 
 
 def test_dropout_is_judged_beside_one_pass(tmp_path, monkeypatch):

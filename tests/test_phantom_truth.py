@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bigxfer import config, presets
-from bigxfer.analysis import compared, embedding, features, similarity
+from bigxfer.analysis import embedding, features, layer_pairs, similarity
 from bigxfer.config import Phantom
 from bigxfer.data import dataset, shortcuts
 from bigxfer.runs import finished, job
@@ -85,7 +85,7 @@ def test_two_seeds_are_more_alike_than_noise_at_every_layer(seeds):
     """Debiased and plain CKA, above the most of 20 draws of Gaussian noise."""
     rows = features.sample(seeds[0], "test", 192)
     first, second = (
-        features.extractor(run, features.thinned(compared.SIDE))(run.variables, rows)
+        features.extractor(run, features.thinned(layer_pairs.SIDE))(run.variables, rows)
         for run in seeds
     )
     rng = np.random.default_rng(0)

@@ -1,87 +1,302 @@
-"""How fast a run learns, from the validations in its metrics.jsonl.
+"""What `analyze --what convergence` writes: curves, steps to a target, speed-up.
 
-Runs need --config.eval.every; the resolution of every number here is that interval.
+Needs no data and no net, only metrics.jsonl, config.json and result.json.
 """
 
-import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from bigxfer import config
+from bigxfer.analysis import learning_curves, plots
+from bigxfer.analysis.learning_curves import LearningCurve
+from bigxfer.config import Init, Run
+from bigxfer.runs import finished
 from bigxfer.statistics import intervals, metrics
 
-METRIC = "auroc_macro"
+RANDOM = "random"
+TICKS = [n * 10.0**k for k in range(-3, 4) for n in (1, 2, 5)]
 
 
 @dataclass(frozen=True)
-class Curve:
-    steps: np.ndarray  # int [v], rising
-    values: np.ndarray  # float [v] of a validation metric, higher is better
+class Learnt:
+    """The validations of one run, and what it shares with its twins."""
+
+    name: str
+    net: str  # the model, in short
+    start: str  # "random", "pretrained", "pretrained mean_var up to block2", ...
+    twin: str  # equal for runs that differ in their start alone
+    batch: int
+    curve: LearningCurve
+    test: float  # the metric on the test split, NaN where there is none
+    synthetic: bool
+
+    @property
+    def images(self) -> np.ndarray:
+        return self.curve.steps * self.batch
 
 
-def read(file: Path, metric: str = METRIC) -> Curve:
-    """The validations in a metrics.jsonl; ValueError where there are fewer than two.
-
-    The values are the metric's negative where less of it is better.
-    """
-    found: dict[int, float] = {}
-    for line in file.read_text().splitlines():
-        row = json.loads(line)
-        if row.get(f"valid/{metric}") is not None:
-            found[row["step"]] = row[f"valid/{metric}"]
-    if len(found) < 2:
+def read(folder: Path, metric: str) -> Learnt:
+    """ValueError where a run is not finished or has fewer than two validations."""
+    found = finished.read(folder)
+    run, result = found.run, found.result
+    if metric not in result["metrics"]:
         raise ValueError(
-            f"{file}: {len(found)} validations of {metric}; a curve needs runs with"
-            " --config.eval.every=STEPS"
+            f"no metric {metric!r}; {folder} has {list(result['metrics'])}"
         )
-    steps = sorted(found)
-    values = np.array([found[s] for s in steps])
-    return Curve(np.array(steps), metrics.sign(metric) * values)
+    value = result["metrics"][metric]["value"]
+    return Learnt(
+        folder.name,
+        net(run),
+        start(run.init),
+        config.digest(alone(run)),
+        run.optim.batch,
+        learning_curves.read(found.file("metrics.jsonl"), metric),
+        math.nan if value is None else metrics.sign(metric) * value,
+        result["synthetic"],
+    )
 
 
-def steps_to(curve: Curve, target: float) -> float:
-    """The first validated step at or above the target; infinity if there is none.
+def net(run: Run) -> str:
+    model = run.model
+    if model.name != "bit":
+        return f"{model.name} x{model.width:g}"
+    return f"R{'-'.join(map(str, model.blocks))}x{model.width:g}"
 
-    Transfusion (1902.07208) counts so, on RETINA to an AUROC of 0.91. Times the batch it
-    is the number of images.
+
+def start(init: Init) -> str:
+    """The start in words, but for what an upstream has of the net: its model and res."""
+    file, _, arg = init.upstream.partition(":")
+    items = [a for a in arg.split(",") if not a.startswith(("model=", "res="))]
+    words = [init.kind, *([Path(file).stem, *items] if init.kind != RANDOM else [])]
+    words.append(init.how if init.how != "copy" else "")
+    words.append(f"up to {init.upto}" if init.upto else "")
+    words.append(f"above {init.above}" if init.above != "random" else "")
+    return " ".join(filter(None, words))
+
+
+def alone(run: Run) -> Run:
+    """The run as if it had started at random."""
+    out = config.from_dict(config.to_dict(run))
+    out.init = Init()
+    return out
+
+
+def write(
+    folders: Sequence[Path], metric: str, target: float, out: Path
+) -> dict[str, Any]:
+    """Writes convergence_*.*; returns steps to the target, speed-up and onsets by start.
+
+    target: a value of the metric; 0 takes the best that every run reaches. Speed-up
+    and gain pair runs that differ in their start alone (so of one net and one seed).
+    Of a metric of which less is better all is said of its negative. ValueError for a
+    run without a curve.
     """
-    there = np.flatnonzero(curve.values >= target)
-    return float(curve.steps[there[0]]) if len(there) else math.inf
+    runs = [read(folder, metric) for folder in dict.fromkeys(folders)]
+    target *= metrics.sign(metric)
+    target = target or min(float(run.curve.values.max()) for run in runs)
+    metric = ("minus " if metrics.sign(metric) < 0 else "") + metric
+    synthetic = any(run.synthetic for run in runs)
+    starts = sorted({r.start for r in runs}, key=lambda s: (s != RANDOM, s))
+    of = {s: [r for r in runs if r.start == s] for s in starts}
+    table = [row(run, target) for run in runs]
+    plots.table(out / "convergence_runs.csv", table, synthetic)
+    drawn, points = draw_curves(of, metric, target)
+    plots.save(drawn, out, "convergence_curves", points, synthetic)
+    plots.save(draw_onsets(of, metric), out, "convergence_overfit", table, synthetic)
+    found: dict[str, Any] = {"target": target}
+    for name, group in of.items():
+        found[name] = arrival(group, target)
+    if pairs := paired(of):
+        ratios = [r for p in pairs.values() for r in p[1]]
+        drawn = draw_speedups(pairs)
+        plots.save(drawn, out, "convergence_speedup", ratios, synthetic)
+        for name, (summary, _) in pairs.items():
+            found[f"{name} against {RANDOM}"] = summary
+    elif len(starts) > 1:
+        print("  no two runs differ in their start alone: no speed-up")
+    return found
 
 
-def speed_up(random: Curve, pretrained: Curve) -> float:
-    """Steps to the random start's best value, over those of the pretrained start.
+def row(run: Learnt, target: float) -> dict[str, Any]:
+    steps = learning_curves.steps_to(run.curve, target)
+    best = int(run.curve.values.argmax())
+    onset = learning_curves.overfit_onset(run.curve)
+    return {
+        "run": run.name,
+        "net": run.net,
+        "start": run.start,
+        "target": target,
+        "steps_to_target": words(steps),
+        "images_to_target": words(steps * run.batch),
+        "best": float(run.curve.values[best]),
+        "best_step": int(run.curve.steps[best]),
+        "last": float(run.curve.values[-1]),
+        "overfit_onset": words(onset),
+        "test": run.test,
+    }
 
-    Our reading of Kierzynka's talk, which does not define it. 0 where the pretrained
-    net never gets there.
+
+def words(number: float) -> int | str:
+    return int(number) if math.isfinite(number) else "never"
+
+
+def arrival(group: Sequence[Learnt], target: float) -> dict[str, Any]:
+    """Over the runs of one start that reach the target; how many never do."""
+    steps = np.array([learning_curves.steps_to(r.curve, target) for r in group])
+    there = np.isfinite(steps)
+    onsets = [learning_curves.overfit_onset(r.curve) for r in group]
+    out: dict[str, Any] = {"runs": len(group), "never": int((~there).sum())}
+    if there.any():
+        batches = np.array([r.batch for r in group])[there]
+        out["steps to the target"] = geometric(steps[there])
+        out["images to the target"] = geometric(steps[there] * batches)
+    out["runs that fall after their best"] = int(np.isfinite(onsets).sum())
+    return out
+
+
+def geometric(values: np.ndarray) -> float:
+    return float(np.exp(np.log(values).mean()))
+
+
+def paired(
+    of: dict[str, list[Learnt]],
+) -> dict[str, tuple[dict[str, Any], list[dict]]]:
+    """{start: (summary, rows of its pairs)} against random starts; {} without pairs."""
+    base = {run.twin: run for run in of.get(RANDOM, [])}
+    out = {}
+    for name, group in of.items():
+        pairs = [(base[r.twin], r) for r in group if r.twin in base and name != RANDOM]
+        if not pairs:
+            continue
+        a, b = zip(*pairs, strict=True)
+        rows = [
+            {
+                "start": name,
+                "net": after.net,
+                "random": before.name,
+                "run": after.name,
+                "speed_up": learning_curves.speed_up(before.curve, after.curve)
+                or "never",
+                "test_random": before.test,
+                "test": after.test,
+            }
+            for before, after in pairs
+        ]
+        before, after = (np.array([r.test for r in side]) for side in (a, b))
+        speed = learning_curves.speed_ups([r.curve for r in a], [r.curve for r in b])
+        summary = {
+            "pairs": len(pairs),
+            "pairs that never get there": int(speed["never"]),
+            "speed-up": speed,
+            "gain on test": mean(after - before),
+            "gain on test, relative": mean((after - before) / abs(before)),
+        }
+        out[name] = summary, rows
+    return out
+
+
+def mean(values: np.ndarray) -> dict[str, float]:
+    low, high = intervals.t_interval(values)
+    return {"value": float(values.mean()), "low": low, "high": high}
+
+
+def bands(group: Sequence[Learnt]) -> list[dict[str, float]]:
+    """Rows of images, mean, low, high, units: 95% (t) over nets, or runs of one net.
+
+    Runs of one net are averaged first. At the numbers of images that all have.
     """
-    best = float(random.values.max())
-    return steps_to(random, best) / steps_to(pretrained, best)
+    nets = sorted({r.net for r in group})
+    common = set.intersection(*(set(r.images.tolist()) for r in group))
+    out = []
+    for images in sorted(common):
+        at = {
+            r.name: float(r.curve.values[list(r.images).index(images)]) for r in group
+        }
+        units = [np.mean([at[r.name] for r in group if r.net == n]) for n in nets]
+        units = list(at.values()) if len(nets) == 1 else units
+        low, high = intervals.t_interval(np.array(units))
+        point = {"images": images, "mean": float(np.mean(units))}
+        out.append({**point, "low": low, "high": high, "units": len(units)})
+    return out
 
 
-def speed_ups(
-    random: Sequence[Curve], pretrained: Sequence[Curve], resamples: int = 2000
-) -> dict[str, float]:
-    """Of pairs of one seed: the ratio of geometric means, 95% over pairs, and `never`.
+def draw_curves(
+    of: dict[str, list[Learnt]], metric: str, target: float
+) -> tuple[object, list[dict]]:
+    """(figure, its rows): every run thin, the mean of each start thick in its band."""
+    made, axes = plots.figure(7.5, 4.8 + 0.2 * len(of))
+    ax, rows = axes[0, 0], []
+    for k, (name, group) in enumerate(of.items()):
+        colour = plots.COLOURS[k % 7]
+        for run in group:
+            ax.plot(run.images, run.curve.values, color=colour, alpha=0.3, linewidth=1)
+            about = {"start": name, "net": run.net, "run": run.name}
+            for images, value in zip(run.images.tolist(), run.curve.values.tolist()):
+                rows.append({**about, "images": images, metric: value})
+        band = bands(group)
+        x, y, low, high = (
+            [p[c] for p in band] for c in ("images", "mean", "low", "high")
+        )
+        over = "nets" if len({r.net for r in group}) > 1 else "runs"
+        shown = band and band[0]["units"] > 2  # of two the interval spans all there is
+        label = f"{name} ({len(group)} runs, {'' if shown else 'no '}band over {over})"
+        ax.plot(x, y, color=colour, linewidth=2.5, label=label)
+        if shown:
+            ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        rows += [{"start": name, "run": f"mean over {over}", **p} for p in band]
+    ax.axhline(target, color="#999999", linestyle=":")
+    ax.set(xlabel="images seen", ylabel=f"{metric}, validation")
+    values = np.concatenate([r.curve.values for group in of.values() for r in group])
+    edge = 0.1 * np.ptp(values) + 1e-3
+    ax.set_ylim(min(values.min(), target) - edge, values.max() + edge)
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    made.suptitle(f"Learning curves; dotted: the target {target:.3f}; bands: 95%")
+    return made, rows
 
-    Pairs that never get there are counted and left out: their speed-up has no number.
-    """
-    ratios = np.array([speed_up(*two) for two in zip(random, pretrained, strict=True)])
-    logs = np.log(ratios[ratios > 0])
-    never = float((ratios == 0).sum())
-    if not len(logs):
-        return {"value": 0.0, "low": math.nan, "high": math.nan, "never": never}
-    drawn = np.random.default_rng(0).integers(len(logs), size=(resamples, len(logs)))
-    low, high = np.exp(intervals.percentile(logs[drawn].mean(axis=1)))
-    value = float(np.exp(logs.mean()))
-    return {"value": value, "low": float(low), "high": float(high), "never": never}
+
+def draw_speedups(pairs: dict[str, tuple[dict, list[dict]]]) -> object:
+    """A line for each start: its pairs, their geometric mean and its interval."""
+    made, axes = plots.figure(7.5, 1.8 + 0.8 * len(pairs))
+    ax, labels = axes[0, 0], []
+    for k, (name, (summary, rows)) in enumerate(pairs.items()):
+        found, colour = summary["speed-up"], plots.COLOURS[k % 7]
+        ratios = [r["speed_up"] for r in rows if r["speed_up"] != "never"]
+        ax.plot(ratios, [k - 0.15] * len(ratios), "o", color=colour, alpha=0.4)
+        if ratios:
+            ax.plot([found["low"], found["high"]], [k, k], color=colour, linewidth=2)
+            ax.plot(found["value"], k, "D", color=colour)
+        never = f"\n{found['never']:.0f} of {len(rows)} never" * bool(found["never"])
+        labels.append("\n".join(textwrap.wrap(name, 32)) + never)
+    ax.axvline(1, color="#999999", linestyle=":")
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(-0.5, len(labels) - 0.5)
+    ax.set_xscale("log")
+    ticks = [n for n in TICKS if ax.get_xlim()[0] <= n <= ax.get_xlim()[1]]
+    ax.set_xticks(ticks, [f"{n:g}" for n in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("times fewer steps than random to its best")
+    made.suptitle("Speed-up: pairs (dots), geometric mean (diamond), 95% over pairs")
+    return made
 
 
-def overfit_onset(curve: Curve) -> float:
-    """The step of the best value, if a later one lies below it; else infinity."""
-    best = int(curve.values.argmax())
-    falls = best < len(curve.values) - 1 and curve.values[-1] < curve.values[best]
-    return float(curve.steps[best]) if falls else math.inf
+def draw_onsets(of: dict[str, list[Learnt]], metric: str) -> object:
+    """When each run is best, and how much it has lost by its last validation."""
+    made, axes = plots.figure(7, 4.5 + 0.2 * len(of))
+    ax = axes[0, 0]
+    for k, (name, group) in enumerate(of.items()):
+        best = [int(r.curve.values.argmax()) for r in group]
+        x = [r.images[b] / r.images[-1] for r, b in zip(group, best, strict=True)]
+        y = [r.curve.values[-1] - r.curve.values.max() for r in group]
+        ax.plot(x, y, plots.MARKS[k % 7], color=plots.COLOURS[k % 7], label=name)
+    ax.axhline(0, color="#999999", linestyle=":")
+    ax.set(xlabel="when the run was best, share of its training", xlim=(-0.03, 1.03))
+    ax.set_ylabel(f"{metric} lost by the end, validation")
+    ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    made.suptitle("Overfitting: below 0, validation fell after its best step")
+    return made

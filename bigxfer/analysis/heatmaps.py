@@ -4,6 +4,7 @@ And `--what smoothgrad`, the same on fewer images, since each costs 25 gradients
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,21 @@ AVERAGED = 128  # images that batch norm's averages are taken from
 LEAST_SIDE = 4  # maps smaller than this point nowhere
 
 
-def report(
+@dataclass(frozen=True)
+class Page:
+    """What all plots of one explanation share."""
+
+    run: WithData
+    kind: str  # gradcam or smoothgrad, the beginning of the files' names
+    title: str
+    out: Path
+
+    def save(self, figure: Any, name: str, rows: list[dict]) -> None:
+        synthetic = self.run.data.manifest.synthetic
+        plots.save(figure, self.out, f"{self.kind}_{name}", rows, synthetic)
+
+
+def write(
     kind: str,
     run: WithData,
     begun: Tree,
@@ -69,11 +84,11 @@ def report(
         explain, run.model, run.variables, images[:few], classes[:few]
     )
     found["sanity"] = checked
-    title = f"{word}, {run.folder.name}"
-    save_sanity(run, title, checked, out, kind)
-    show(run, images, chosen, classes, seen, known, out, title, kind)
+    page = Page(run, kind, f"{word}, {run.folder.name}", out)
+    save_sanity(page, checked)
+    show(page, images, chosen, classes, seen, known)
     if of:
-        found |= play(run, of, every, seen, out, title, kind)
+        found |= play(page, of, every, seen)
     else:
         print(f"  no boxes beside {run.data.manifest.root}: no pointing game")
     return found
@@ -121,31 +136,29 @@ def untrained(run: WithData, begun: Tree, images: np.ndarray) -> Tree:
     return movement.averager(run.model)(net, jnp.asarray(images[:AVERAGED]))
 
 
-def save_sanity(run: WithData, title: str, found: dict, out: Path, kind: str) -> None:
+def save_sanity(page: Page, found: dict[str, float]) -> None:
     made, axes = plots.figure(7, 4)
     ax = axes[0, 0]
     plots.lines(ax, list(found), {"rank correlation": list(found.values())})
     ax.axhline(0, color="#999999", linestyle=":")
     ax.set(ylim=(-1, 1.05), xlabel="shuffled from the head down to")
     ax.set_ylabel("with the trained net's maps")
-    made.suptitle(f"Sanity check: {title}")
+    made.suptitle(f"Sanity check: {page.title}")
     rows = [{"layer": k, "rank_correlation": v} for k, v in found.items()]
-    plots.save(made, out, f"{kind}_sanity", rows, run.data.manifest.synthetic)
+    page.save(made, "sanity", rows)
 
 
 def show(
-    run: WithData,
+    page: Page,
     images: np.ndarray,
     chosen: np.ndarray,
     classes: np.ndarray,
     seen: dict[str, np.ndarray],
     known: Sequence[pointing.Box],
-    out: Path,
-    title: str,
-    kind: str,
 ) -> None:
     """A row for each class: SHOWN images with their boxes, each beside its maps."""
-    names = run.data.manifest.classes
+    manifest = page.run.data.manifest
+    names = manifest.classes
     present = np.unique(classes)
     width = 1 + len(seen)
     made, axes = plots.figure(
@@ -157,7 +170,7 @@ def show(
     for i, label in enumerate(present):
         for j, case in enumerate(np.flatnonzero(classes == label)[:SHOWN]):
             own = [b for b in known if (b.row, b.label) == (chosen[case], label)]
-            name = run.data.manifest.id[chosen[case]]
+            name = manifest.id[chosen[case]]
             views = {names[label]: None, **{k: m[case] for k, m in seen.items()}}
             for k, (net, hot) in enumerate(views.items()):
                 ax = axes[i, j * width + k]
@@ -170,23 +183,21 @@ def show(
                     rows.append(
                         {"id": name, "class": names[label], "net": net, **place}
                     )
-    made.suptitle(f"{title}; frames: where the finding is")
-    plots.save(made, out, f"{kind}_overlays", rows, run.data.manifest.synthetic)
+    made.suptitle(f"{page.title}; frames: where the finding is")
+    page.save(made, "overlays", rows)
 
 
 def play(
-    run: WithData,
+    page: Page,
     of: dict,
     every: Sequence[pointing.Box],
     seen: dict[str, np.ndarray],
-    out: Path,
-    title: str,
-    kind: str,
 ) -> dict[str, Any]:
     """The pointing game over all cases and for each class, plotted; and strictly, over
     all cases, without the tolerance."""
+    manifest = page.run.data.manifest
     chosen, labels = (np.array(column) for column in zip(*of))
-    side, owner = seen["trained"].shape[1], run.data.manifest.patient.astype(str)
+    side, owner = seen["trained"].shape[1], manifest.patient.astype(str)
     patients, others = owner[chosen], pointing.cases(every)
     whose, classes = (np.array(column) for column in zip(*others))
     boxes = pointing.truth_masks(others, side)
@@ -198,7 +209,7 @@ def play(
         hits = {name: pointing.hits(hot, truth) for name, hot in maps.items()}
         return {**hits, "chance": truth.mean(axis=(1, 2))}
 
-    hits, names = scores(pointing.TOLERANCE), run.data.manifest.classes
+    hits, names = scores(pointing.TOLERANCE), manifest.classes
     groups = {"all": np.ones(len(labels), bool)}
     groups |= {names[label]: labels == label for label in np.unique(labels)}
     found = {
@@ -215,13 +226,11 @@ def play(
         for by, v in values.items()
         if around or group == "all"
     ]
-    save_play(run, rows, list(hits), out, title, kind)
+    save_play(page, rows, list(hits))
     return {"pointing": found, "pointing without tolerance": strict}
 
 
-def save_play(
-    run: WithData, rows: list[dict], names: list[str], out: Path, title: str, kind: str
-) -> None:
+def save_play(page: Page, rows: list[dict], names: list[str]) -> None:
     groups = list(dict.fromkeys(row["class"] for row in rows))
     made, axes = plots.figure(7, 1.2 + 1.3 * len(groups), len(groups), 1)
     for ax, group in zip(axes.flat, groups, strict=True):
@@ -232,5 +241,5 @@ def save_play(
         ax.set_title(f"{group} ({part[0]['cases']} cases)", fontsize=9)
     label = "cases whose brightest pixel is in a box, or within 15/224 of the side, 95%"
     axes[-1, 0].set_xlabel(label)
-    made.suptitle(f"Pointing game: {title}")
-    plots.save(made, out, f"{kind}_pointing", rows, run.data.manifest.synthetic)
+    made.suptitle(f"Pointing game: {page.title}")
+    page.save(made, "pointing", rows)

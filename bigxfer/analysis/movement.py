@@ -4,17 +4,26 @@ Three measures, beside the similarity of activations (similarity.py): the distan
 each layer's weights from its start; the first filters, to be looked at; and what the
 trained net loses where one layer's start is put back into it (Zhang et al. 2019,
 1902.01996, section 2; ChrisMats/feature-reuse, layer_importance).
+
+`analyze --what weights` writes weights_moved.* and filters.*, `--what reuse` reuse.*.
 """
 
 import math
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bigxfer import tree
+from bigxfer.analysis import features, layer_pairs, plots
 from bigxfer.models import Model, leaves
+from bigxfer.runs import evaluate
+from bigxfer.runs.finished import WithData
+from bigxfer.statistics import intervals, metrics
 from bigxfer.tree import Tree
 
 
@@ -113,3 +122,152 @@ def blocks(layers: Sequence[str]) -> dict[str, list[str]]:
         match = re.match(rf"({named})(?!\d)", layer)
         out.setdefault(match[1] if match else layer, []).append(layer)
     return out
+
+
+Nets = Sequence[tuple[WithData, Tree]]  # (run, the variables of its start)
+AVERAGED = 256  # training images that batch norm's averages are taken anew from
+RESAMPLES = 500
+METRIC = "auroc_macro"
+
+
+def weights(nets: Nets, split: str, most: int, out: Path) -> dict[str, Any]:
+    """Writes weights_moved.* and filters.*: all nets beside each other."""
+    rows: list[dict] = []
+    for run, begun in nets:
+        found = distances(begun["params"], run.variables["params"], run.model.layers())
+        rows += [{"net": run.folder.name, **row} for row in found]
+    synthetic = nets[0][0].data.manifest.synthetic
+    plots.save(draw_moved(rows), out, "weights_moved", rows, synthetic)
+    scores = save_filters(nets, split, most, out)
+    summary: dict[str, Any] = {}
+    for row in rows:
+        summary.setdefault(f"{row['net']} relative", {})[row["layer"]] = row["relative"]
+    return summary | {"first layer": scores}
+
+
+def draw_moved(rows: plots.Rows) -> object:
+    """Two panels over depth: l2_per_weight and the relative distance."""
+    made, axes = plots.figure(12, 4.8, 1, 2)
+    titles = {
+        "l2_per_weight": "||w1 - w0|| / number of weights",
+        "relative": "||w1 - w0|| / ||w0||",
+    }
+    nets = list(dict.fromkeys(row["net"] for row in rows))
+    for ax, (key, title) in zip(axes.flat, titles.items(), strict=True):
+        for k, net in enumerate(nets):
+            values = [row[key] for row in rows if row["net"] == net]
+            place = np.linspace(0, 1, len(values))
+            style = {"color": plots.COLOURS[k % 7], "marker": plots.MARKS[k % 7]}
+            ax.plot(place, values, label=net, **style)
+        ax.set(title=title, yscale="log" if key == "l2_per_weight" else "linear")
+        named = [row["layer"] for row in rows if row["net"] == nets[0]]
+        if len(nets) == 1 and len(named) <= 24:
+            turned = {"rotation": 45, "ha": "right", "fontsize": 8}
+            ax.set_xticks(np.linspace(0, 1, len(named)), named, **turned)
+        else:
+            ax.set_xlabel("depth, from the first layer (0) to the head (1)")
+    axes[0, 0].legend(fontsize=8)
+    made.suptitle("How far weights moved from their start; a head starts at zero")
+    return made
+
+
+def save_filters(
+    nets: Nets, split: str, most: int, out: Path
+) -> dict[str, dict[str, float]]:
+    """A row for each net: its first filters before and after, and their likeness.
+
+    Likeness is that of the activations of the first endpoint on the run's own images
+    (SVCCA, PWCCA, debiased CKA), as in Transfusion's figure of filters.
+    """
+    made, axes = plots.figure(7.2, 0.8 + 3.7 * len(nets), len(nets), 2)
+    table: list[dict] = []
+    scores: dict[str, dict[str, float]] = {}
+    for pair, (run, begun) in zip(axes, nets, strict=True):
+        name = run.folder.name
+        found = first_likeness(run, begun, split, most)
+        scores[name] = found
+        label = ", ".join(f"{k} {v:.3f}" for k, v in found.items())
+        sides = {"at the start": begun, "trained": run.variables}
+        for ax, (when, variables) in zip(pair, sides.items(), strict=True):
+            layers = run.model.layers()
+            leaf, kernel = leaves.first_kernel(variables["params"], layers)
+            ax.imshow(mosaic(kernel))
+            ax.set_title(f"{name}, {when}", fontsize=9)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[["left", "bottom"]].set_visible(False)
+            h, w, _, n = kernel.shape
+            for y, x, k in np.ndindex(h, w, n):
+                values = dict(zip("rgb", kernel[y, x, :, k].tolist(), strict=True))
+                about = {"net": name, "leaf": leaf, "when": when}
+                table.append({**about, "filter": k, "y": y, "x": x, **values})
+        pair[0].set_xlabel(label, fontsize=9, loc="left")
+    made.suptitle("First filters, each by its own largest weight (gray is 0)")
+    plots.save(made, out, "filters", table, nets[0][0].data.manifest.synthetic)
+    return scores
+
+
+def first_likeness(
+    run: WithData, begun: Tree, split: str, most: int
+) -> dict[str, float]:
+    """{measure: value} of the first endpoint's activations, start against trained."""
+    first = features.names(run.model, run.variables, run.image_shape)[0]
+    rows = features.sample(run, split, most)
+    extract = features.extractor(run, features.thinned(layer_pairs.SIDE), only=(first,))
+    both = extract(begun, rows), extract(run.variables, rows)
+    return {
+        row["measure"]: float(row["value"])
+        for row in layer_pairs.by_layer({"filters": both}, print)
+    }
+
+
+def reuse(run: WithData, begun: Tree, split: str, out: Path) -> dict[str, Any]:
+    """Writes reuse.*: the test metric with one block's start put back at a time.
+
+    The difference from the trained net is paired: 95% over the same resampled patients.
+    ValueError where the split lacks a class.
+    """
+    manifest, rows = run.data.manifest, np.sort(run.data.rows[split])
+    predict, part = features.predictor(run), manifest.select(rows)
+    images = jnp.asarray(features.view(run, features.sample(run, "train", AVERAGED)))
+    averaged = averager(run.model)
+
+    def judged(variables: Tree) -> tuple[float, np.ndarray]:
+        logits = predict(variables, rows)
+        value = evaluate.points(manifest, rows, logits)[METRIC]
+        args = part.labels, logits, part.classes, part.patient
+        return value, metrics.resampled(*args, resamples=RESAMPLES)[METRIC]
+
+    value, samples = judged(run.variables)
+    if np.isnan(value):
+        raise ValueError(f"the {split} split lacks a class: no {METRIC} to compare")
+    low, high = intervals.percentile(samples)
+    table = [{"block": "none (trained)", "value": value, "low": low, "high": high}]
+    layers = [n for n in run.model.layers() if not re.match(run.model.head, n + "/")]
+    for block, names in blocks(layers).items():
+        params = run.variables["params"]
+        for name in names:
+            params = put_back(begun["params"], params, name)
+        net = averaged({**run.variables, "params": params}, images)
+        now, drawn = judged(net)
+        low, high = intervals.percentile(drawn - samples)
+        row = {"block": block, "value": now - value, "low": low, "high": high}
+        table.append({**row, METRIC: now})
+    save_reuse(run, table, split, out)
+    return {
+        "trained": {k: table[0][k] for k in ("value", "low", "high")},
+        **{r["block"]: {k: r[k] for k in ("value", "low", "high")} for r in table[1:]},
+    }
+
+
+def save_reuse(run: WithData, table: list[dict], split: str, out: Path) -> None:
+    made, axes = plots.figure(7, 1.6 + 0.32 * len(table))
+    ax = axes[0, 0]
+    plots.intervals(ax, table[1:], "block")
+    ax.axvline(0, color="#999999", linestyle=":")
+    ax.set_xlabel(f"{METRIC} on {split} less the trained net's, 95%")
+    made.suptitle(
+        f"One block's start put back: {run.folder.name}, {METRIC}"
+        f" {table[0]['value']:.3f} as trained",
+        fontsize=10,
+    )
+    plots.save(made, out, "reuse", table, run.data.manifest.synthetic)

@@ -16,7 +16,7 @@ from bigxfer.statistics import calibration
 PASSES = 20  # with dropout on
 
 
-def report(folders: Sequence[Path], out: Path) -> dict[str, Any]:
+def write(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     """Of the first run, and of the ensemble where there are more; calibration_*.*.
 
     The temperature of each is fitted on its own validation predictions; ValueError

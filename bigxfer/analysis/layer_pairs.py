@@ -28,7 +28,7 @@ MEASURES: dict[str, tuple[Side, similarity.Measure]] = {  # what is made of a si
 }
 
 
-def report(
+def write(
     run: WithData,
     begun: Tree,
     others: Sequence[tuple[WithData, Tree]],
