@@ -56,7 +56,9 @@ def test_the_model_keeps_the_contract():
     assert all(n.startswith(layers) for n in tree.flatten(variables["params"]))
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 1))
     for train in (False, True):
-        logits, out = model.apply(variables, images, train, {"dropout": jax.random.key(2)})
+        logits, out = model.apply(
+            variables, images, train, {"dropout": jax.random.key(2)}
+        )
         assert logits.shape == (2, 5) and not np.any(logits)
         assert out["pre_logits"].shape == (2, 8)
 
