@@ -119,7 +119,7 @@ def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict, kept: dict) -
 
 def build_cache(node: grid.Node, stop: Stop, kept: dict) -> dict:
     """Decodes the whole data set; what was decoded stays when it is stopped."""
-    from bigxfer.data import dataset
+    from bigxfer.data import dataset, identity
     from bigxfer.training import loop
 
     def say(line: str) -> None:
@@ -130,7 +130,7 @@ def build_cache(node: grid.Node, stop: Stop, kept: dict) -> dict:
     began = time.monotonic()
     data = dataset.open(node.run.data, 0, say, kept)
     about = {"digest": node.digest, "counts": data.report["counts"]}
-    about["identity"] = data.identity
+    about["identity"] = identity.of_set(data.identity)
     return {**about, "seconds": time.monotonic() - began}
 
 

@@ -15,6 +15,7 @@ from bigxfer import config, presets, transfer
 from bigxfer.data import dataset, identity
 from bigxfer.runs import finished, folders
 from bigxfer.study import grid
+from launch import worker
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 
@@ -204,6 +205,21 @@ def test_the_case_of_two_hospitals():
         grid.nodes(str(CASES / "study_two_hospitals.py"))
 
 
+def test_a_cache_tells_nothing_of_draws(tmp_path):
+    """Few-shot runs of one set share its cache, and none of their rows."""
+    hospital(tmp_path / "a")
+    shots = [{"data.root": str(tmp_path / "a"), "data.shots": s} for s in ("1", "2")]
+    base = study(tmp_path, *shots)
+    cache = grid.nodes(base)[0]
+    cache.run.data.cache = str(tmp_path / "cache")
+    known = worker.build_cache(cache, None, {})["identity"]
+    assert set(known) == {*identity.SET, "form"}
+    for node in grid.nodes(base)[1:]:
+        data = dataclasses.replace(node.run.data, cache=str(tmp_path / "cache"))
+        mine = dataset.open(data, 3, lambda line: None).identity
+        assert "rows" in mine and identity.differences(mine, known) == []
+
+
 def test_a_study_compares_its_finished_runs_with_the_data_of_now(tmp_path):
     """By the identity that its cache found when a launcher opened it last."""
     nodes = grid.nodes(study(tmp_path, {"data.root": str(tmp_path / "a")}))
@@ -226,6 +242,7 @@ def test_a_study_compares_its_finished_runs_with_the_data_of_now(tmp_path):
         return grid.states(nodes, tmp_path)
 
     assert [s.state for s in now()] == ["done", "done"]
+    assert [s.state for s in now(rows="of the whole set")] == ["done", "done"]
     assert [s.state for s in now(form="raw, later", pixels="9")] == ["done", "done"]
     for part in ("images", "labels", "split", "pixels"):
         states = now(**{part: "other"})

@@ -74,6 +74,11 @@ def differences(before: Identity, now: Identity) -> list[str]:
     return [WORDS[part] for part in parts]
 
 
+def of_set(identity: Identity) -> Identity:
+    """The part that all runs on a set share, whatever each draws of it."""
+    return {part: v for part, v in identity.items() if part in (*SET, "form")}
+
+
 def name(identity: Identity) -> str:
     """One name, 16 hex digits, of the set without the rows that a run uses of it."""
     text = " ".join(identity.get(part, "") for part in SET)

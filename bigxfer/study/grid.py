@@ -235,7 +235,7 @@ def _compared(
     now = (caches[names[0]] or {}).get("identity")
     if now is None:
         return "unchecked", "its data are not compared yet with those of now"
-    if differs := identity.differences(about["identity"], now):
+    if differs := identity.differences(about["identity"], identity.of_set(now)):
         return "given up", (
             f"{node.folder(runs)} was done with other data, at"
             f" {about['config']['data']['root']!r}: {' and '.join(differs)} differ from"
