@@ -13,8 +13,6 @@ import base64
 import html
 import json
 import logging
-import struct
-import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from bigxfer import cli, config, durable, presets
 from bigxfer.data import dataset, duplicates, shortcuts, split
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.pixels import decode
 
 SHOWN = 60  # pairs of images on the page
 
@@ -307,30 +306,11 @@ def pair_html(pair: dict[str, Any], a: Dataset, b: Dataset) -> str:
     heading = f"<h3>{', '.join([what, *notes])}</h3>"
     images, texts = [], []
     for side, data in zip(pair["sides"], (a, b), strict=True):
-        code = base64.b64encode(png(data.images[side["row"]])).decode()
+        code = base64.b64encode(decode.to_png(data.images[side["row"]])).decode()
         images.append(f'<td><img src="data:image/png;base64,{code}"></td>')
         text = f"{side['id']}, patient {side['patient']}, {side['split']}:"
         texts.append(f"{text} {', '.join(side['labels']) or 'none'}")
     return f"{heading}<table><tr>{''.join(images)}</tr></table>{rows_html([texts])}"
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """uint8 [S, S, 1 or 3] as a PNG file (ISO 15948)."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    high, wide, channels = pixels.shape
-    colour = {1: 0, 3: 2}[channels]
-    header = struct.pack(">IIBBBBB", wide, high, 8, colour, 0, 0, 0)
-    lines = b"".join(b"\0" + line.tobytes() for line in np.asarray(pixels))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(lines))
-        + chunk(b"IEND", b"")
-    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bigxfer.analysis import overlap
+from bigxfer.statistics import auroc
 
 
 def drawn(seed=0, n=300):
@@ -65,7 +66,7 @@ def test_probes_find_the_evidence_that_two_classes_share():
     features = rng.normal(size=(800, 6))
     features[:, 0] += 3 * (label < 2)
     features[:, 1] += 3 * (label == 2)
-    truth = overlap.truths(label, 4)
+    truth = auroc.one_hot(label, 4)
     half = np.arange(800) < 400
     parts = features[half], truth[half], features[~half], truth[~half]
     patients = np.arange(400).astype(str)

@@ -129,5 +129,5 @@ def test_the_png_writer_is_read_back():
     for channels in (1, 3):
         pixels = np.random.default_rng(0).integers(0, 256, (9, 9, channels), np.uint8)
         np.testing.assert_array_equal(
-            decode.decode(audit.png(pixels), 9, channels), pixels
+            decode.decode(decode.to_png(pixels), 9, channels), pixels
         )

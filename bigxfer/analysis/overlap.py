@@ -25,13 +25,6 @@ Matrices = Callable[[np.ndarray], np.ndarray]  # weights [r, n] -> [r, k, k]
 RESAMPLES = 500
 
 
-def truths(labels: np.ndarray, classes: int) -> np.ndarray:
-    """float [n, k] of labels as metrics.py has them."""
-    if labels.ndim == 2:
-        return labels.astype(float)
-    return (labels[:, None] == np.arange(classes)).astype(float)
-
-
 def by_patient(truth: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """[patients, k]: 1 where any of a patient's images shows it, NaN if none says."""
     _, which = np.unique(patients.astype(str), return_inverse=True)
@@ -172,7 +165,7 @@ def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     images are taken together. Probes are fitted to training images.
     """
     manifest, names = run.data.manifest, run.data.manifest.classes
-    every = truths(manifest.labels, len(names))
+    every = auroc.one_hot(manifest.labels, len(names))
     owners = manifest.patient.astype(str)
     titles = dict(TITLES)
     if not manifest.multilabel:
@@ -182,9 +175,9 @@ def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     fitted = features.sample(run, "train", most)
     extract = features.extractor(run, only=(LAYER,))
     part, logits = manifest.select(rows), features.predictor(run)(run.variables, rows)
-    truth = truths(part.labels, len(names))
+    truth = auroc.one_hot(part.labels, len(names))
     p = calibration.probabilities(part.labels, logits)
-    known = truths(manifest.select(fitted).labels, len(names))
+    known = auroc.one_hot(manifest.select(fitted).labels, len(names))
     ends, others = (extract(run.variables, r)[LAYER] for r in (fitted, rows))
     patients = part.patient.astype(str)
     found = {

@@ -30,19 +30,21 @@ STATS = ("moving_mean", "moving_variance")
 
 
 @dataclass(frozen=True)
-class Net:
+class Backbone:
     maker: str  # in keras.applications
     pixels: str  # what the weights expect: tf, torch or caffe (`preprocess`)
     endpoints: str  # regular expression of the layers whose outputs are endpoints
 
 
 NETS = {
-    "inception_v3": Net("InceptionV3", "tf", r"max_pooling2d_1|mixed\d+"),
-    "resnet50": Net("ResNet50", "caffe", r"conv1_relu|conv\d_block\d+_out"),
-    "resnet50_v2": Net("ResNet50V2", "tf", r"conv1_conv|conv\d_block\d+_out|post_relu"),
-    "densenet121": Net("DenseNet121", "torch", r"conv1_relu|pool\d_relu|relu"),
-    "mobilenet": Net("MobileNet", "tf", r"conv1_relu|conv_pw_\d+_relu"),
-    "mobilenet_v2": Net(
+    "inception_v3": Backbone("InceptionV3", "tf", r"max_pooling2d_1|mixed\d+"),
+    "resnet50": Backbone("ResNet50", "caffe", r"conv1_relu|conv\d_block\d+_out"),
+    "resnet50_v2": Backbone(
+        "ResNet50V2", "tf", r"conv1_conv|conv\d_block\d+_out|post_relu"
+    ),
+    "densenet121": Backbone("DenseNet121", "torch", r"conv1_relu|pool\d_relu|relu"),
+    "mobilenet": Backbone("MobileNet", "tf", r"conv1_relu|conv_pw_\d+_relu"),
+    "mobilenet_v2": Backbone(
         "MobileNetV2", "tf", r"Conv1_relu|expanded_conv_project_BN|block_\d+_project_BN"
     ),
 }

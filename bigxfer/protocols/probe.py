@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from bigxfer import tree
 from bigxfer.models import Around
 from bigxfer.protocols import losses
+from bigxfer.statistics import auroc
 from bigxfer.tree import Tree
 
 L2 = 2.0**10  # google-research/big_vision configs/common_fewshot.py, l2_reg
@@ -63,7 +64,7 @@ def fit(how: str, train: Part, valid: Part | None, classes: int) -> Head:
         raise ValueError("the features of the training images are not finite")
     mean, std = features.mean(0), features.std(0) + STD_EPS
     z = (features - mean) / std
-    known = one_hot(labels, classes)
+    known = auroc.one_hot(labels, classes)
     if how == "ridge":
         columns = [ridge(z, known[:, k]) for k in range(classes)]
         kernel, bias = (
@@ -74,16 +75,11 @@ def fit(how: str, train: Part, valid: Part | None, classes: int) -> Head:
         strengths = STRENGTHS if valid else (1.0,)
         heads = [logistic(z, labels, classes, c) for c in strengths]
         if valid:
-            seen = (valid[0] - mean) / std, one_hot(valid[1], classes)
+            seen = (valid[0] - mean) / std, auroc.one_hot(valid[1], classes)
             heads.sort(key=lambda head: loss(head, *seen, labels.ndim == 2))
         kernel, bias = heads[0]
     kernel = kernel / std[:, None]
     return kernel.astype(np.float32), (bias - mean @ kernel).astype(np.float32)
-
-
-def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """float [n, classes] of 0, 1 and NaN."""
-    return np.eye(classes)[labels] if labels.ndim == 1 else labels
 
 
 def loss(head: Head, z: np.ndarray, targets: np.ndarray, multilabel: bool) -> float:

@@ -8,6 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return float64 [n, classes] of 0, 1 and NaN, of labels int [n] or [n, classes]."""
+    if labels.ndim == 2:
+        return labels.astype(np.float64)
+    return (labels[:, None] == np.arange(classes)).astype(np.float64)
+
+
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """above / below, NaN where below is 0."""
     out = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)

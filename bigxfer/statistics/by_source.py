@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer.statistics import metrics
+from bigxfer.statistics import auroc, metrics
 from bigxfer.tree import Tree
 
 RESAMPLES = 200  # for the intervals of what is guessed
@@ -48,8 +48,7 @@ def guessed(column: str, test: Tree, valid: Tree) -> dict[str, Any]:
     source on validation, with one image of the mean over all sources added to each.
     """
     classes = list(map(str, test["classes"]))
-    known = valid["labels"]
-    known = np.eye(len(classes))[known] if known.ndim == 1 else known
+    known = auroc.one_hot(valid["labels"], len(classes))
     total, number = np.nansum(known, axis=0), np.sum(~np.isnan(known), axis=0)
     mean = (total + 0.5) / (number + 1)
     share = np.empty(test["logits"].shape)

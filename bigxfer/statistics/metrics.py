@@ -65,7 +65,7 @@ def compute(
     ValueError where the shapes do not fit or a logit is not finite.
     """
     labels, logits = _checked(labels, logits, classes, patients)
-    truth = _one_vs_rest(labels, len(classes))
+    truth = auroc.one_hot(labels, len(classes))
     reasons = _absent(truth, classes)
     statistic = _statistic(labels, truth, logits, classes)
     point = statistic(np.ones((1, len(logits))))
@@ -104,7 +104,7 @@ def resampled(
     same resamples, row by row: their differences are paired.
     """
     labels, logits = _checked(labels, logits, classes, patients)
-    truth = _one_vs_rest(labels, len(classes))
+    truth = auroc.one_hot(labels, len(classes))
     statistic = _statistic(labels, truth, logits, classes)
     chunks = [
         statistic(w) for w in intervals.patient_weights(patients, resamples, seed)
@@ -137,13 +137,6 @@ def _checked(
             f"row {bad[0]} has the label {labels[bad[0]]}; it may be {allowed}"
         )
     return labels, logits
-
-
-def _one_vs_rest(labels: np.ndarray, k: int) -> np.ndarray:
-    """float64 [n, k] of 0, 1 and NaN."""
-    if labels.ndim == 2:
-        return labels.astype(np.float64)
-    return (labels[:, None] == np.arange(k)).astype(np.float64)
 
 
 def _absent(truth: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
@@ -319,7 +312,7 @@ def operating_point(
     valid_rows = np.arange(len(valid_labels))
     valid = _checked(valid_labels, valid_logits, classes, valid_rows)
     test = _checked(test_labels, test_logits, classes, test_patients)
-    truths = [_one_vs_rest(labels, len(classes)) for labels, _ in (valid, test)]
+    truths = [auroc.one_hot(labels, len(classes)) for labels, _ in (valid, test)]
     scores = [log_odds(labels, logits) for labels, logits in (valid, test)]
     found: dict[str, Any] = {}
     for i, name in enumerate(classes):

@@ -9,9 +9,7 @@ Rng = np.random.Generator
 Mask = Callable[[int, Rng], np.ndarray]
 
 
-def _polygon(
-    size: int, rng: Rng, radii: list[float], draw_only: str = ""
-) -> np.ndarray:
+def _polygon(size: int, rng: Rng, radii: list[float]) -> np.ndarray:
     """A filled polygon with these radii at equal angles, turned and placed anyhow."""
     angle = rng.uniform(0, 2 * np.pi) + np.arange(len(radii)) / len(radii) * 2 * np.pi
     reach = rng.uniform(0.22, 0.42) * np.asarray(radii)

@@ -226,3 +226,12 @@ def side_lengths(root: Path | str, path: str) -> tuple[int, int]:
         return opened(found).size
     except (OSError, ImportError, ValueError, IndexError, KeyError, AttributeError):
         return 0, 0
+
+
+def to_png(pixels: np.ndarray) -> bytes:
+    """Return uint8 [S, S, 1 or 3] as a PNG file."""
+    pixels = np.asarray(pixels)
+    file = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.save(file, "PNG")
+    return file.getvalue()
