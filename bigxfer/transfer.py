@@ -50,10 +50,12 @@ def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
         source = presets.standin(source, presets.arg_keys(run.arg) & {"model", "res"})
     source = config.resolve(source)
     folder = Path("runs") / config.digest(source)
-    if not (folder / "result.json").exists():
+    try:
+        finished.read(folder)
+    except (ValueError, OSError) as error:
         if not synthetic:
             raise ValueError(
-                f"no finished upstream run at {folder}. Make it with\n  python -m"
+                f"no finished upstream run at {folder} ({error}). Make it with\n  python -m"
                 f" bigxfer.train --config {name} --config.data.root=FOLDER\nor name"
                 " parameters with --config.init.checkpoint=RUN_OR_NPZ, or train from"
                 " scratch with --config.init.kind=random"
