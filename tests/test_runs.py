@@ -125,27 +125,24 @@ def losses_so_far(folder):
     return (folder / "metrics.jsonl").read_text().splitlines()
 
 
-@pytest.mark.parametrize("main", ["train", "transfer"])
-def test_devices_processes_and_shards_do_not_change_the_losses(tmp_path, cache, main):
-    """1 device; 8; 8 with the parameters on 4 shards; 2 processes; micro-batches."""
-    config = (UPSTREAM if main == "train" else TARGET) + ",steps=50"
+def test_shards_and_processes_do_not_change_the_losses(tmp_path, cache):
+    """1 device; 8 with the parameters on 4 shards; 2 processes; at the HyperRule's rate.
+
+    So small a rate keeps rounding small: tests/test_devices.py shows what holds at any.
+    """
+    config = TARGET + ",steps=50"
     flags = ["--config.init.kind=random", "--config.optim.weight_decay=0.001"]
     one = tmp_path / "one"
-    call(main, config, one, cache, *flags)
-    others = {
-        "eight": ([], 8),
-        "sharded": (["--config.mesh.fsdp=4"], 8),
-        "micro": (["--config.optim.micro_batch=8"], 1),
-    }
-    for name, (more, devices) in others.items():
-        call(main, config, tmp_path / name, cache, *flags, *more, devices=devices)
-    two_processes(command(main, config, tmp_path / "two", cache, *flags))
+    call("transfer", config, one, cache, *flags)
+    sharded, two = tmp_path / "sharded", tmp_path / "two"
+    call("transfer", config, sharded, cache, *flags, "--config.mesh.fsdp=4", devices=8)
+    two_processes(command("transfer", config, two, cache, *flags))
     reference = losses(one)
-    for name in (*others, "two"):
-        found = losses(tmp_path / name)
+    for folder in (sharded, two):
+        found, name = losses(folder), folder.name
         np.testing.assert_allclose(found[:10], reference[:10], rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(found, reference, rtol=1e-3, err_msg=name)
-        with np.load(tmp_path / name / "predictions.npz") as predictions:
+        with np.load(folder / "predictions.npz") as predictions:
             ids = predictions["ids"]
         assert len(set(ids)) == len(ids)
 
