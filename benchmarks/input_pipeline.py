@@ -186,7 +186,7 @@ def stepping(source: Manifest, scratch: Path) -> dict[str, Any]:
     import train_step_jax as ours
 
     from bigxfer.training import loop, sharding
-    from bigxfer.training.log import Log, Progress
+    from bigxfer.training.log import Progress, RunLog
 
     run = ours.settings(
         {"model": "R26x0.25", "res": 64, "batch": 64, "dtype": "float32"}
@@ -196,7 +196,10 @@ def stepping(source: Manifest, scratch: Path) -> dict[str, Any]:
     loader = Loader(images, np.zeros(n, np.int32), np.arange(n), run.optim.batch, 0)
     mesh = sharding.make(1, run.optim.batch)
     lying = sharding.to_global(mesh, loader.batch(0))
-    log, made = Log(scratch, run.log, primary=False), ours.build(run, mesh, channels=1)
+    log, made = (
+        RunLog(scratch, run.log, primary=False),
+        ours.build(run, mesh, channels=1),
+    )
     state, waited, took = made.scratch(jnp.int32(0)), 0.0, 0.0
 
     def ready(steps: int) -> None:

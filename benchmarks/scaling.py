@@ -111,7 +111,7 @@ def work(model: str, res: int, batch: int, fsdp: int, seconds: float) -> None:
 
     cli.set_xla_flags()  # and the cores, where each process has its own
     if (found := sharding.arguments(os.environ)) is not None:
-        sharding.start(**found)
+        sharding.join(**found)
     case = {"model": model, "res": res, "batch": batch, "dtype": "float32"}
 
     def step() -> tuple[turns.Steps, dict[str, Any]]:

@@ -24,7 +24,7 @@ from bigxfer.data.loader import Loader
 from bigxfer.models import parts, parts_cpu
 from bigxfer.protocols import optim
 from bigxfer.training import compiled, feed, sharding
-from bigxfer.training.log import Log
+from bigxfer.training.log import RunLog
 from bigxfer.training.task import Task
 
 CLASSES = 1000
@@ -93,7 +93,7 @@ def build(
     run: config.Run, mesh: jax.sharding.Mesh, classes: int = CLASSES, channels: int = 3
 ) -> compiled.Programs:
     """The programs of a run with exclusive classes, as transfer.py compiles them."""
-    plan, log = optim.plan(run.optim, 10_000), Log(Path(), run.log, primary=False)
+    plan, log = optim.plan(run.optim, 10_000), RunLog(Path(), run.log, primary=False)
     n, side = run.optim.batch, run.data.resize
     blank = np.broadcast_to(np.uint8(0), (n, side, side, channels))  # only a shape
     loader = Loader(blank, np.zeros(n, np.int32), np.arange(n), n, 0)

@@ -124,7 +124,7 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
             for folder in needed:
                 if folder not in read:
                     run = finished.with_data(folder, args.root, print)
-                    read[folder] = run, start(run)
+                    read[folder] = run, first_variables(run)
             found[name] = one(name, args, [read[folder] for folder in needed])
         except (ValueError, ImportError) as error:
             if args.what:
@@ -194,8 +194,8 @@ def clean(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def start(run: Any) -> Any:
-    """The variables that the run began with, made again as programs.start makes them."""
+def first_variables(run: Any) -> Any:
+    """The variables that the run began with, made again as compiled.Programs.first_state makes them."""
     import jax
 
     from bigxfer.protocols import init

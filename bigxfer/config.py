@@ -175,6 +175,23 @@ def check_start(run: Run) -> None:
         raise ConfigError(f"config.freeze.head={f.head} trains nothing: no phases")
 
 
+def taken(init: dict[str, Any]) -> str:
+    """Return what a start takes of its upstream, in words: "mean_var up to block2".
+
+    `init` is the section as config.json holds it; runs may be older than some fields. "copy"
+    is the whole upstream as it is.
+    """
+    words = init.get("how", "copy")
+    words += f" up to {init['upto']}" if init.get("upto") else ""
+    for name, default, what in (
+        ("above", "random", "above"),
+        ("batch_norm", "identity", "batch norm"),
+    ):
+        if init.get(name, default) != default:
+            words += f", {init[name]} {what}"
+    return words
+
+
 def to_dict(run: Run) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(run)))
 

@@ -35,7 +35,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         run.init.checkpoint, run.init.digest = found
     folder = Path(workdir or f"runs/{config.digest(run)}")
     job.start_processes()
-    job.report(job.execute(run, folder), folder)
+    job.show(job.execute(run, folder), folder)
 
 
 if __name__ == "__main__":

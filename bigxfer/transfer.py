@@ -31,7 +31,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     if run.init.kind == "pretrained":
         run.init.checkpoint, run.init.digest = upstream(run, synthetic)
     folder = Path(workdir or f"runs/{config.digest(run)}")
-    job.report(job.execute(run, folder), folder)
+    job.show(job.execute(run, folder), folder)
 
 
 def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:

@@ -105,7 +105,7 @@ class Launch:
                     sys.exit(f"error: Slurm refused {DEAF} times in a row, see above")
             time.sleep(self.profile.poll)
 
-    def submit_missing(self, states: list[grid.State], queued: list[str]) -> None:
+    def submit_missing(self, states: list[grid.Standing], queued: list[str]) -> None:
         """One job for each large run that is ready, and nodes for the small ones."""
         tried = sum(len(s.tries) for s in states) + len(self.done)
         ready = {s.node.digest for s in states if s.state in ("ready", "failed")}
@@ -207,7 +207,7 @@ class Launch:
         return out
 
 
-def news(before: list[grid.State], now: list[grid.State]) -> Iterator[str]:
+def news(before: list[grid.Standing], now: list[grid.Standing]) -> Iterator[str]:
     """A line for each run that has come to an end, good or bad, between two looks."""
     for old, new in zip(before, now):
         changed = (old.state, len(old.tries)) != (new.state, len(new.tries))

@@ -134,7 +134,7 @@ def test_curves_are_averaged_over_the_runs_of_a_net_first(tmp_path):
 
 def test_the_start_in_words():
     def start(**fields):
-        return convergence.start(config.Init(**fields))
+        return convergence.origin(config.Init(**fields))
 
     assert start() == "random"
     of = "configs/study_demo.py:model=R26x0.25,upstream=nih"

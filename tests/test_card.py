@@ -163,7 +163,7 @@ def test_start_freezing_shots_and_leaks_are_told(tmp_path):
     change(folder, "config.json", data__undecodable=[["a", "b", "c"]])
     text = text_of(folder)
     for part in (
-        "from the upstream abc (copy, layers up to block2)",
+        "from the upstream abc (copy up to block2)",
         "the head alone, ridge",
         "Shots: 5 a class, 15 training images, drawn with seed 0",
         "the best auroc_macro on validation",

@@ -20,7 +20,7 @@ from test_sharding import two_processes
 from bigxfer import config
 from bigxfer.training import loop, sharding
 from bigxfer.training.checkpoint import CheckpointError, Checkpoints, Damaged
-from bigxfer.training.log import Log
+from bigxfer.training.log import RunLog
 
 
 def state(seed=0, fsdp=1):
@@ -331,7 +331,7 @@ def harm(folder, what):
 @pytest.mark.parametrize("what", ["state", "record", "lost"])
 def test_the_one_before_serves_where_the_latest_is_damaged(two, tmp_path, what, caplog):
     harm(tmp_path / "2", what)
-    log = Log(tmp_path, config.Log(), True)
+    log = RunLog(tmp_path, config.Log(), True)
     state, _, best = loop.restore(tiny(0), two, log)
     assert int(state.step) == 1 and state.params["a"].tolist() == [1] * 9
     assert best["step"] == 1
@@ -346,7 +346,7 @@ def test_the_one_before_serves_where_the_latest_is_damaged(two, tmp_path, what, 
 
 def test_a_damaged_mark_is_made_again_on_resuming(two, tmp_path):
     (tmp_path / "best").write_text("{")
-    loop.restore(tiny(0), two, Log(tmp_path, config.Log(), True))
+    loop.restore(tiny(0), two, RunLog(tmp_path, config.Log(), True))
     two.wait()
     assert two.best() == 2
 
@@ -404,7 +404,7 @@ import jax, numpy as np
 from bigxfer.training import sharding
 from bigxfer.training.checkpoint import Checkpoints
 address, process, folder, digest = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
-sharding.start(address, 2, process)
+sharding.join(address, 2, process)
 mesh = sharding.make(2)
 values = {"w": np.arange(2.0**15, dtype=np.float32).reshape(64, 512), "n": np.int32(3)}
 place = sharding.place_state(mesh, values)

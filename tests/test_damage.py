@@ -5,7 +5,7 @@ import pytest
 
 from bigxfer import config, tree
 from bigxfer.tables import table
-from bigxfer.training.log import Log
+from bigxfer.training.log import RunLog
 
 ROW = {"digest": "a" * 16, "folder": "f", "seed": 1, "auroc_macro": 0.5}
 
@@ -38,7 +38,7 @@ def test_a_damaged_table_is_named_and_collected_anew(tmp_path):
 
 
 def test_a_log_that_was_changed_is_said_on_resuming(tmp_path, caplog):
-    log = Log(tmp_path, config.Log(), True)
+    log = RunLog(tmp_path, config.Log(), True)
     for step in (1, 2):
         log.scalars(step, {"loss": step / 10})
     saved = log.sum()
@@ -53,5 +53,5 @@ def test_a_log_that_was_changed_is_said_on_resuming(tmp_path, caplog):
 def test_a_log_that_lost_a_key_is_cut_there(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"stfp": 2}\n{"step": 3}\n')
-    Log(tmp_path, config.Log(), True).rewind(3)
+    RunLog(tmp_path, config.Log(), True).rewind(3)
     assert path.read_text() == '{"step": 1}\n'

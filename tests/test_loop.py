@@ -10,7 +10,7 @@ import pytest
 from bigxfer import config, models, presets
 from bigxfer.protocols import optim, phases
 from bigxfer.training import gradients, loop, sharding
-from bigxfer.training.log import Log
+from bigxfer.training.log import RunLog
 from bigxfer.training.task import Task
 
 KEY = jax.random.key(7)
@@ -159,7 +159,7 @@ def test_the_loop_knows_whether_the_device_is_at_a_step():
     def step(x):
         return jax.lax.fori_loop(0, 2000, lambda _, y: jnp.tanh(y @ y), x).sum()
 
-    log = Log(Path(), config.Run().log, primary=False)
+    log = RunLog(Path(), config.Run().log, primary=False)
     watch = loop.Watch(log, loop.Progress(log, 0, 9, 1))
     x = jnp.full((128, 128), 0.01)
     step(x).block_until_ready()

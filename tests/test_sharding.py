@@ -125,7 +125,7 @@ def test_arguments_of_start(environ, want):
 
 def test_start_wants_all_or_nothing():
     with pytest.raises(ValueError, match="or none"):
-        sharding.start("h:1", 2)
+        sharding.join("h:1", 2)
 
 
 # ---- the micro-batch that fits
@@ -233,7 +233,7 @@ import sys
 import jax, numpy as np
 from bigxfer.training import sharding
 address, process = sys.argv[1], int(sys.argv[2])
-sharding.start(address, 2, process)
+sharding.join(address, 2, process)
 assert jax.device_count() == 4
 for fsdp in (1, 2, 4):
     mesh = sharding.make(fsdp)

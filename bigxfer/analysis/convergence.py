@@ -53,7 +53,7 @@ def read(folder: Path, metric: str) -> Learnt:
     return Learnt(
         folder.name,
         net(run),
-        start(run.init),
+        origin(run.init),
         config.digest(alone(run)),
         run.optim.batch,
         learning_curves.read(found.file("metrics.jsonl"), metric),
@@ -69,15 +69,13 @@ def net(run: Run) -> str:
     return f"R{'-'.join(map(str, model.blocks))}x{model.width:g}"
 
 
-def start(init: Init) -> str:
+def origin(init: Init) -> str:
     """The start in words, but for what an upstream has of the net: its model and res."""
     file, _, arg = init.upstream.partition(":")
     items = [a for a in arg.split(",") if not a.startswith(("model=", "res="))]
     words = [init.kind, *([Path(file).stem, *items] if init.kind != RANDOM else [])]
-    words.append(init.how if init.how != "copy" else "")
-    words.append(f"up to {init.upto}" if init.upto else "")
-    words.append(f"above {init.above}" if init.above != "random" else "")
-    return " ".join(filter(None, words))
+    taken = config.taken(vars(init))
+    return " ".join(words if taken == "copy" else [*words, taken])
 
 
 def alone(run: Run) -> Run:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import durable
+from bigxfer import config, durable
 from bigxfer.data import exposure
 from bigxfer.runs import finished, folders
 from bigxfer.runs.finished import Finished
@@ -101,17 +101,15 @@ def head(about: dict, result: dict) -> Lines:
         f"- Net: {net}; {result['cost']['parameters']:,} parameters",
         f"- Input: {side} x {side} pixels, a square of {d['resize']} before; {colour}",
         f"- Output: {len(classes)} classes ({kind}): {', '.join(classes)}",
-        f"- Start: {start(run['init'])}",
+        f"- Start: {origin(run['init'])}",
         f"- Trained: {trained(run)}",
     ]
 
 
-def start(init: dict) -> str:
+def origin(init: dict) -> str:
     if init["kind"] != "pretrained":
         return init["kind"]
-    how = init.get("how", "copy")
-    upto = f", layers up to {init['upto']}" if init.get("upto") else ""
-    return f"pretrained, from the upstream {init['digest']} ({how}{upto})"
+    return f"pretrained, from the upstream {init['digest']} ({config.taken(init)})"
 
 
 def trained(run: dict) -> str:

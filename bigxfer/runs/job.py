@@ -25,7 +25,7 @@ from bigxfer.runs import card, evaluate, finished, folders, predictions, provena
 from bigxfer.statistics import metrics
 from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
 from bigxfer.training import task as tasks
-from bigxfer.training.log import Log
+from bigxfer.training.log import RunLog
 from bigxfer.training.task import Task
 
 
@@ -79,7 +79,7 @@ def execute(
     before, done, damage = finished.begun(folder, digest)
     models.maker(run.model)  # an error should not wait for the data
     folder.mkdir(parents=True, exist_ok=True)
-    log = Log(folder, run.log, primary)
+    log = RunLog(folder, run.log, primary)
     if damage:
         log.say(f"{damage}; the run is done again")
 
@@ -130,7 +130,7 @@ def check_data(
     )
 
 
-def reuse(done: finished.Finished, about: dict, run: Run, log: Log) -> dict:
+def reuse(done: finished.Finished, about: dict, run: Run, log: RunLog) -> dict:
     """The result of a finished run, after one line on it; about: of today's run."""
     changes = "; ".join(provenance.changes(done.about, about)) or "nothing"
     kept = ""
@@ -146,7 +146,7 @@ def reuse(done: finished.Finished, about: dict, run: Run, log: Log) -> dict:
 
 
 def prepare(
-    run: Run, folder: Path, log: Log, data: Dataset, plan: optim.Plan, about: dict
+    run: Run, folder: Path, log: RunLog, data: Dataset, plan: optim.Plan, about: dict
 ) -> Job:
     """What the run needs to know; raises for all that can be wrong in its data."""
     train, digest = len(data.rows["train"]), about["digest"]
@@ -311,7 +311,7 @@ def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
 def start_processes() -> None:
     """Joins the processes of one run where the environment says that there are any."""
     if (found := sharding.arguments(os.environ)) is not None:
-        sharding.start(**found)
+        sharding.join(**found)
 
 
 def check(run: Run, kind: str) -> None:
@@ -324,7 +324,7 @@ def check(run: Run, kind: str) -> None:
         )
 
 
-def report(result: dict, folder: Path) -> None:
+def show(result: dict, folder: Path) -> None:
     """Prints what a run found, with its intervals, and where it lies."""
     if jax.process_index():
         return

@@ -56,7 +56,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class State:
+class Standing:
     """How one node stands, as its folder says."""
 
     node: Node
@@ -173,7 +173,9 @@ def _whole_set(data: Data) -> Data:
     return whole
 
 
-def states(study: list[Node], runs: Path, done: set[str] | None = None) -> list[State]:
+def states(
+    study: list[Node], runs: Path, done: set[str] | None = None
+) -> list[Standing]:
     """How every node stands, in the order of `study`, read from the folders alone.
 
     `done` are digests known to be done, which are not looked at; those found now are
@@ -248,19 +250,19 @@ def _state(
     node: Node,
     runs: Path,
     done: set[str],
-    dead: dict[str, State],
+    dead: dict[str, Standing],
     caches: dict[str, dict | None],
     here: set[str],
-) -> State:
+) -> Standing:
     if node.digest in done:
-        return State(node, "done", [])
+        return Standing(node, "done", [])
     about, damage = outcome(runs, node.digest)
     if about is not None:
         lost = next((need for need in node.needs if need in dead), "")
         if lost.startswith("caches/"):
-            return State(node, "given up", [], f"its data: {dead[lost].error}")
+            return Standing(node, "given up", [], f"its data: {dead[lost].error}")
         name, why = _compared(node, about, runs, caches)
-        return State(node, name, [], why)
+        return Standing(node, name, [], why)
     folder, now = node.folder(runs), time.time()
     found = claims.read(folder)
     past, last = claims.past(folder, found), found[-1] if found else None
@@ -268,9 +270,9 @@ def _state(
     age = now - last.touched if last else None
     where = f"{last.owner['host']} {last.owner['job']}".strip() if last else ""
 
-    def state(name: str, error: str = past.error) -> State:
+    def state(name: str, error: str = past.error) -> Standing:
         place = step, steps, age, where
-        return State(node, name, found, error, *place, damage)
+        return Standing(node, name, found, error, *place, damage)
 
     if last and last.alive(now):
         return state("running")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from bigxfer import durable
+from bigxfer import config, durable
 from bigxfer.presets import model_name
 from bigxfer.runs import finished, folders
 from bigxfer.statistics import metrics
@@ -232,13 +232,7 @@ def start(init: dict, freeze: dict) -> str | None:
     than some of the fields.
     """
     words = ["gabor"] if init["kind"] == "gabor" else []
-    taken = init.get("how", "copy")
-    if init.get("upto"):
-        taken += f" up to {init['upto']}"
-    if init.get("above", "random") != "random":
-        taken += f", {init['above']} above"
-    if init.get("batch_norm", "identity") != "identity":
-        taken += f", {init['batch_norm']} batch norm"
+    taken = config.taken(init)
     words += [taken] if taken != "copy" else []
     if freeze.get("bottom"):
         words.append(f"{freeze['bottom']:.0%} fixed")

@@ -21,7 +21,7 @@ from bigxfer.models import Model
 from bigxfer.protocols import freeze, init, phases, probe
 from bigxfer.training import loop, memory, predictor, sharding
 from bigxfer.training.feed import Feed
-from bigxfer.training.log import Log
+from bigxfer.training.log import RunLog
 from bigxfer.training.task import Task
 
 
@@ -49,7 +49,7 @@ class Programs:
 Shared = dict[str, Programs]
 
 
-def get(run: Run, task: Task, feed: Feed, log: Log, shared: Shared) -> Programs:
+def get(run: Run, task: Task, feed: Feed, log: RunLog, shared: Shared) -> Programs:
     """The programs of this run, from `shared` if one of its shape was there before.
 
     Raises what an impossible start would raise, before the minutes of compiling.
@@ -65,7 +65,7 @@ def get(run: Run, task: Task, feed: Feed, log: Log, shared: Shared) -> Programs:
     return shared[key]
 
 
-def build(task: Task, model: Model, feed: Feed, log: Log) -> Programs:
+def build(task: Task, model: Model, feed: Feed, log: RunLog) -> Programs:
     """Traces and compiles; ConfigError or ValueError for what cannot be."""
     run, variables = task.run, task.variables(model)
     shapes = variables["params"]
@@ -115,7 +115,7 @@ def placed(shapes: Any, placement: Any) -> Any:
 
 
 def compile_step(
-    task: Task, stages: list[phases.Stage], feed: Feed, state: loop.State, log: Log
+    task: Task, stages: list[phases.Stage], feed: Feed, state: loop.State, log: RunLog
 ) -> tuple[Any, float]:
     """(compiled step, FLOPs of a mean step), in micro-batches that fit the device.
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bigxfer import durable
-from bigxfer.config import Log as LogConfig
+from bigxfer.config import Log
 
 
-class Log:
+class RunLog:
     """One JSON object a line in folder/metrics.jsonl, by the first process only."""
 
-    def __init__(self, folder: Path, cfg: LogConfig, primary: bool) -> None:
+    def __init__(self, folder: Path, cfg: Log, primary: bool) -> None:
         self.every, self.primary = cfg.every, primary
         self.path = folder / "metrics.jsonl"
         self._board: Any = None
@@ -81,7 +81,7 @@ class Log:
 class Progress:
     """A line every few seconds with step, loss, images/s and ETA; a bar on a tty."""
 
-    def __init__(self, log: Log, start: int, stop: int, batch: int) -> None:
+    def __init__(self, log: RunLog, start: int, stop: int, batch: int) -> None:
         self.log, self.start, self.stop, self.batch = log, start, stop, batch
         self.began = self.said = time.monotonic()
         self.tty = sys.stderr.isatty()

@@ -26,7 +26,7 @@ from bigxfer.statistics import metrics
 from bigxfer.training import gradients
 from bigxfer.training.checkpoint import Checkpoints
 from bigxfer.training.feed import Feed
-from bigxfer.training.log import Log, Progress
+from bigxfer.training.log import Progress, RunLog
 from bigxfer.training.task import Task
 from bigxfer.tree import Tree
 
@@ -176,7 +176,7 @@ class Session:
     run: Run
     plan: Plan
     checkpoints: Checkpoints
-    log: Log
+    log: RunLog
 
 
 def fit(
@@ -252,7 +252,7 @@ def chosen(session: Session, state: State, clock: Clock, best: dict) -> State:
 
 
 def restore(
-    state: State, checkpoints: Checkpoints, log: Log
+    state: State, checkpoints: Checkpoints, log: RunLog
 ) -> tuple[State, Clock, dict]:
     """The state, clock and best scores of the latest checkpoint, or the given."""
     found = checkpoints.restore_latest(state, log.warn)
@@ -281,7 +281,7 @@ def better(name: str, scores: dict[str, float], best: dict) -> bool:
 class Watch:
     """Fetches metrics late, so that the device never waits for the host."""
 
-    def __init__(self, log: Log, progress: Progress) -> None:
+    def __init__(self, log: RunLog, progress: Progress) -> None:
         self.log, self.progress = log, progress
         self.pending: list[tuple[int, dict]] = []
 

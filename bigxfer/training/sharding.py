@@ -18,7 +18,7 @@ SMALL = 2**14  # elements; a smaller leaf costs more to gather than to copy
 
 
 def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """What `start` is to be called with, from the environment; None: do not.
+    """What `join` is to be called with, from the environment; None: do not.
 
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID together say it in
     full. Inside `srun` with several tasks, and on a TPU pod that names its workers,
@@ -40,7 +40,7 @@ def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
     return None
 
 
-def start(
+def join(
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
