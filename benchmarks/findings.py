@@ -4,8 +4,8 @@
       --config configs/study_transfusion.py:small=1,nih=A,covid=B
 
 For every target, net and number of shots two tables in Markdown. The first: test metrics
-of each start with 95% intervals over draws and test patients, and each less the random
-start on the same draws (p adjusted by Holm within the table). The second: how fast it
+of each start with 95% intervals, and each less the random start on the same draws, with
+the verdict of tables/differences.py. The second: how fast it
 learnt, from the validations: the best AUROC, steps to a fixed one, the speed-up
 (learning_curves.speed_ups, which leaves out pairs that never arrive and counts them), the
 mean of the curve less that of the random start (Student's interval over draws, which
@@ -24,9 +24,10 @@ from bigxfer.analysis import learning_curves
 from bigxfer.runs import finished
 from bigxfer.statistics import intervals, metrics
 from bigxfer.study import grid
-from bigxfer.tables import cells, summary, table
+from bigxfer.tables import cells, differences, estimates, lines, summary, table
 
-Runs = dict[str, dict[int, table.Row]]  # {line: {seed: row}}
+Runs = dict[str, cells.Runs]  # {line: runs}
+Compared = dict[tuple, differences.Comparison]  # by target, metric, sides, shots
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     wanted = {n.digest for n in grid.nodes(args.config) if n.kind != "cache"}
     found = table.collect([args.runs], args.runs / "no_cache")
     rows = [row for row in found.rows if row["digest"] in wanted]
-    named, notes = cells.lines(rows)
+    named, notes = lines.lines(rows)
     if not named:
         raise SystemExit(f"no finished transfer of {args.config} in {args.runs}")
     for row in named:  # where all runs of an upstream start in one way, no label says
@@ -51,10 +52,16 @@ def main() -> None:
     parts: dict[tuple, Runs] = defaultdict(dict)
     for (*place, line), runs in sorted(groups.items()):
         parts[tuple(place)][line] = runs
+    compared = {
+        (f.target, m, *pair): c
+        for m in ("auroc_macro", "auprc_macro")
+        for f in differences.families(named, m, predictions)
+        for pair, c in f.found.items()
+    }
     for place, runs in parts.items():
-        ends(place, runs, predictions)
+        ends(place, runs, predictions, compared)
         speed(runs, args.target)
-    sizes(parts, predictions)
+    sizes(compared)
 
 
 def sources(rows: list[table.Row]) -> list[str]:
@@ -81,52 +88,47 @@ def upstream(row: table.Row) -> str:
     )
 
 
-def ends(place: tuple, runs: Runs, predictions: cells.Predictions) -> None:
-    """Test metrics by line, and their paired differences from the random start."""
+def ends(
+    place: tuple, runs: Runs, predictions: cells.Predictions, compared: Compared
+) -> None:
+    """Test metrics by line, and their differences from the random start."""
     first = next(iter(next(iter(runs.values())).values()))
+    target, model, shots = place
     print(
-        f"\n### {place[0]}, {place[1]}: {first['params']:,} parameters, {place[2]} shots"
+        f"\n### {target}, {model}: {first['params']:,} parameters, {shots} shots"
         f" ({first['target_size']} images), {first['steps']} steps,"
         f" {first['test_images']} test images\n\n"
-        "| start | n | AUROC | less random | p | AUPRC | less random | accuracy | micro |\n"
+        "| start | n | AUROC | less random | verdict | AUPRC | less random | accuracy | micro |\n"
         "|---|---|---|---|---|---|---|---|---|"
     )
-    gaps = {
-        m: differences(runs, m, predictions) for m in ("auroc_macro", "auprc_macro")
-    }
     for line, of in runs.items():
         mine = list(of.values())
         texts = [line, str(len(mine))]
-        for metric, gap in gaps.items():
-            found = cells.estimate(mine, metric, predictions)[0]
-            texts += [cells.interval(found), *gap.get(line, ("", ""))]
-            texts = texts if metric == "auroc_macro" else texts[:-1]
+        for metric in ("auroc_macro", "auprc_macro"):
+            e = estimates.estimate(mine, metric, predictions)
+            pair = (model, line), (model, summary.rival(line, set(runs)))
+            c = compared.get((target, metric, *pair, shots))
+            texts += [cells.interval(e.value, e.low, e.high), told(c)]
+            texts += [verdict(c)] * (metric == "auroc_macro")
         texts.append(f"{np.mean([row['accuracy'] for row in mine]):.3f}")
         texts.append(f"{np.mean([micro(row) for row in mine]):.3f}")
         print(f"| {' | '.join(texts)} |")
 
 
-def differences(
-    runs: Runs, metric: str, predictions: cells.Predictions
-) -> dict[str, tuple[str, str]]:
-    """{line: (difference in words, p)} of the lines that have a random start beside."""
-    found = {}
-    for line in runs:
-        other = summary.rival(line, set(runs))
-        if other in runs and other != line:
-            about = cells.difference(runs[line], runs[other], metric, predictions)
-            if about:
-                found[line] = about[0]
-    adjusted = intervals.holm([e.p for e in found.values()])
-    return {
-        line: (told(e.value, e.low, e.high), f"{p:.2g}")
-        for (line, e), p in zip(found.items(), adjusted, strict=True)
-    }
+def told(c: differences.Comparison | None) -> str:
+    """ "+0.014 [-0.041, +0.069]", or nothing."""
+    if c is None:
+        return ""
+    d = c.difference
+    return cells.interval(d.value, d.low, d.high, "+")
 
 
-def told(value: float, low: float, high: float) -> str:
-    """ "+0.014 [-0.041, +0.069]"; one draw has no interval over draws."""
-    return f"{value:+.3f}" + f" [{low:+.3f}, {high:+.3f}]" * math.isfinite(low)
+def verdict(c: differences.Comparison | None) -> str:
+    if c is None:
+        return ""
+    return (
+        f"{c.verdict}, p {c.p_holm:.2g}" if c.verdict else f"- ({c.difference.lacks})"
+    )
 
 
 def micro(row: table.Row) -> float:
@@ -143,7 +145,7 @@ def speed(runs: Runs, target: float) -> None:
         curves = {
             line: {
                 seed: learning_curves.read(Path(r["folder"], "metrics.jsonl"))
-                for seed, r in of.items()
+                for (_, seed), r in of.items()
             }
             for line, of in runs.items()
         }
@@ -181,27 +183,21 @@ def against(
     words = [ratio] * (s["value"] > 0) + [never] * bool(s["never"])
     gaps = np.array([mine[i].values.mean() - base[i].values.mean() for i in seeds])
     low, high = intervals.t_interval(gaps)
-    return ", ".join(words), told(gaps.mean(), low, high)
+    return ", ".join(words), cells.interval(gaps.mean(), low, high, "+")
 
 
-def sizes(parts: dict[tuple, Runs], predictions: cells.Predictions) -> None:
-    """Each net less the first, at the same start, draws and test images."""
-    lines = []
-    for place, runs in parts.items():
-        target, model, shots = place
-        base = next(p for p in parts if (p[0], p[2]) == (target, shots))
-        for line in runs if base != place else ():
-            other = parts[base].get(line, {})
-            found = cells.difference(runs[line], other, "auroc_macro", predictions)
-            if found:
-                e = found[0]
-                gap = told(e.value, e.low, e.high)
-                lines.append(
-                    f"| {target}, {shots} | {line} | {model} - {base[1]} | {gap} |"
-                )
+def sizes(compared: Compared) -> None:
+    """Each net less a smaller one, at the same start, draws and test images."""
+    lines = [
+        f"| {target}, {shots} | {a[1]} | {a[0]} - {b[0]} | {told(c)} | {verdict(c)} |"
+        for (target, metric, a, b, shots), c in compared.items()
+        if metric == "auroc_macro" and a[0] != b[0]
+    ]
     if lines:
-        print("\n### Nets\n\n| target, shots | start | nets | AUROC, difference |")
-        print("|---|---|---|---|", *lines, sep="\n")
+        print(
+            "\n### Nets\n\n| target, shots | start | nets | AUROC, difference | verdict |"
+        )
+        print("|---|---|---|---|---|", *lines, sep="\n")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from bigxfer.schema import (  # noqa: F401 others take the schema from here
 )
 
 STANDARDISED = ("bit",)  # models that standardise their kernels (tests/test_init.py)
+SEEDS = ("seed",)  # all else, also split_seed and fold, changes what is asked
 
 
 class ConfigError(ValueError):
@@ -224,11 +225,37 @@ def _split(value: tuple) -> tuple:
 
 def digest(run: Run) -> str:
     """16 hex digits that name the run: of all that changes its numbers."""
-    default, known = flat(Run()), places()
-    kept = {
+    return hash_of(_digested(run))
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """{"optim/lr": 0.003, ...}: what runs have in common that differ in a seed alone.
+
+    These are the fields of the digest without SEEDS and without the digest of the
+    upstream, which holds the upstream's own seed. Fields newer than a run stay out of
+    it at their default, as they stay out of the digest.
+    """
+    kept = _digested(run)
+    return {k: v for k, v in kept.items() if k not in (*SEEDS, "init/digest")}
+
+
+def hash_of(value: Any) -> str:
+    """16 hex digits of a value that JSON can hold."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _digested(run: Run) -> dict[str, Any]:
+    """The fields that name the run, those newer than it where they are not default."""
+    default, known = defaults(), places()
+    return {
         name: value
         for name, value in values(run, "digest").items()
         if not known[name][1] or value != default[name]
     }
-    text = json.dumps(kept, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@functools.cache
+def defaults() -> dict[str, Any]:
+    """`flat` of a run in which nothing is set."""
+    return flat(Run())

@@ -146,7 +146,8 @@ class Eval:
     every: int = 0  # steps between validations; 0: only at the end
     select: str = ""  # validation metric that picks the step; "": the last step
     batch: int = 128  # images at once; on a CPU fewer where they are large
-    resamples: int = 1000  # of the bootstrap behind every interval
+    resamples: int = 1000  # 0: test metrics without intervals; else it changes nothing
+    margin: float = 0.02  # smaller differences of two cells count as none in reports
 
 
 @dataclass
@@ -220,6 +221,7 @@ PLACES = (
     ("optim/", "momentum nesterov weight_decay agc mixup", "digest program", ""),
     ("eval/", "every select resamples", "digest", ""),
     ("eval/", "batch", "digest program", ""),
+    ("eval/", "margin", "", ""),
     ("mesh/", "fsdp memory_gb", "program", ""),
     ("log/", "every tensorboard", "", ""),
 )

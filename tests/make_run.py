@@ -7,7 +7,7 @@ import numpy as np
 
 from bigxfer import config, durable, models, presets, tree
 from bigxfer.runs import folders
-from bigxfer.statistics import metrics
+from bigxfer.statistics import metrics, operating_point
 
 CLASSES = ("covid19", "normal", "pneumonia")
 
@@ -91,13 +91,11 @@ def result_of(valid, test, synthetic, digest):
     """What job.execute puts into result.json."""
     of_valid, of_test = ([d["labels"], d["logits"]] for d in (valid, test))
     patients = test["patients"]
-    point = metrics.operating_point(
-        *of_valid, *of_test, CLASSES, patients, resamples=50
-    )
+    point = operating_point.judge(*of_valid, *of_test, CLASSES, patients)
     nothing = {"patients": 0, "exact": 0}
     seen = {**nothing, "test": nothing, "checked": True, "first": [], "why": ""}
     return {
-        **metrics.compute(*of_test, CLASSES, patients, 50),
+        **metrics.compute(*of_test, CLASSES, patients),
         "operating_point": point,
         "cost": {
             "steps": 10,

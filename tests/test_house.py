@@ -55,7 +55,7 @@ surfaces
 """,
     "bigxfer.report": """
 style
-figures overview
+figures findings overview
 figures_pairs figures_predictions figures_scaling
 page
 """,

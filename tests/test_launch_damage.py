@@ -55,7 +55,7 @@ def test_damage_is_named_and_no_run_is_dropped_in_silence(study, capsys):
     path.write_bytes(data)
     status, said, found = conclude(study, capsys)
     assert status == 1 and found == digests  # its metrics are in result.json
-    assert f"{path} is damaged" in said and "n=2" in said
+    assert f"{path} is damaged" in said and "n=3" in said
 
     (second / "result.json").write_text("")
     status, said, found = conclude(study, capsys)

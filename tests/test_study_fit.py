@@ -11,7 +11,7 @@ import pytest
 
 from bigxfer.scaling import curves, surfaces
 from bigxfer.study.commands import fit
-from bigxfer.tables import cells, table
+from bigxfer.tables import table
 from bigxfer.tables.cells import Predictions
 
 ROOT = Path(__file__).parents[1]
@@ -122,22 +122,6 @@ def test_crossings_are_found_and_otherwise_said_to_lie_outside():
         Predictions(),
     )
     assert one[0].found is None and one[0].basis == "one draw and no predictions"
-
-
-def test_lines_are_told_apart_by_what_varies():
-    rows = [
-        run(seed=s, upstream_size=n, upstream_examples=9 * n)
-        for s in range(2)
-        for n in (100, 1000)
-    ]
-    named, notes = cells.lines(rows)
-    assert {r["line"] for r in named} == {"nih, 100 images", "nih, 1,000 images"}
-    assert {r["line"] for r in cells.lines(rows, "upstream_size")[0]} == {"nih"}
-    assert notes == []
-    newer = run(upstream_size=100, upstream_examples=900, changed_ns=5, auroc_macro=0.9)
-    named, notes = cells.lines([*rows, newer])
-    assert len(named) == 4 and newer["auroc_macro"] in {r["auroc_macro"] for r in named}
-    assert "1 runs repeat" in notes[0]
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])

@@ -6,17 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from make_run import predicted
 
 from bigxfer import config
 from bigxfer.config import Freeze, Init, Model, Run
-from bigxfer.statistics import metrics
-from bigxfer.tables import cells, differences, summary, table
+from bigxfer.tables import differences, lines, run_row, summary, table
 
 ROOT = Path(__file__).parents[1]
 
@@ -159,7 +156,7 @@ def test_what_was_trained_on_is_in_the_row(tmp_path):
         "space": "intersection",
         "leaked_patients": None,
     }
-    row = table.read_run(folder)
+    row = run_row.read_run(folder)
     assert {k: row[k] for k in want} == want
     # A run from before these fields is one of their defaults; leaks count in the test.
     about = json.loads((folder / "config.json").read_text())
@@ -171,7 +168,7 @@ def test_what_was_trained_on_is_in_the_row(tmp_path):
     test = {"patients": 2, "exact": None}
     result["leaks"] = {"upstream": {"patients": 9, "exact": None, "test": test}}
     (folder / "result.json").write_text(json.dumps(result))
-    row = table.read_run(folder)
+    row = run_row.read_run(folder)
     assert (row["fraction"], row["sampling"], row["mix"]) == (1.0, "uniform", None)
     assert (row["leaked_patients"], row["leaked_images"]) == (2, None)
 
@@ -194,6 +191,45 @@ def test_a_second_collect_reads_only_what_changed(runs, tmp_path, monkeypatch):
     # A table of other columns is not a cache.
     monkeypatch.setattr(table, "COLUMNS", {"new": pa.string(), **table.COLUMNS})
     assert table.collect([runs], out).read == 8
+
+
+def test_seeds_and_settings_make_families(tmp_path):
+    """Two seeds of an upstream are one family; another rate, crop or data is another."""
+    folder = tmp_path / "runs"
+    first, second = (write_run(folder, upstream(seed=s)) for s in (0, 3))
+    other = write_run(folder, upstream(distance=0.2))
+    runs = [transfer(source, seed=d) for source in (first, second) for d in range(2)]
+    faster, smaller = transfer(first), transfer(first)
+    faster.optim.lr, smaller.data.crop, smaller.data.resize = 0.01, 64, 80
+    made = [write_run(folder, run) for run in runs]
+    changed = (faster, smaller, transfer(other))
+    rate, crop, far = (write_run(folder, run) for run in changed)
+    alone = write_run(folder, transfer("0123456789abcdef"))
+    rows = {r["digest"]: r for r in table.collect([folder], tmp_path).rows}
+    assert [rows[d]["upstream_seed"] for d in made] == [0, 0, 3, 3]
+    assert len({rows[d]["family"] for d in made}) == 1
+    families = {rows[d]["family"] for d in (made[0], rate, crop, far, alone)}
+    assert len(families) == 5
+    assert rows[alone]["upstream_seed"] is None  # its upstream is not at hand
+    assert json.loads(rows[rate]["settings"])["optim/lr"] == 0.01
+    assert "optim/lr" not in json.loads(rows[made[0]]["settings"])
+    about = json.loads((folder / made[1] / "config.json").read_text())
+    (folder / made[1] / "config.json").write_text(
+        json.dumps(about | {"manifest_hash": "1"})
+    )
+    assert run_row.read_run(folder / made[1])["family"] != rows[made[0]]["family"]
+
+
+def test_the_margin_is_the_configs_and_no_part_of_the_digest(tmp_path):
+    run = transfer()
+    run.eval.margin = 0.05
+    assert config.digest(run) == config.digest(transfer())
+    folder = tmp_path / write_run(tmp_path, run)
+    assert run_row.read_run(folder)["margin"] == 0.05
+    about = json.loads((folder / "config.json").read_text())
+    del about["config"]["eval"]["margin"]  # a run from before there was one
+    (folder / "config.json").write_text(json.dumps(about))
+    assert run_row.read_run(folder)["margin"] is None
 
 
 def test_unfinished_and_damaged_runs_are_listed_and_stop_nothing(runs, tmp_path):
@@ -249,17 +285,17 @@ def test_transfers_keep_the_name_of_an_upstream_that_cannot_be_read(runs, tmp_pa
 
 def test_names_of_data_models_and_unknown_upstreams():
     data = config.to_dict(Run())["data"]
-    assert table.data_name(
+    assert run_row.data_name(
         {**data, "root": "/x/covid_cxr", "reader": "csv"}, False
     ) == ("covid_cxr")
     covid = {**data, "reader": "covidx", "version": "9A"}
-    assert table.data_name(covid, False) == "covidx-9A"
-    assert table.model_name(config.DEPTHS[152], 4.0) == "R152x4"
-    assert table.model_name((1, 1), 0.25) == "R1-1x0.25"
+    assert run_row.data_name(covid, False) == "covidx-9A"
+    assert run_row.model_name(config.DEPTHS[152], 4.0) == "R152x4"
+    assert run_row.model_name((1, 1), 0.25) == "R1-1x0.25"
     init = {"checkpoint": "w/BiT-M-R50x1.npz", "upstream": "", "digest": "d"}
-    assert table._source(init) == "BiT-M-R50x1"
+    assert run_row._source(init) == "BiT-M-R50x1"
     init = {"checkpoint": "", "upstream": "configs/upstream_nih.py:res=64"}
-    assert table._source(init) == "upstream_nih"
+    assert run_row._source(init) == "upstream_nih"
 
 
 def test_thousands_of_runs_in_seconds(tmp_path):
@@ -273,64 +309,6 @@ def test_thousands_of_runs_in_seconds(tmp_path):
     start = time.perf_counter()
     assert table.collect([tmp_path / "runs"], tmp_path).read == 0
     assert time.perf_counter() - start < 5
-
-
-def test_pairs_need_one_run_a_seed(runs, tmp_path):
-    rows = table.collect([runs], tmp_path / "out").rows
-    targets = differences.select(rows, kind="transfer")
-    a, b = {"init": "pretrained"}, {"init": "random"}
-    (found,) = differences.compare(targets, "accuracy", a, b)
-    assert found.cell == {"target": "phantom-covidx", "shots": "5"}
-    assert abs(found.difference.value - 0.1) < 1e-12 and found.difference.draws == 3
-    (flat,) = differences.as_rows([found])
-    assert flat["a_init"] == "pretrained" and flat["p_holm"] == found.p_holm
-    with pytest.raises(ValueError, match="two runs of seed 0"):
-        differences.compare(targets, "accuracy", {}, b)
-
-
-def save_predictions(folder, labels, logits, ids):
-    patients, logits = [i[:-1] for i in ids], logits.astype(np.float32)
-    predicted(folder, labels, logits, ["a", "b"], ids, patients)
-
-
-def test_pairs_on_the_same_test_patients(tmp_path):
-    """One run each, so that only the patients vary; and the order of rows is free."""
-    rng = np.random.default_rng(0)
-    ids = [f"p{i // 2}{'xy'[i % 2]}" for i in range(200)]
-    labels = rng.integers(0, 2, 200).astype(np.int32)
-    signal = np.stack([-labels, labels], axis=1) * 1.0
-    noise = rng.normal(size=(200, 2)) * 1.5
-    rows = []
-    for name, gain in (("A", 1.5), ("B", 1.0)):
-        logits = signal * gain + noise
-        order = rng.permutation(200)
-        save_predictions(
-            tmp_path / name, labels[order], logits[order], [ids[i] for i in order]
-        )
-        exact = metrics.compute(labels, logits, ["a", "b"], ids, 0)["metrics"]
-        rows.append(
-            {
-                "target": "t",
-                "shots": "full",
-                "seed": 0,
-                "upstream": name,
-                "folder": str(tmp_path / name),
-                "auroc_macro": exact["auroc_macro"]["value"],
-            }
-        )
-    a, b = {"upstream": "A"}, {"upstream": "B"}
-    predictions = cells.Predictions(resamples=400)
-    (found,) = differences.compare(rows, "auroc_macro", a, b, predictions=predictions)
-    assert found.difference.method == "patients"
-    assert 0 < found.difference.low < found.difference.value < found.difference.high
-    alone, patients = predictions.samples(rows[:1], "auroc_macro")
-    assert patients == 100
-    width = np.subtract(*np.quantile(alone, [0.975, 0.025]))
-    assert found.difference.high - found.difference.low < width
-    save_predictions(tmp_path / "C", labels, signal, [f"q{i}x" for i in range(200)])
-    rows[1]["folder"] = str(tmp_path / "C")
-    with pytest.raises(ValueError, match="other images"):
-        differences.compare(rows, "auroc_macro", a, b, predictions=predictions)
 
 
 def command(*args):
@@ -376,14 +354,14 @@ def test_help_imports_nothing_slow():
     ],
 )
 def test_a_start_is_told_in_words(init, freeze, words):
-    assert table.start(vars(init), vars(freeze)) == words
-    assert table.start({"kind": init.kind}, {}) in (None, "gabor")  # an old run
+    assert run_row.start(vars(init), vars(freeze)) == words
+    assert run_row.start({"kind": init.kind}, {}) in (None, "gabor")  # an old run
 
 
 def test_nets_are_told_apart():
     names = [Model(), Model(width=0.25, slim_above="block2"), Model(name="cbr_tiny")]
     names += [Model(name="cbr_tiny", width=0.5)]
-    assert [table.net_name(vars(model)) for model in names] == [
+    assert [run_row.net_name(vars(model)) for model in names] == [
         "R50x1",
         "R50x0.25 slim above block2",
         "cbr_tiny",
@@ -398,8 +376,8 @@ def test_the_summary_takes_rows_that_no_upstream_was_joined_to(tmp_path):
             run.optim.steps, run.optim.schedule = 1, "constant"
             write_run(tmp_path, run, {"auroc_macro": 0.5 + bottom / 10})
     rows = table.collect([tmp_path], tmp_path).rows
-    lines = {row["line"] for row in cells.lines(rows)[0]}
-    assert lines == {"scratch", "scratch, 50% fixed"}
+    named = {row["line"] for row in lines.lines(rows)[0]}
+    assert named == {"scratch", "scratch, 50% fixed"}
 
 
 def test_the_summary_compares_each_start_with_scratch_of_the_same_layers():

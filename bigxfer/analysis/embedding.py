@@ -22,7 +22,6 @@ from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import metrics
 
 PERPLEXITY = 30.0  # scikit-learn's default
-RESAMPLES = 500
 
 
 def pca(features: np.ndarray) -> np.ndarray:
@@ -71,7 +70,7 @@ def shift(found: Predictions, by: Sequence[str] = ("sources", "views")) -> list[
         for value in np.unique(values):
             here = values == value
             args = found.labels[here], found.logits[here], found.classes
-            scores = metrics.compute(*args, found.patients[here], RESAMPLES)["metrics"]
+            scores = metrics.compute(*args, found.patients[here])["metrics"]
             about = {"by": column, "part": value, "images": int(here.sum())}
             for name in ("auroc_macro", "auprc_macro", "balanced_accuracy"):
                 out.append({**about, "metric": name, **scores[name]})

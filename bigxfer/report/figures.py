@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bigxfer.report import style
 from bigxfer.report.style import (
     METRICS,
     Panel,
     Strings,
     Style,
-    natural,
     pretty,
     shots_name,
 )
 from bigxfer.statistics import metrics
-from bigxfer.tables import cells
+from bigxfer.tables import cells, differences, estimates
 from bigxfer.tables.cells import Predictions
-from bigxfer.tables.summary import order, rank
+from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row
 
 
@@ -39,14 +39,16 @@ class Drawing:
 
     def point(self, runs: Sequence[Row], metric: str) -> dict:
         """value, low, high, text of a cell and the number of its source."""
-        found, basis = cells.estimate(runs, metric, self.predictions)
-        text = f"{cells.interval(found)}, n={len(runs)}"
+        found = estimates.estimate(runs, metric, self.predictions)
+        text = cells.interval(found.value, found.low, found.high)
         return {
             "value": found.value,
             "low": found.low,
             "high": found.high,
-            "text": text,
-            "source": self.strings.add(f"95%: {basis}. Runs: {cells.source(runs)}"),
+            "text": f"{text}, n={len(runs)}",
+            "source": self.strings.add(
+                f"95%: {found.covers}. Runs: {cells.source(runs)}"
+            ),
         }
 
     def trace(
@@ -113,35 +115,45 @@ def curves(drawing: Drawing, metric: str) -> list[Panel]:
     return panels
 
 
-def curves_say(panels: Sequence[Panel], metric: str) -> list[Panel]:
-    """For each target the best and the worst mean, at the most and the least data."""
+def curves_say(drawing: Drawing, metric: str) -> list[Panel]:
+    """For each target the highest and the lowest mean, at the most and the least data."""
+    groups = cells.group(drawing.rows, metric, "target", "model", "line", "shots")
     said = []
-    for target in sorted({p.target for p in panels}):
-        best: dict[str, list[tuple[float, str]]] = {}
-        for panel in panels:
-            if panel.target != target or panel.figure is None:
-                continue
-            for trace in panel.figure["data"]:
-                for value, text in zip(trace["y"], trace["text"], strict=True):
-                    shots, _, rest = text.partition(": ")
-                    name = escape(f"{pretty(trace['meta']['line'])} {panel.model}")
-                    name += f", {rest}"
-                    best.setdefault(shots, []).append((float(value), name))
-        words = []
-        ranked = sorted(best, key=_shots_rank)
-        for shots in dict.fromkeys((ranked[-1], ranked[0])):
-            found = sorted(best[shots], key=lambda v: -metrics.sign(metric) * v[0])
-            words.append(f"At {shots} the best mean is of <b>{found[0][1]}</b>")
-            if len(found) > 1:
-                words[-1] += f" and the last of {found[-1][1]}"
-        said.append(
-            Panel("curves", target=target, metric=metric, html=". ".join(words) + ".")
-        )
+    for target in sorted({k[0] for k in groups}):
+        here = {k[1:]: runs for k, runs in groups.items() if k[0] == target}
+        shots = order({k[2] for k in here})
+        words = [
+            _ranked(drawing, metric, {k: r for k, r in here.items() if k[2] == s}, s)
+            for s in dict.fromkeys((shots[-1], shots[0]))
+        ]
+        said.append(Panel("curves", target=target, metric=metric, html=" ".join(words)))
     return said
 
 
-def _shots_rank(name: str) -> float:
-    return rank(name.split()[0])
+def _ranked(
+    drawing: Drawing, metric: str, here: dict[tuple, cells.Runs], shots: str
+) -> str:
+    """The first and the last cell, and how probably the claim "it is better" is false."""
+    sign = metrics.sign(metric)
+    found = []
+    for (model, line, _), runs in here.items():
+        e = estimates.estimate(list(runs.values()), metric, drawing.predictions)
+        text = cells.interval(e.value, e.low, e.high)
+        found.append((sign * e.value, f"{pretty(line)} {model}, {text}", runs))
+    found.sort(key=lambda f: -f[0])
+    (_, best, top), (_, worst, bottom) = found[0], found[-1]
+    words = f"At {shots_name(shots)} the best mean is of {escape(best)}"
+    if len(found) == 1:
+        return words + "."
+    words += f", and the last of {len(found)} is of {escape(worst)}"
+    d = differences.difference(top, bottom, metric, drawing.predictions)
+    if d is None or not math.isfinite(d.false):
+        return words + ". How probably that order is false is not known."
+    return (
+        f"{words}. The claim that the first is better than the last is false with"
+        f" probability {style.chance(d.false)} ({d.covers}; these two were picked for"
+        " their order, which the probability leaves out)."
+    )
 
 
 def _places(shots: Sequence[str]) -> dict[str, float]:

@@ -1,95 +1,98 @@
-"""Figures of a report on pairs: differences with Holm's p, and crossovers."""
+"""Figures of a report on pairs: differences with their verdicts, and crossovers."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from bigxfer.report.figures import Drawing
-from bigxfer.report.style import UNITS, Panel, natural, pretty, shots_name, table_html
+from bigxfer.report.style import UNITS, Panel, chance, pretty, shots_name, table_html
 from bigxfer.scaling import curves
 from bigxfer.scaling.crossover import Crossover
-from bigxfer.statistics import intervals
-from bigxfer.tables import cells
-from bigxfer.tables.summary import order
+from bigxfer.tables import differences as compared
+from bigxfer.tables.differences import Comparison, Family
 
 ROW = 24  # pixels of a row of a matrix
 PALE = 5.0  # points of a difference that is coloured in full, at least
-SURE = 0.05  # Holm's p below it is marked
-Pair = tuple[str, Any, Any]  # its label, and the keys of its two sides
+MARKS = {compared.BETTER: "*", compared.WORSE: "*", compared.EQUIVALENT: "≈"}
 
 
-def differences(drawing: Drawing, metric: str) -> list[Panel]:
-    """Line minus line for each target and model, and model minus model for each line.
-
-    Holm's adjustment is over all cells of one matrix.
-    """
-    groups = cells.group(drawing.rows, metric, "target", "model", "line", "shots")
+def differences(drawing: Drawing, found: Sequence[Family]) -> list[Panel]:
+    """A heatmap of every family of comparisons, and a sentence."""
     panels = []
-    for target in sorted({k[0] for k in groups}):
-        here = {k[1:]: runs for k, runs in groups.items() if k[0] == target}
-        shots = order({k[2] for k in here})
-        models = [m for m in drawing.models if m in {k[0] for k in here}]
-        lines = sorted({k[1] for k in here}, key=natural)
-        for model in models:
-            pairs = [
-                (f"{pretty(a)} − {pretty(b)}", (model, a), (model, b))
-                for a, b in combinations(lines, 2)
-            ]
-            title = f"{pretty(target)}, {model}: upstream minus upstream"
-            place = {"target": target, "metric": metric, "model": model}
-            panels += _matrix(drawing, here, pairs, shots, title, place)
-        for small, big in combinations(models, 2):
-            pairs = [(pretty(line), (big, line), (small, line)) for line in lines]
-            title = f"{pretty(target)}: {big} minus {small}"
-            place = {"target": target, "metric": metric}
-            panels += _matrix(drawing, here, pairs, shots, title, place)
+    for family in found:
+        target = pretty(family.target)
+        title = f"{target}, {family.model}: upstream minus upstream"
+        if not family.model:
+            title = f"{target}: {family.title}"
+        place = (family.target, family.metric, family.model)
+        figure = _matrix(drawing, family)
+        tall = ROW * len(family.pairs) + 36
+        panels += [
+            Panel(
+                "differences", "", *place, html=f"{escape(title)}: {verdicts(family)}"
+            ),
+            Panel("differences", title, *place, figure=figure, height=tall),
+        ]
     return panels
 
 
-def _matrix(drawing, here, pairs: list[Pair], shots, title, place) -> list[Panel]:
-    """A heatmap of pairs by shots, and a sentence; nothing where no pair is."""
-    metric = place["metric"]
-    found = []
-    for label, a, b in pairs:
-        row = [
-            cells.difference(
-                here.get((*a, s), {}),
-                here.get((*b, s), {}),
-                metric,
-                drawing.predictions,
+def verdicts(family: Family) -> str:
+    """ "of 12 differences 3 are told apart, ..."."""
+    judged, all_of = family.judged, family.found.values()
+    words = []
+    if judged:
+        count = Counter(c.verdict for c in judged)
+        apart = count[compared.BETTER] + count[compared.WORSE]
+        margin = judged[0].margin
+        words.append(
+            f"of {len(judged)} differences {apart} are told apart (*),"
+            f" {count[compared.EQUIVALENT]} are equivalent within {100 * margin:g} points"
+            f" (≈) and {count[compared.OPEN]} are not told apart, by p adjusted over them"
+            " (Holm)"
+        )
+        least = [c.detectable for c in judged if math.isfinite(c.detectable)]
+        if least:
+            words.append(
+                "a true difference would be told apart in 80% of such studies from"
+                f" {100 * min(least):.1f} to {100 * max(least):.1f} points on"
             )
-            for s in shots
-        ]
-        if any(row):
-            found.append((label, a, b, row))
-    if not found:
-        return []
-    p = [c[0].p if c else np.nan for *_, row in found for c in row]
-    holm = intervals.holm(np.array(p)).reshape(len(found), len(shots))
-    z, hover, sources = [], [], []
-    for (*_, row), adjusted in zip(found, holm, strict=True):
-        parts = [_cell(drawing, c, q) for c, q in zip(row, adjusted, strict=True)]
+    without = Counter(c.difference.lacks for c in all_of if c.difference.lacks)
+    words += [f"{n} have no p ({why})" for why, n in without.most_common()]
+    return "; ".join(words) + "."
+
+
+def _matrix(drawing: Drawing, family: Family) -> dict[str, Any]:
+    """Pairs by shots."""
+    of_nets = not family.model
+    names = [
+        pretty(a[1]) if of_nets else f"{pretty(a[1])} − {pretty(b[1])}"
+        for a, b in family.pairs
+    ]
+    z, hover, sources, marks = [], [], [], []
+    for a, b in family.pairs:
+        row = [_cell(drawing, family.found.get((a, b, s))) for s in family.shots]
         for out, values in zip(
-            (z, hover, sources), zip(*parts, strict=True), strict=True
+            (z, hover, sources, marks), zip(*row, strict=True), strict=True
         ):
             out.append(list(values))
     trace = {
         "type": "heatmap",
         "z": z,
-        "x": [shots_name(shots[0]), *shots[1:]],
-        "y": [label for label, *_ in found],
+        "x": [shots_name(family.shots[0]), *family.shots[1:]],
+        "y": names,
         "hovertext": hover,
         "texttemplate": "%{text}",
         "xgap": 2,
         "ygap": 2,
         "showscale": False,
         "meta": {
-            "rows": [[a[1], b[1]] for _, a, b, _ in found],
+            "rows": [[a[1], b[1]] for a, b in family.pairs],
             "sources": sources,
-            "sure": [np.flatnonzero(row < SURE).tolist() for row in holm],
+            "marks": marks,
         },
     }
     top = max(PALE, np.nanquantile(np.abs(np.array(z, float)), 0.95))
@@ -99,27 +102,23 @@ def _matrix(drawing, here, pairs: list[Pair], shots, title, place) -> list[Panel
         "yaxis": {"autorange": "reversed", "type": "category"},
         "margin": {"t": 26, "b": 8},
     }
-    tall = ROW * len(found) + 36
-    sure = int(np.nansum(holm < SURE))
-    tested = int(np.isfinite(holm).sum())
-    says = f"{escape(title)}: {sure} of {tested} differences have a Holm-adjusted p below {SURE:g}."
-    figure = {"data": [trace], "layout": layout}
-    return [
-        Panel("differences", html=says, **place),
-        Panel("differences", title, figure=figure, height=tall, **place),
-    ]
+    return {"data": [trace], "layout": layout}
 
 
-def _cell(drawing: Drawing, found, adjusted: float) -> tuple[float, str, int]:
-    """(points of a hundredth, what else a hover says, the number of its source)."""
-    if not found:
-        return np.nan, "", drawing.strings.add("not run")
-    d, basis = found
-    hover = f"p {d.p:.2g}, Holm {adjusted:.2g}" if np.isfinite(d.p) else ""
+def _cell(drawing: Drawing, c: Comparison | None) -> tuple[float, str, int, str]:
+    """(points of a hundredth, what else a hover says, its source, its mark)."""
+    if c is None:
+        return np.nan, "", drawing.strings.add("not run"), ""
+    d, hover = c.difference, ""
     if np.isfinite(d.low):
-        hover = f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}], {hover}"
-    source = drawing.strings.add(f"95%: {basis}, same draws for both")
-    return round(100 * d.value, 1) + 0.0, hover, source  # no -0.0
+        hover = f"[{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+    if c.verdict:
+        hover += f", p {d.p:.2g}, Holm {c.p_holm:.2g} of {c.size}: {c.verdict}"
+    if np.isfinite(d.false):
+        hover += f", P(false) {chance(d.false)}"
+    words = f"95%: {d.covers}" + (f". No p: {d.lacks}" if d.lacks else "")
+    value = round(100 * d.value, 1) + 0.0  # no -0.0
+    return value, hover, drawing.strings.add(words), MARKS.get(c.verdict, "")
 
 
 # ---- crossovers --------------------------------------------------------------------

@@ -6,11 +6,11 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from bigxfer.report.figures import Drawing
-from bigxfer.report.style import Panel, natural, pretty, shots_name
+from bigxfer.report.style import Panel, pretty, shots_name
 from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import auroc, intervals
 from bigxfer.tables import cells
-from bigxfer.tables.summary import order
+from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row, metric_names
 
 BINS = 10

@@ -12,7 +12,6 @@ from bigxfer.report.style import (
     METRICS,
     UNITS,
     Panel,
-    natural,
     number,
     pretty,
     shots_name,
@@ -20,7 +19,7 @@ from bigxfer.report.style import (
 )
 from bigxfer.scaling import curves
 from bigxfer.tables import cells
-from bigxfer.tables.summary import rank
+from bigxfer.tables.lines import natural, rank
 
 ASIDE = 0.01  # share of the width of the data between neighbouring points
 AHEAD = 10  # laws are drawn to this multiple of the largest scale

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bigxfer.report.style import METRICS, number, pretty, table_html
 from bigxfer.runs import folders
+from bigxfer.tables import cells
 from bigxfer.tables.cells import Predictions
 from bigxfer.tables.table import Row
 from bigxfer.tables.table_args import Given
@@ -29,6 +30,7 @@ def tiles(given: Given, predictions: Predictions) -> str:
         "upstreams": str(len({r["upstream"] for r in runs} - {"scratch"})),
         "model sizes": str(len({r["model"] for r in runs})),
         "draws": str(len({r["seed"] for r in runs})),
+        "upstream seeds": _upstream_seeds(runs),
         "device-hours": _total(rows, "device_seconds", 3600),
         "FLOPs": _total(rows, "flops", 1),
         "with predictions": f"{kept:,} of {len(runs):,}",
@@ -38,6 +40,19 @@ def tiles(given: Given, predictions: Predictions) -> str:
         f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in found.items()
     )
     return f'<dl class="tiles">{cards}</dl>'
+
+
+def _upstream_seeds(runs: Sequence[Row]) -> str:
+    """How many seeds an upstream has; "1 to 3" where some have more."""
+    found: dict[tuple, set] = defaultdict(set)
+    for row in runs:
+        if row["upstream"] != "scratch":
+            place = row["upstream"], row["upstream_size"], row["model"]
+            found[place].add(cells.seeds(row)[0])
+    counts = sorted({len(seeds) for seeds in found.values()})
+    return (
+        " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "-"
+    )
 
 
 def _commits(rows: Sequence[Row]) -> str:
@@ -93,7 +108,7 @@ def notes(
     """Everything that is amiss or missing, as a list; "" where nothing is."""
     lines = [
         *_counted(_short(given.rows), "stopped before the others of its cell"),
-        *_counted(_missing(given.rows), "fewer draws than most cells"),
+        *_counted(_missing(given.rows), "fewer runs than most cells"),
         *_counted(unfinished, "not finished"),
         *_counted(predictions.unreadable, "predictions that cannot be read"),
         *_leaks(given.rows),
@@ -133,17 +148,17 @@ def _short(rows: Sequence[Row]) -> list[str]:
 
 
 def _missing(rows: Sequence[Row]) -> list[str]:
-    seeds: dict[tuple, set[int]] = defaultdict(set)
+    seeds: dict[tuple, set[tuple[int, int]]] = defaultdict(set)
     for row in rows:
         if row["kind"] == "transfer":
             key = tuple(row[k] for k in ("target", "upstream", "model", "shots"))
-            seeds[key].add(row["seed"])
+            seeds[key].add(cells.seeds(row))
     usual: dict[str, int] = {}  # at each number of shots: full data may have one draw
     for shots in {key[3] for key in seeds}:
         counts = Counter(len(s) for key, s in seeds.items() if key[3] == shots)
         usual[shots] = counts.most_common(1)[0][0]
     return [
-        f"{' '.join(key)}: {len(found)} of {usual[key[3]]} draws"
+        f"{' '.join(key)}: {len(found)} of {usual[key[3]]} runs"
         for key, found in sorted(seeds.items())
         if len(found) < usual[key[3]]
     ]
@@ -189,6 +204,17 @@ def _leaks(rows: Sequence[Row]) -> list[str]:
         f" upstream had seen</b> ({escape(names)}): their scores are too good."
     )
     return [line]
+
+
+def lacking(rows: Sequence[Row]) -> list[str]:
+    """The targets whose macro means lack a class, and which."""
+    found = Counter(
+        (row["target"], row["lacking"]) for row in rows if row.get("lacking")
+    )
+    return [
+        f"{n} runs on {pretty(target)} have no macro mean: {why}."
+        for (target, why), n in found.items()
+    ]
 
 
 def metrics_of(rows: Sequence[Row]) -> list[str]:

@@ -69,7 +69,7 @@ function drawn(trace) {
 const points = (z) => (z === null ? "" : (z > 0 ? "+" : "") + z.toFixed(1));
 
 function drawnMatrix(trace) {
-  const { rows, sources, sure } = trace.meta;
+  const { rows, sources, marks } = trace.meta;
   const kept = [...rows.keys()].filter((i) => !rows[i].some(hidden));
   if (!kept.length) return null;
   const cells = (say) => kept.map((i) => trace.z[i].map((z, j) => say(z, i, j)));
@@ -77,7 +77,7 @@ function drawnMatrix(trace) {
     ...trace,
     z: kept.map((i) => trace.z[i]),
     y: kept.map((i) => broken(trace.y[i])),
-    text: cells((z, i, j) => points(z) + (sure[i].includes(j) ? "*" : "")),
+    text: cells((z, i, j) => points(z) + marks[i][j]),
     hovertext: cells((z, i, j) => [
       `<b>${trace.y[i]}</b>`, `shots: ${parseInt(trace.x[j]) || trace.x[j]}`,
       `${points(z)} points ${trace.hovertext[i][j]}`, DATA.strings[sources[i][j]],

@@ -12,15 +12,17 @@ from bigxfer.report import (
     figures_pairs,
     figures_predictions,
     figures_scaling,
+    findings,
     overview,
     style,
 )
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import ERRORS, METRICS, UNITS, Panel
 from bigxfer.scaling import curves
-from bigxfer.tables import cells
+from bigxfer.tables import differences, lines
 from bigxfer.tables.cells import Predictions
-from bigxfer.tables.summary import order
+from bigxfer.tables.differences import Family
+from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
 from bigxfer.tables.table_args import Given
 
@@ -30,20 +32,23 @@ def build(
     predictions: Predictions,
     title: str = "",
     unfinished: Sequence[str] | None = None,
+    families: Sequence[Family] | None = None,
 ) -> str:
     """The page as a string.
 
     `unfinished` has a line for each run without a result; None: those that lie beside
-    the table's runs.
+    the table's runs. `families` are all comparisons; None: they are made here.
     """
-    rows, notes = cells.lines(given.rows)
+    rows, notes = lines.lines(given.rows)
+    if families is None:
+        families = comparisons(given, predictions)
     drawing = Drawing(rows, style.styles(r["line"] for r in rows), predictions)
     metrics = overview.metrics_of(rows)
     panels: list[Panel] = []
     for metric in metrics:
-        found = figures.curves(drawing, metric)
-        panels += figures.curves_say(found, metric) + found
-        panels += figures_pairs.differences(drawing, metric)
+        panels += figures.curves_say(drawing, metric) + figures.curves(drawing, metric)
+        here = [family for family in families if family.metric == metric]
+        panels += figures_pairs.differences(drawing, here)
         if metric in ERRORS:
             panels += _laws(drawing, given.rows, metric, notes)
     panels += figures_predictions.reliability(drawing)
@@ -53,9 +58,17 @@ def build(
         given,
         predictions,
         overview.unfinished_beside(given) if unfinished is None else unfinished,
-        [escape(n) for n in dict.fromkeys(notes)],
+        [escape(n) for n in dict.fromkeys([*notes, *overview.lacking(rows)])],
     )
-    return page(title or _title(given), head, drawing, panels, metrics)
+    opening = findings.opening(families, metrics)
+    return page(title or _title(given), opening, head, drawing, panels, metrics)
+
+
+def comparisons(given: Given, predictions: Predictions) -> list[Family]:
+    """Every comparison of the table, by every metric that a page shows."""
+    rows, _ = lines.lines(given.rows)
+    metrics = overview.metrics_of(rows)
+    return [f for m in metrics for f in differences.families(rows, m, predictions)]
 
 
 def _laws(
@@ -67,6 +80,8 @@ def _laws(
     scale = "upstream_size" if len(sizes) > 1 else "upstream_examples"
     for section, x in (("laws", "shots"), ("upstream", scale), ("size", "params")):
         grouped, more = curves.curves(rows, x, metric)
+        if x != "shots" and not style.varies(r[x] for r in rows):
+            continue
         if x == "shots":
             notes += [f"Laws and crossovers over shots: {line}" for line in more]
             crossings = curves.crossings(grouped, drawing.predictions)
@@ -89,6 +104,7 @@ def _title(given: Given) -> str:
 
 def page(
     title: str,
+    opening: str,
     head: str,
     drawing: Drawing,
     panels: Sequence[Panel],
@@ -128,6 +144,7 @@ def page(
     filled = {
         "TITLE": escape(title),
         "BANNER": banner,
+        "FINDINGS": opening,
         "HEAD": head,
         "STYLE": _file("page.css"),
         "SCRIPT": _file("page.js"),

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bigxfer.tables.lines import natural
+
 # Okabe & Ito's palette (jfly.uni-koeln.de/color), without black, which a dark page
 # hides, and with yellow last, which a light one does; symbols tell the same apart.
 COLOURS = (
@@ -71,13 +73,6 @@ def pretty(name: str) -> str:
     if len(parts) > 1 and all(part in PARTS for part in parts):
         first = "+".join(PARTS[part] for part in parts)
     return SETS.get(first, first) + comma + rest
-
-
-def natural(line: str) -> tuple:
-    """Sorts lines by name, with numbers as numbers, and scratch at the end."""
-    parts = re.split(r"(\d[\d,.]*)", line)
-    values = [float(p.replace(",", "").rstrip(".") or 0) for p in parts[1::2]]
-    return line.startswith("scratch"), parts[::2], values
 
 
 def shots_name(shots: str) -> str:
@@ -190,3 +185,14 @@ def number(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def chance(p: float) -> str:
+    """A probability in two digits, "below 0.0001" where it is less."""
+    return "below 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def varies(values: Iterable[float | None], ratio: float = 1.5) -> bool:
+    """Whether known values differ enough to be an axis: by this ratio or more."""
+    known = [v for v in values if v]
+    return bool(known) and max(known) >= ratio * min(known)

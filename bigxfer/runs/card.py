@@ -73,7 +73,7 @@ def write(folder: Path, result: dict[str, Any]) -> None:
         data(about, result),
         protocol(about, result),
         results(result),
-        source_lines(test, result["resamples"]),
+        source_lines(test),
         operating_point(result),
         shortcuts(about, result, test, valid),
         use(run),
@@ -183,13 +183,24 @@ def results(result: dict) -> Lines:
         for name, n in counts.items()
     ]
     many = f"{result['images']:,} images of {result['patients']:,} patients"
-    how = f"95% intervals, {result['resamples']} bootstraps over patients"
+    how = "95% intervals over patients"
     heads = ["class", "positive", "negative", "unknown", "AUROC", "AUPRC"]
     lines = ["## Results on the test split", "", f"{many}; in brackets {how}.", ""]
-    return [*lines, *table(["metric", "value"], whole), "", *table(heads, by_class)]
+    lines += [*table(["metric", "value"], whole), "", *table(heads, by_class)]
+    return [*lines, *reasons(found)]
 
 
-def source_lines(test: Predictions, resamples: int) -> Lines:
+def reasons(found: dict[str, Any]) -> Lines:
+    """Why metrics have no interval or no value: a macro mean names what it lacks."""
+    told: dict[str, list[str]] = {}
+    for name, title in WHOLE.items():
+        if why := found.get(name, {}).get("reason"):
+            told.setdefault(why, []).append(title)
+    lines = [f"- {', '.join(titles)}: {why}" for why, titles in told.items()]
+    return ["", *lines] if lines else []
+
+
+def source_lines(test: Predictions) -> Lines:
     """The metrics within each source: those over all may come from telling them apart."""
     names, title = np.unique(test.sources), "## By source"
     if len(names) < 2:
@@ -198,7 +209,7 @@ def source_lines(test: Predictions, resamples: int) -> Lines:
             "",
             f"All test images are of one source: {names[0] or 'unknown'}.",
         ]
-    found = by_source.within(vars(test), resamples, SOURCES)
+    found = by_source.within(vars(test), SOURCES)
     counts = [f"{f['images']}, {f['patients']}" for f in found.values()]
     wanted = {name: WHOLE[name] for name in ("accuracy", "auroc_macro", "brier")}
     wanted |= {f"auroc/{name}": f"AUROC {name}" for name in test.classes}

@@ -11,9 +11,8 @@ from bigxfer.training import loop
 def points(manifest: Manifest, rows: np.ndarray, logits: np.ndarray) -> dict:
     """{metric: value} without intervals, NaN where it cannot be computed."""
     part = manifest.select(rows)
-    found = metrics.compute(
-        part.labels, logits, part.classes, part.patient, resamples=0
-    )["metrics"]
+    about = part.labels, logits, part.classes, part.patient
+    found = metrics.compute(*about, limits=False)["metrics"]
     none = float("nan")
     return {k: none if v["value"] is None else v["value"] for k, v in found.items()}
 

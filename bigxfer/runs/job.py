@@ -22,7 +22,7 @@ from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.protocols import hyperrule, optim, probe
 from bigxfer.runs import card, evaluate, finished, folders, predictions, provenance
-from bigxfer.statistics import metrics
+from bigxfer.statistics import metrics, operating_point
 from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
 from bigxfer.training import task as tasks
 from bigxfer.training.log import RunLog
@@ -248,18 +248,17 @@ def judge(job: Job, variables: dict, predict: predictor.Predict) -> dict:
             if jax.process_index() == 0:
                 predictions.save(job.folder / file, *found[name])
     test, logits = found["test"]
-    resamples = job.run.eval.resamples
-    out = metrics.compute(test.labels, logits, test.classes, test.patient, resamples)
+    limits = job.run.eval.resamples > 0
+    out = metrics.compute(test.labels, logits, test.classes, test.patient, limits)
     if "valid" in found:
         valid, valid_logits = found["valid"]
-        out["operating_point"] = metrics.operating_point(
+        out["operating_point"] = operating_point.judge(
             valid.labels,
             valid_logits,
             test.labels,
             logits,
             test.classes,
             test.patient,
-            resamples=resamples,
         )
     return out
 
@@ -335,7 +334,8 @@ def show(result: dict, folder: Path) -> None:
             print(f"  {name:28} -      {m['reason']}")
         else:
             none = m["low"] is None
-            span = "no interval" if none else f"[{m['low']:.3f}, {m['high']:.3f}]"
+            reason = m.get("reason", "no interval")
+            span = reason if none else f"[{m['low']:.3f}, {m['high']:.3f}]"
             print(f"  {name:28} {m['value']:.3f}  {span}")
     for where, leaks in result.get("leaks", {}).items():
         if leaks["first"]:

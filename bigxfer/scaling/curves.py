@@ -14,7 +14,7 @@ import numpy as np
 from bigxfer.scaling import bootstrap, crossover
 from bigxfer.scaling.fit import Fit, Score, choose, draw_mean, fit
 from bigxfer.scaling.forms import CURVES, M1, M2, Array, Form
-from bigxfer.tables import cells
+from bigxfer.tables import cells, lines
 from bigxfer.tables.cells import Predictions
 from bigxfer.tables.table import Row
 
@@ -106,7 +106,7 @@ class Crossing:
 
 def curves(rows: Sequence[Row], x: str, metric: str) -> tuple[list[Curve], list[str]]:
     """Every line with its errors over x, and notes on what was left out."""
-    named, notes = cells.lines(rows, x)
+    named, notes = lines.lines(rows, x)
     known = [row for row in named if scale(row, x) is not None]
     if missing := len(named) - len(known):
         why = "full data is no number of shots" if x == "shots" else f"no {x} is known"
@@ -122,8 +122,11 @@ def grouped(
 ) -> tuple[list[Curve], list[str]]:
     """The runs by what is fixed, at their scales `inputs`; notes on what has none."""
     groups: dict[tuple, dict[tuple[float, ...], dict[int, Row]]] = {}
-    zero = 0
-    for key, runs in cells.group(rows, metric, *fixed, *inputs).items():
+    zero, others = 0, 0
+    for key, every in cells.group(rows, metric, *fixed, *inputs).items():
+        first = min(source for source, _ in every)
+        runs = {seed: row for (source, seed), row in every.items() if source == first}
+        others += len(every) - len(runs)
         if not 1 - np.mean([row[metric] for row in runs.values()]) > 0:
             zero += 1
             continue
@@ -135,8 +138,14 @@ def grouped(
         x = np.array(sorted(places))
         runs = [places[p] for p in sorted(places)]
         found.append(Curve(about, x if len(inputs) > 1 else x[:, 0], runs, metric))
-    notes = [f"{zero} cells without any error are left out: no law reaches 0."]
-    return found, notes if zero else []
+    notes = [f"{zero} cells without any error are left out: no law reaches 0."] * (
+        zero > 0
+    )
+    if others:
+        notes.append(
+            f"{others} runs from further upstream seeds are left out: a law is of the first."
+        )
+    return found, notes
 
 
 def scale(row: Row, x: str) -> float | None:

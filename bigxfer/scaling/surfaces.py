@@ -15,7 +15,7 @@ import numpy as np
 from bigxfer.scaling import curves
 from bigxfer.scaling.curves import LEAST, Curve, Law
 from bigxfer.scaling.forms import JOINT, TWO_WAY, TWO_WAY_DISTANCE, TWO_WAY_FLOOR, Form
-from bigxfer.tables import cells
+from bigxfer.tables import lines
 from bigxfer.tables.cells import Predictions
 from bigxfer.tables.table import Row
 
@@ -72,7 +72,7 @@ def fitted(
     known: Distances,
 ) -> tuple[list[Law], list[str]]:
     """A law for every surface, and notes on what was left out."""
-    named, notes = cells.lines(rows, *scales)
+    named, notes = lines.lines(rows, *scales)
     on = [r for r in named if all(curves.scale(r, s) is not None for s in scales)]
     if missing := len(named) - len(on):
         notes.append(f"{missing} of {len(named)} transfers lack {' or '.join(scales)}.")
@@ -85,8 +85,13 @@ def fitted(
         for row in on:
             if (d := distance(row, known)) is not None:
                 variant = row["line"].removeprefix(row["upstream"])
-                far.append(row | {"line": f"all upstreams{variant}", "distance": d})
-        for curve in curves.grouped(far, fixed, (*scales, "distance"), metric)[0]:
+                name = f"all upstreams{variant}"
+                far.append(row | {"line": name, "distance": d, "family": ""})
+        try:
+            pooled, _ = curves.grouped(far, fixed, (*scales, "distance"), metric)
+        except ValueError as error:  # two upstreams of one size at one distance
+            return found, [*notes, f"No law over the distance: {error}"]
+        for curve in pooled:
             if len(np.unique(curve.x[:, 2])) > 1:
                 found.append(law(curve, (TWO_WAY_DISTANCE,), predictions))
     return found, notes

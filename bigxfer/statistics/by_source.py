@@ -12,10 +12,8 @@ import numpy as np
 from bigxfer.statistics import auroc, metrics
 from bigxfer.tree import Tree
 
-RESAMPLES = 200  # for the intervals of what is guessed
 
-
-def within(test: Tree, resamples: int, most: int) -> dict[str, dict[str, Any]]:
+def within(test: Tree, most: int) -> dict[str, dict[str, Any]]:
     """{source: metrics.compute of its images}, of the `most` largest sources."""
     names, counts = np.unique(test["sources"], return_counts=True)
     out = {}
@@ -25,7 +23,7 @@ def within(test: Tree, resamples: int, most: int) -> dict[str, dict[str, Any]]:
             test[k][here] for k in ("labels", "logits", "patients")
         )
         classes = list(map(str, test["classes"]))
-        out[name] = metrics.compute(labels, logits, classes, patients, resamples)
+        out[name] = metrics.compute(labels, logits, classes, patients)
     return out
 
 
@@ -59,5 +57,5 @@ def guessed(column: str, test: Tree, valid: Tree) -> dict[str, Any]:
     logits = np.log(share)
     if test["labels"].ndim == 2:
         logits -= np.log1p(-share)
-    args = test["labels"], logits, classes, test["patients"], RESAMPLES
+    args = test["labels"], logits, classes, test["patients"]
     return metrics.compute(*args)["metrics"]["auroc_macro"]

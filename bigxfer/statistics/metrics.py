@@ -1,8 +1,8 @@
-"""Exact metrics of saved predictions, with 95% bootstrap intervals over patients.
+"""Exact metrics of saved predictions, with 95% intervals over patients.
 
 Every metric is a function of weights [r, n] over the images: one row of ones gives
-the value, rows that count resampled patients give its interval. Definitions are
-scikit-learn's where it has the metric.
+the value, rows that count resampled patients give those of a bootstrap. The intervals
+are those of limits.py. Definitions are scikit-learn's where it has the metric.
 
 `labels` are int [n] for sets with one class an image (softmax), or float [n, k] of 0,
 1 and NaN = unknown for multi-label sets (sigmoid); `logits` are [n, k].
@@ -15,7 +15,7 @@ scikit-learn's where it has the metric.
 | auroc, auprc | each class against the rest, by its log-odds | each class among its known labels; auprc is the average precision |
 | auroc_micro | of all (image, class) pairs in one order, by the class's log-odds | of all known (image, label) pairs |
 | brier | mean over images of the sum over classes of (p - y)^2, half of it for 2 classes (scikit-learn's scale_by_half="auto") | mean over known labels of (p - y)^2 |
-| ece | top label, 15 bins; in small sets resamples lie above the value | mean over classes of the binary one, 15 bins of p |
+| ece | top label, 15 bins; above the truth in small sets, so without an interval | mean over classes of the binary one, 15 bins of p |
 
 Log-odds rank as probabilities do, but a probability within 1e-16 of 1 is 1 in float64
 (`log_odds`). The macro metrics are plain means over all classes. Where one cannot be computed, the
@@ -23,17 +23,18 @@ mean is null and says which, since a mean over the others would be another metri
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import scipy  # scipy.special, 13 MB, loads where it is used: not while training
 
 from bigxfer.statistics import auroc, intervals
+from bigxfer.statistics.influence import Patients
+from bigxfer.statistics.limits import Score
+from bigxfer.statistics.scores import Judged, score_all
 
 BINS = 15  # of equal width: Guo et al. 2017, arXiv 1706.04599, section 5
 LESS_IS_BETTER = ("loss", "brier", "ece")
-DROPPED = 0.05  # share of resamples without a value above which they are counted
 
 Values = dict[str, np.ndarray]  # metric -> [r], NaN where it does not exist
 Metrics = dict[str, Callable[[np.ndarray], np.ndarray]]
@@ -54,40 +55,63 @@ def compute(
     logits: np.ndarray,
     classes: Sequence[str],
     patients: np.ndarray,
-    resamples: int = 1000,
-    seed: int = 0,
+    limits: bool = True,
 ) -> dict[str, Any]:
-    """{"metrics": {name: {"value", "low", "high"}}, "counts", "patients", ...}.
+    """{"metrics": {name: {"value", "low", "high"}}, "counts", "images", "patients"}.
 
-    A metric that does not exist has value, low and high None and a "reason". Where
-    more than 5% of the resamples lacked a class, "dropped" says how many did; the
-    interval is that of the others. resamples=0 leaves low and high None. Raises
-    ValueError where the shapes do not fit or a logit is not finite.
+    A metric that does not exist has value, low and high None and a "reason"; one without
+    an interval has low and high None and a "reason". limits=False leaves all low and
+    high None. Raises ValueError where the shapes do not fit or a logit is not finite.
     """
-    labels, logits = _checked(labels, logits, classes, patients)
+    labels, logits = checked(labels, logits, classes, patients)
     truth = auroc.one_hot(labels, len(classes))
     reasons = _absent(truth, classes)
-    statistic = _statistic(labels, truth, logits, classes)
-    point = statistic(np.ones((1, len(logits))))
-    samples: Values = {}
-    if resamples:
-        samples = resampled(labels, logits, classes, patients, resamples, seed)
-    found = {
-        name: _entry(point[name][0], samples.get(name), reasons.get(name, ""))
-        for name in point
-    }
+    if limits:
+        found = scores(labels, logits, classes, patients)
+    else:
+        statistic = _statistic(labels, truth, logits, classes)
+        point = statistic(np.ones((1, len(logits))))
+        found = {name: Score(float(point[name][0])) for name in point}
     rows = {"positive": truth == 1, "negative": truth == 0, "unknown": np.isnan(truth)}
     counts = {
         name: {kind: int(r[:, i].sum()) for kind, r in rows.items()}
         for i, name in enumerate(classes)
     }
     return {
-        "metrics": found,
+        "metrics": {n: entry(s, reasons.get(n, "")) for n, s in found.items()},
         "counts": counts,
         "images": len(logits),
         "patients": len(set(patients)),
-        "resamples": resamples,
     }
+
+
+def scores(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    classes: Sequence[str],
+    patients: np.ndarray,
+) -> dict[str, Score]:
+    """{metric: Score}: values, limits, and influences summed within patients.
+
+    Scores of two runs on the same images have sums of the same patients in one order,
+    that of their names. Raises ValueError as `compute`.
+    """
+    labels, logits = checked(labels, logits, classes, patients)
+    truth = auroc.one_hot(labels, len(classes))
+    point = _statistic(labels, truth, logits, classes)(np.ones((1, len(logits))))
+    single = labels.ndim == 1
+    parts = _softmax_parts if single else _sigmoid_parts
+    called, means = parts(truth, logits)
+    judged = Judged(
+        classes,
+        truth,
+        log_odds(labels, logits),
+        called,
+        means,
+        single,
+        Patients.of(patients),
+    )
+    return score_all(judged, {name: float(value[0]) for name, value in point.items()})
 
 
 def resampled(
@@ -103,7 +127,7 @@ def resampled(
     Two runs with the same patients in the same order, and the same seed, are on the
     same resamples, row by row: their differences are paired.
     """
-    labels, logits = _checked(labels, logits, classes, patients)
+    labels, logits = checked(labels, logits, classes, patients)
     truth = auroc.one_hot(labels, len(classes))
     statistic = _statistic(labels, truth, logits, classes)
     chunks = [
@@ -112,7 +136,7 @@ def resampled(
     return {name: np.concatenate([c[name] for c in chunks]) for name in chunks[0]}
 
 
-def _checked(
+def checked(
     labels: Any, logits: Any, classes: Sequence[str], patients: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """labels and float64 logits, or a ValueError that says what does not fit."""
@@ -165,18 +189,14 @@ def _absent(truth: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
     return reasons
 
 
-def _entry(value: float, samples: np.ndarray | None, reason: str) -> dict[str, Any]:
-    """One metric as result.json holds it."""
-    if not np.isfinite(value):
-        return {"value": None, "low": None, "high": None, "reason": reason}
-    entry: dict[str, Any] = {"value": float(value), "low": None, "high": None}
-    if samples is not None:
-        low, high = intervals.percentile(samples)
-        if np.isfinite(low):
-            entry.update(low=low, high=high)
-        if (dropped := int(np.isnan(samples).sum())) > DROPPED * len(samples):
-            entry["dropped"] = dropped
-    return entry
+def entry(score: Score, absent: str = "") -> dict[str, Any]:
+    """One metric as result.json holds it; `absent` says why it has no value."""
+    if not np.isfinite(score.value):
+        return {"value": None, "low": None, "high": None, "reason": absent}
+    out: dict[str, Any] = {"value": score.value, "low": None, "high": None}
+    if np.isfinite(score.low):
+        return out | {"low": score.low, "high": score.high}
+    return out | ({"reason": score.reason} if score.reason else {})
 
 
 def _statistic(
@@ -243,20 +263,40 @@ def _ece(
     return lambda w: auroc.ratio(np.abs(w @ gaps).sum(axis=1), w @ known)
 
 
+Means = dict[str, tuple[np.ndarray, np.ndarray]]  # metric -> sums, counts [n]
+
+
+def _softmax_parts(truth: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, Means]:
+    """(bool [n, k]: the class of the largest logit, what the means are of)."""
+    n, k = logits.shape
+    loss = -(truth * scipy.special.log_softmax(logits, axis=1)).sum(axis=1)
+    p = scipy.special.softmax(logits, axis=1)
+    brier = ((p - truth) ** 2).sum(axis=1) / (2 if k == 2 else 1)
+    called = np.arange(k) == p.argmax(axis=1)[:, None]
+    return called, {"loss": (loss, np.ones(n)), "brier": (brier, np.ones(n))}
+
+
+def _sigmoid_parts(truth: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, Means]:
+    """(bool [n, k]: probability above 0.5, what the means over known labels are of)."""
+    known = ~np.isnan(truth)
+    y = np.where(known, truth, 0)
+    log_p, p = scipy.special.log_expit, scipy.special.expit(logits)
+    loss = np.where(known, -y * log_p(logits) - (1 - y) * log_p(-logits), 0)
+    brier = np.where(known, (p - y) ** 2, 0)
+    number = known.sum(axis=1).astype(np.float64)
+    means = {"loss": (loss.sum(axis=1), number), "brier": (brier.sum(axis=1), number)}
+    return logits > 0, means
+
+
 def _softmax_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Metrics:
     known = np.ones(len(p))
     right = (p.argmax(axis=1) == truth.argmax(axis=1)).astype(np.float64)
-    loss = -(truth * scipy.special.log_softmax(logits, axis=1)).sum(axis=1)
-    brier = ((p - truth) ** 2).sum(axis=1) / (2 if p.shape[1] == 2 else 1)
-
-    def mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda w: auroc.ratio(w @ values, w @ known)
-
+    _, means = _softmax_parts(truth, logits)
     return {
-        "loss": mean(loss),
-        "accuracy": mean(right),
+        "loss": _weighted(*means["loss"]),
+        "accuracy": _weighted(right, known),
         "balanced_accuracy": lambda w: _mean(right[:, None], truth > 0, w).mean(axis=1),
-        "brier": mean(brier),
+        "brier": _weighted(*means["brier"]),
         "ece": _ece(p.max(axis=1), right, known),
     }
 
@@ -264,14 +304,7 @@ def _softmax_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Me
 def _sigmoid_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Metrics:
     known = ~np.isnan(truth)
     y = np.where(known, truth, 0)
-    log_p = scipy.special.log_expit
-    loss = np.where(known, -y * log_p(logits) - (1 - y) * log_p(-logits), 0)
-    brier = np.where(known, (p - y) ** 2, 0)
-    called = logits > 0
-
-    def mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        total, number = values.sum(axis=1), known.sum(axis=1).astype(np.float64)
-        return lambda w: auroc.ratio(w @ total, w @ number)
+    called, means = _sigmoid_parts(truth, logits)
 
     def balanced(w: np.ndarray) -> np.ndarray:
         sensitivity = _mean(called, truth == 1, w)
@@ -282,70 +315,13 @@ def _sigmoid_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Me
         for i in range(p.shape[1])
     ]
     return {
-        "loss": mean(loss),
+        "loss": _weighted(*means["loss"]),
         "balanced_accuracy": balanced,
-        "brier": mean(brier),
+        "brier": _weighted(*means["brier"]),
         "ece": lambda w: np.mean([ece(w) for ece in eces], axis=0),
     }
 
 
-def operating_point(
-    valid_labels: np.ndarray,
-    valid_logits: np.ndarray,
-    test_labels: np.ndarray,
-    test_logits: np.ndarray,
-    classes: Sequence[str],
-    test_patients: np.ndarray,
-    sensitivity: float | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """{class: {"threshold", "log_odds", "sensitivity": {value, low, high}, "specificity"}}.
-
-    The threshold on the class's probability (positive at or above it) is fixed on
-    validation: where sensitivity + specificity is largest (Youden 1950), or, where
-    `sensitivity` is given, the highest one that reaches it. Test labels play no part
-    in it. "log_odds" is the same threshold where the probability is too close to 1 to
-    say which (see `log_odds`). A class that validation lacks has threshold None and a
-    "reason".
-    """
-    valid_rows = np.arange(len(valid_labels))
-    valid = _checked(valid_labels, valid_logits, classes, valid_rows)
-    test = _checked(test_labels, test_logits, classes, test_patients)
-    truths = [auroc.one_hot(labels, len(classes)) for labels, _ in (valid, test)]
-    scores = [log_odds(labels, logits) for labels, logits in (valid, test)]
-    found: dict[str, Any] = {}
-    for i, name in enumerate(classes):
-        threshold = choose(truths[0][:, i], scores[0][:, i], sensitivity)
-        if threshold is None:
-            reason = f"validation lacks a positive or a negative label of {name}"
-            found[name] = {"threshold": None, "reason": reason}
-            continue
-        called, truth = scores[1][:, i] >= threshold, truths[1][:, i]
-        probability = float(scipy.special.expit(threshold))
-        found[name] = {"threshold": probability, "log_odds": threshold}
-        for kind, hit, y in (("sensitivity", called, 1), ("specificity", ~called, 0)):
-            rate = partial(_mean, hit[:, None], (truth == y)[:, None])
-            point = rate(np.ones((1, len(truth))))[0, 0]
-            samples = None
-            if resamples:
-                samples = intervals.resample(rate, test_patients, resamples, seed)[:, 0]
-            word = "positive" if y else "negative"
-            reason = f"no {word} label of {name} in the test split"
-            found[name][kind] = _entry(point, samples, reason)
-    return found
-
-
-def choose(
-    truth: np.ndarray, scores: np.ndarray, sensitivity: float | None = None
-) -> float | None:
-    """The threshold of `operating_point` on truth [n] (0, 1, NaN), scores [n]."""
-    positive, negative = np.sort(scores[truth == 1]), np.sort(scores[truth == 0])
-    if not len(positive) or not len(negative):
-        return None
-    thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
-    found = 1 - np.searchsorted(positive, thresholds) / len(positive)
-    rejected = np.searchsorted(negative, thresholds) / len(negative)
-    if sensitivity is not None:
-        return float(thresholds[np.argmax(found >= sensitivity)])
-    return float(thresholds[np.argmax(found + rejected)])
+def _weighted(sums: np.ndarray, counts: np.ndarray) -> Callable:
+    """weights [r, n] -> the weighted mean [r] of values with these sums and counts."""
+    return lambda w: auroc.ratio(w @ sums, w @ counts)

@@ -1,37 +1,267 @@
-"""Means and paired differences of the runs of a table, with intervals and Holm's p.
+"""The one comparison of two cells: difference, interval, p, family and verdict.
 
-Runs are paired by their seed: the same seed is the same few-shot draw for every
-upstream. Where the run folders keep predictions.npz, the test patients are resampled
-too; from metrics alone (the published runs) only the draws can be, which understates
-the uncertainty of a small test set.
+Terminal, page, notebooks and CSV print what `families` gives. A family is what Holm's
+adjustment runs over, and what a reader sees as one matrix: on one target, by one metric,
+either every pair of lines of one net at all shots, or two nets on every line at all
+shots.
+
+A p speaks of upstreams in general only where each side has two seeds of its upstream or
+more, and of draws only where there are two. Without them the interval is about these
+very upstreams or this draw, and there is no p, no star and no verdict.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bigxfer.statistics import intervals
-from bigxfer.tables.cells import Predictions
+from bigxfer.statistics import crossed, intervals, metrics
+from bigxfer.statistics.crossed import Part, Side
+from bigxfer.tables import cells, estimates
+from bigxfer.tables.cells import Predictions, Runs
+from bigxfer.tables.estimates import MANY, Grid
+from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row
 
-CELL = ("target", "shots")  # within which runs are compared
-GROUP = ("target", "upstream", "model", "shots")  # whose runs differ by seed alone
+MARGIN = 0.02  # of a study that states none
+SURE = 0.05  # a Holm-adjusted p below it decides
+BETTER, EQUIVALENT, WORSE, OPEN = "A better", "equivalent", "B better", "not told apart"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a - b of two cells.
+
+    `p` is of no difference, `outside` of one of at least the margin, `false` the
+    probability that the claim "the one that is ahead is better" is false (the one-sided
+    p; in a Bayesian reading with flat priors the posterior probability, as in arXiv
+    2505.04720). NaN where it cannot be had; `lacks` says why there is no p.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    outside: float
+    false: float
+    parts: tuple[Part, ...]
+    covers: str
+    lacks: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """a - b in one cell."""
+    """A difference within its family. a and b are (net, line)."""
 
-    cell: dict[str, Any]
-    a: dict[str, Any]
-    b: dict[str, Any]
+    about: dict[str, str]  # target, metric, shots
+    a: tuple[str, str]
+    b: tuple[str, str]
+    difference: Difference
+    family: str  # in words
+    size: int = 0  # of the family: its comparisons with a p
+    margin: float = MARGIN
+    p_holm: float = math.nan
+    outside_holm: float = math.nan
+
+    @property
+    def verdict(self) -> str:
+        """BETTER, EQUIVALENT, WORSE or OPEN; "" where there is no p."""
+        if not math.isfinite(self.p_holm):
+            return ""
+        if self.outside_holm < SURE:
+            return EQUIVALENT
+        if self.p_holm < SURE:
+            ahead = self.difference.value * metrics.sign(self.about["metric"]) > 0
+            return BETTER if ahead else WORSE
+        return OPEN
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that this family finds in 80% of studies."""
+        if not math.isfinite(self.p_holm):
+            return math.nan
+        level = 1 - SURE / max(self.size, 1)
+        return crossed.detectable(self.difference.parts, level)
+
+
+def difference(
+    a: Runs, b: Runs, metric: str, predictions: Predictions, margin: float = MARGIN
+) -> Difference | None:
+    """a - b on the draws that both have; None where there is none."""
+    if not a or not b:
+        return None
+    left, right = pair = estimates.grids([a, b])
+    if not left.rows or not right.rows:
+        return None
+    known = estimates.patients_of(pair, metric, predictions)
+    sides = [
+        Side(grid.points(metric), sums, sign)
+        for grid, sums, sign in zip(pair, known.sums, (1, -1), strict=True)
+    ]
+    if same := _same_upstreams(left, right):
+        sides = [_within(sides, *same)]
+    value = float(sum(side.sign * side.points.mean() for side in sides))
+    none = math.nan
+    if known.reason:
+        return Difference(
+            value, none, none, none, none, none, (), known.reason, known.reason
+        )
+    parts = crossed.parts(sides, known.one)
+    if known.limits and known.sums[0] is None:  # as if of other patients on each side
+        ends = np.array([estimates.spread(limits) for limits in known.limits])
+        low, high = float(ends[0, 0] + ends[1, 1]), float(ends[0, 1] + ends[1, 0])
+        parts.append(Part("patients", low, high, MANY))
+    lacks = _lacks(pair, bool(known.limits))
+    low, high = crossed.interval(value, parts)
+    fraction = metrics.sign(metric) > 0  # the margin is of a fraction, not of a loss
+    judged = parts if not lacks else []
+    return Difference(
+        value,
+        low,
+        high,
+        crossed.p_value(value, judged),
+        crossed.outside(value, judged, margin) if fraction and judged else none,
+        crossed.tail_beyond(value, parts) if known.limits else none,
+        tuple(parts),
+        estimates.covers(pair, known.words),
+        lacks,
+    )
+
+
+def _same_upstreams(a: Grid, b: Grid) -> tuple[list[int], list[int]] | None:
+    """(rows of a, rows of b) of the upstream seeds whose upstream is the same run."""
+
+    def runs(grid: Grid) -> dict[str, int]:
+        digests = [line[0][0].get("upstream_digest") for line in grid.places]
+        return {digest: i for i, digest in enumerate(digests) if digest}
+
+    left, right = runs(a), runs(b)
+    shared = [d for d in left if d in right]
+    several = len(a.upstreams) > 1 and len(b.upstreams) > 1
+    if not several or len(shared) < 2:
+        return None
+    return [left[d] for d in shared], [right[d] for d in shared]
+
+
+def _within(sides: list[Side], a: list[int], b: list[int]) -> Side:
+    """The difference on each upstream, of two ways to transfer from the same ones."""
+    left, right = sides
+    sums = None
+    if left.sums is not None and right.sums is not None:
+        sums = left.sums[:, a] - right.sums[:, b]
+    return Side(left.points[a] - right.points[b], sums)
+
+
+def _lacks(pair: Sequence[Grid], patients: bool) -> str:
+    """Why no p can be given; "" where it can."""
+    if any(grid.one_upstream for grid in pair):
+        return "one upstream seed: no p speaks of others"
+    draws = pair[0].draws
+    if len(draws) == 1:
+        return "one draw: no p speaks of others"
+    if not draws and any(len(grid.places) < 2 for grid in pair):
+        return "one training: no p speaks of others"
+    if not patients:
+        return "no predictions: the choice of test patients is not covered"
+    return ""
+
+
+# ---- families ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Family:
+    """One matrix: pairs by shots."""
+
+    target: str
     metric: str
-    difference: intervals.Estimate
-    p_holm: float  # adjusted over all comparisons of one call
+    title: str
+    model: str  # of the pairs of lines; "" of two nets
+    shots: list[str]
+    pairs: list[tuple[tuple[str, str], tuple[str, str]]]
+    found: dict[tuple, Comparison]  # {(a, b, shots): ...}
+
+    @property
+    def judged(self) -> list[Comparison]:
+        return [c for c in self.found.values() if math.isfinite(c.p_holm)]
+
+
+def families(
+    rows: Sequence[Row], metric: str, predictions: Predictions
+) -> list[Family]:
+    """Every comparison of the rows, which `lines.lines` has named, by one metric."""
+    groups = cells.group(rows, metric, "target", "model", "line", "shots")
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row["model"]] = max(sizes.get(row["model"], 0), row["params"] or 0)
+    margin = margin_of(rows)
+    found = []
+    for target in sorted({k[0] for k in groups}):
+        here = {k[1:]: runs for k, runs in groups.items() if k[0] == target}
+        nets = sorted({k[0] for k in here}, key=lambda m: (sizes[m], m))
+        lines = sorted({k[1] for k in here}, key=lambda x: (x == "scratch", natural(x)))
+        wanted = [
+            (
+                net,
+                f"pairs of lines of {net}",
+                [((net, a), (net, b)) for a, b in combinations(lines, 2)],
+            )
+            for net in nets
+        ]
+        wanted += [
+            (
+                "",
+                f"{big} minus {small}",
+                [((big, line), (small, line)) for line in lines],
+            )
+            for small, big in combinations(nets, 2)
+        ]
+        for net, title, pairs in wanted:
+            family = _family(
+                here, target, metric, net, title, pairs, predictions, margin
+            )
+            found += [family] * bool(family.found)
+    return found
+
+
+def _family(
+    here: dict[tuple, Runs],
+    target: str,
+    metric: str,
+    net: str,
+    title: str,
+    pairs: list,
+    predictions: Predictions,
+    margin: float,
+) -> Family:
+    shots = order({k[2] for k in here})
+    words = f"{title} on {target} at all shots, by {metric}"
+    found = {}
+    for a, b in pairs:
+        for s in shots:
+            sides = here.get((*a, s), {}), here.get((*b, s), {})
+            d = difference(*sides, metric, predictions, margin)
+            if d:
+                about = {"target": target, "metric": metric, "shots": s}
+                found[a, b, s] = Comparison(about, a, b, d, words, margin=margin)
+    kept = [pair for pair in pairs if any((*pair, s) in found for s in shots)]
+    return Family(target, metric, title, net, shots, kept, adjusted(found))
+
+
+def adjusted(found: dict[Any, Comparison]) -> dict[Any, Comparison]:
+    """The comparisons with Holm's p over all of them."""
+    size = sum(math.isfinite(c.difference.p) for c in found.values())
+    different = intervals.holm([c.difference.p for c in found.values()])
+    outside = intervals.holm([c.difference.outside for c in found.values()])
+    return {
+        key: replace(c, size=size, p_holm=float(p), outside_holm=float(q))
+        for (key, c), p, q in zip(found.items(), different, outside, strict=True)
+    }
 
 
 def select(rows: Sequence[Row], **where: Any) -> list[Row]:
@@ -40,140 +270,67 @@ def select(rows: Sequence[Row], **where: Any) -> list[Row]:
     return [r for r in rows if all(r.get(k) in v for k, v in several.items())]
 
 
-def summarise(
-    rows: Sequence[Row], metric: str, by: Sequence[str] = GROUP
-) -> list[dict[str, Any]]:
-    """Mean, std (ddof 1), number and Student's 95% interval over the seeds of a group."""
-    out = []
-    for key, found in _by_seed(rows, metric, by).items():
-        x = np.array([row[metric] for row in found.values()])
-        low, high = intervals.t_interval(x)
-        std = float(x.std(ddof=1)) if len(x) > 1 else float("nan")
-        about = dict(zip(by, key, strict=True))
-        about |= {"metric": metric, "mean": float(x.mean()), "std": std, "n": len(x)}
-        out.append(about | {"low": low, "high": high})
-    return out
-
-
 def compare(
     rows: Sequence[Row],
     metric: str,
     a: dict[str, Any],
     b: dict[str, Any],
-    cell: Sequence[str] = CELL,
-    predictions: Predictions | None = None,
+    predictions: Predictions,
 ) -> list[Comparison]:
-    """a - b in every cell that has both, on the seeds that both have.
+    """a - b at every target and number of shots that has both: a question of one's own.
 
-    a and b say which rows: {"upstream": "imagenet21k", "model": "R152x4"}. The family
-    of Holm's adjustment is this call: give it the rows of one question. With
-    `predictions` patients are resampled too. Raises ValueError where a side has two
-    runs of one seed, and with predictions where a run has none or other test images.
+    a and b say which rows: {"upstream": "imagenet21k", "model": "R152x4"}. The family is
+    this call, so give it the rows of one question. Raises ValueError where the rows of a
+    side differ in more than seeds.
     """
-    pairs = _pairs(rows, metric, a, b, cell)
-    found = [_difference(x, y, metric, predictions) for _, x, y in pairs]
-    adjusted = intervals.holm([f.p for f in found])
-    return [
-        Comparison(where, a, b, metric, f, float(p))
-        for (where, *_), f, p in zip(pairs, found, adjusted, strict=True)
-    ]
-
-
-def across(
-    rows: Sequence[Row],
-    metric: str,
-    a: dict[str, Any],
-    b: dict[str, Any],
-    cell: Sequence[str] = CELL,
-) -> intervals.Estimate:
-    """The interquartile mean of a - b over all cells (tasks) and their draws."""
-    tasks = [
-        np.array([x[metric] - y[metric] for x, y in zip(left, right, strict=True)])
-        for _, left, right in _pairs(rows, metric, a, b, cell)
-    ]
-    return intervals.iqm_interval(tasks)
-
-
-def between(
-    rows: Sequence[Row],
-    metric: str,
-    factor: str = "upstream",
-    cell: Sequence[str] = ("target", "model", "shots"),
-    predictions: Predictions | None = None,
-) -> list[Comparison]:
-    """Every pair of values of `factor` in every cell; all of them are one family."""
-    values = sorted({row[factor] for row in rows})
-    pairs = [
-        c
-        for x, y in combinations(values, 2)
-        for c in compare(rows, metric, {factor: x}, {factor: y}, cell, predictions)
-    ]
-    adjusted = intervals.holm([c.difference.p for c in pairs])
-    return [
-        Comparison(c.cell, c.a, c.b, metric, c.difference, float(p))
-        for c, p in zip(pairs, adjusted, strict=True)
-    ]
-
-
-def as_rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Flat dicts, for a CSV or a page."""
-    return [
-        {
-            **c.cell,
-            **{f"a_{k}": v for k, v in c.a.items()},
-            **{f"b_{k}": v for k, v in c.b.items()},
-            "metric": c.metric,
-            **asdict(c.difference),
-            "p_holm": c.p_holm,
-        }
-        for c in found
-    ]
-
-
-def _by_seed(
-    rows: Sequence[Row], metric: str, by: Sequence[str]
-) -> dict[tuple, dict[int, Row]]:
-    """{group: {seed: row}} of the rows that have the metric."""
-    groups: dict[tuple, dict[int, Row]] = defaultdict(dict)
-    for row in rows:
-        if row.get(metric) is None:
-            continue
-        group = groups[tuple(row[k] for k in by)]
-        if row["seed"] in group:
-            raise ValueError(
-                f"{[row[k] for k in by]} has two runs of seed {row['seed']}, one at"
-                f" {row['folder']}: select one study, model and protocol first"
+    cell, margin = ("target", "shots"), margin_of(rows)
+    sides = [cells.group(select(rows, **s), metric, *cell) for s in (a, b)]
+    names = [(s.get("model", ""), ", ".join(map(str, s.values()))) for s in (a, b)]
+    words = f"{names[0][1]} minus {names[1][1]}, by {metric}"
+    found = {}
+    for target, shots in sides[0]:
+        runs = [side.get((target, shots), {}) for side in sides]
+        d = difference(runs[0], runs[1], metric, predictions, margin)
+        if d:
+            about = {"target": target, "metric": metric, "shots": shots}
+            place = target, shots
+            found[place] = Comparison(
+                about, names[0], names[1], d, words, margin=margin
             )
-        group[row["seed"]] = row
-    return groups
+    return list(adjusted(found).values())
 
 
-def _pairs(
-    rows: Sequence[Row],
-    metric: str,
-    a: dict[str, Any],
-    b: dict[str, Any],
-    cell: Sequence[str],
-) -> list[tuple[dict[str, Any], list[Row], list[Row]]]:
-    """(cell, rows of a, rows of b) with the seeds that both have, in one order."""
-    left = _by_seed(select(rows, **a), metric, cell)
-    right = _by_seed(select(rows, **b), metric, cell)
-    out = []
-    for key in left:
-        if seeds := sorted(left[key].keys() & right.get(key, {}).keys()):
-            where = dict(zip(cell, key, strict=True))
-            x, y = ([side[key][s] for s in seeds] for side in (left, right))
-            out.append((where, x, y))
-    return out
+def margin_of(rows: Sequence[Row]) -> float:
+    """The margin that the runs' configs state: the smallest, where they differ."""
+    known = [row["margin"] for row in rows if row.get("margin") is not None]
+    return min(known, default=MARGIN)
 
 
-def _difference(
-    left: list[Row], right: list[Row], metric: str, predictions: Predictions | None
-) -> intervals.Estimate:
-    """left - right, row by row."""
-    a, b = (np.array([row[metric] for row in side]) for side in (left, right))
-    if predictions is None:
-        return intervals.paired(a, b)
-    samples, patients = predictions.all_of([*left, *right], metric)
-    n = len(left)
-    return intervals.paired(a, b, samples[:, :n], samples[:, n:], patients)
+def as_row(c: Comparison) -> dict[str, Any]:
+    """A flat dict, as a CSV has it; null is what cannot be had."""
+    d = c.difference
+    numbers = {
+        "value": d.value,
+        "low": d.low,
+        "high": d.high,
+        "p": d.p,
+        "p_holm": c.p_holm,
+        "p_outside_holm": c.outside_holm,
+        "probability_false": d.false,
+        "detectable": c.detectable,
+    }
+    names = {"a_model": c.a[0], "a": c.a[1], "b_model": c.b[0], "b": c.b[1]}
+    about = {"margin": c.margin, "family": c.family, "family_size": c.size}
+    told = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+    words = {"verdict": c.verdict, "covers": d.covers, "no_p": d.lacks}
+    return {**c.about, **names, **told, **about, **words}
+
+
+def write(found: Iterable[Family], path: Path) -> int:
+    """Writes every comparison to a CSV; returns how many."""
+    rows = [as_row(c) for family in found for c in family.found.values()]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0] if rows else (), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows)

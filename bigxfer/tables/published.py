@@ -1,7 +1,7 @@
 """The published runs of arXiv 2106.00116 as rows of our table, and rows in their form.
 
 Source: results/*.csv of SLAMPAI/large-scale-pretraining-transfer @ fe6232b (MIT), 42
-files of final test metrics without intervals or predictions. Nearly every run stands
+files of final test metrics without intervals or predictions; the limits are `limited`'s. Nearly every run stands
 there twice with the same values.
 """
 
@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bigxfer.statistics import limits
 from bigxfer.tables.table import Row, metric_names, name_digest
 
 STUDY = "arXiv 2106.00116"
@@ -110,9 +111,30 @@ def read(folder: Path) -> Published:
                     raise ValueError(f"{where}: unknown metric {metric!r}")
                 if path not in runs:
                     runs[path] = _row(line, where)
-                runs[path][ours[metric]] = value
+                runs[path] |= limited(ours[metric], value, line["dataset"])
     rows = list(runs.values())
     return Published(rows, lines, lines - len(seen), _short(rows), _missing(rows))
+
+
+def limited(metric: str, value: float, target: str) -> Row:
+    """The metric with its 95% limits over test images, {} of them where none is known.
+
+    Without predictions the test set is taken as independent patients, and its classes as
+    of equal size. Shares (accuracy, recall) are binomial; an AUROC has the variance of
+    Hanley and McNeil, average precision that of a share of the positives. The mean over
+    classes is taken to vary as much as one of them, which is the most that it can.
+    """
+    n, k = TEST_IMAGES[target], CLASSES[target]
+    low = high = None
+    if metric == "accuracy":
+        low, high = limits.mid_p(value * n, n)
+    elif metric.startswith("recall/"):
+        low, high = limits.mid_p(value * n / k, n / k)
+    elif metric.startswith("auroc"):
+        low, high = limits.newcombe(value, n / k, n - n / k)
+    elif metric.startswith("auprc"):
+        low, high = limits.wilson(value, n / k)
+    return {metric: value, f"{metric}_low": low, f"{metric}_high": high}
 
 
 def _number(text: str, where: str) -> float:
@@ -137,12 +159,14 @@ def _row(line: dict[str, str], where: str) -> Row:
     steps, shots = int(line["last_step"]), line["shot"].removesuffix("_shot")
     # Their PadChest draw silently takes fewer where a class is short.
     drawn = shots != "full" and target != "padchest"
+    about = (upstream, model, target, line["shot"])
     return {
         "study": STUDY,
         "kind": "transfer",
         "upstream": upstream,
         "upstream_size": UPSTREAM_IMAGES.get(upstream),
         "upstream_digest": "",
+        "upstream_seed": None,  # each upstream was trained once
         "model": model,
         "depth": depth,
         "width": width,
@@ -152,6 +176,7 @@ def _row(line: dict[str, str], where: str) -> Row:
         "target_size": int(shots) * CLASSES[target] if drawn else None,
         "shots": shots,
         "seed": int(line["seed"]),
+        "family": name_digest(" ".join(about)),
         "protocol": "hyperrule-predecessor",
         "steps": steps,
         "images": steps * BATCH,

@@ -1,15 +1,13 @@
 """What a finished study says, as two small tables on the terminal.
 
-Intervals are 95%, over draws and test patients together (stats.estimate), so they are
-wider than the spread of the seeds.
+Intervals are 95%; the words beside a difference say what they cover. Verdict, interval and
+p are those of the page and of differences.csv (differences.families).
 """
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from bigxfer.statistics import intervals
-from bigxfer.tables import cells, differences
+from bigxfer.tables import cells, differences, estimates, lines
+from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
 
 ABREAST = 4  # more lines of runs than this stand below each other
@@ -19,24 +17,33 @@ def text(
     rows: Sequence[Row], predictions: cells.Predictions, metric: str = "auroc_macro"
 ) -> str:
     """Shots by line of runs, then each line against scratch on the same draws."""
-    runs, notes = cells.lines(rows)
+    runs, notes = lines.lines(rows)
     if not runs:
         return "no finished transfer"
+    families = differences.families(runs, metric, predictions)
     synthetic = "SYNTHETIC " if any(row["synthetic"] for row in runs) else ""
-    lost = [row for row in runs if not predictions.known(row)]
-    runs = [row for row in runs if predictions.known(row)]
-    lines = [
-        *notes,
-        *(f"not in these means: {row['folder']} has no predictions" for row in lost),
-    ]
+    out = [*notes]
     for target in sorted({row["target"] for row in runs}):
         for model in sorted({row["model"] for row in runs}):
             part = differences.select(runs, target=target, model=model)
             if part:
-                lines += [f"\n{synthetic}{metric} on {target}, {model}, 95% intervals"]
-                lines += [*_means(part, metric, predictions)]
-                lines += [*_against_scratch(part, metric, predictions)]
-    return "\n".join(lines)
+                out += [f"\n{synthetic}{metric} on {target}, {model}, 95% intervals"]
+                out += [*_lacking(part, metric)]
+                out += [*_means(part, metric, predictions)]
+                here = [f for f in families if f.target == target]
+                out += [*_against_scratch(here, model)]
+    for line in predictions.unreadable:
+        out.append(
+            f"\ncannot be read, so its cell has the limits of result.json: {line}"
+        )
+    return "\n".join(out)
+
+
+def _lacking(rows: list[Row], metric: str) -> list[str]:
+    """Why runs have no macro mean: the classes that their test split lacks."""
+    without = [row for row in rows if row.get(metric) is None]
+    reasons = dict.fromkeys(row.get("lacking") or "not known" for row in without)
+    return [f"  - stands for no {metric}: {reason}" for reason in reasons]
 
 
 def _means(rows: list[Row], metric: str, predictions: cells.Predictions) -> list[str]:
@@ -72,31 +79,33 @@ def _one_a_line(
 def _mean(rows: list[Row], metric: str, predictions: cells.Predictions) -> str:
     if not rows or any(row.get(metric) is None for row in rows):
         return "-"
-    points = np.array([row[metric] for row in rows])
-    e = intervals.estimate(points, *predictions.all_of(rows, metric))
-    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}] n={len(rows)}"
+    e = estimates.estimate(rows, metric, predictions)
+    return f"{cells.interval(e.value, e.low, e.high)} n={len(rows)}"
 
 
-def _against_scratch(
-    rows: list[Row], metric: str, predictions: cells.Predictions
-) -> list[str]:
-    out, names = [], {row["line"] for row in rows}
-    for source in sorted(names):
-        other = rival(source, names)
-        if other not in names or other == source:
-            continue
-        found = differences.compare(
-            rows, metric, {"line": source}, {"line": other}, predictions=predictions
-        )
-        if found:
-            out.append(f"  {source} minus {other}, same draws and same test images:")
-        for c in sorted(found, key=lambda c: rank(c.cell["shots"])):
-            d = c.difference
-            out.append(
-                f"  {c.cell['shots']:>6}  {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-                f"  p (Holm) {c.p_holm:.3g}"
-            )
+def _against_scratch(found: Sequence[differences.Family], model: str) -> list[str]:
+    """Each line less scratch, as the page has it: p within the same family."""
+    out = []
+    for family in (f for f in found if f.model == model):
+        names = {side[1] for pair in family.pairs for side in pair}
+        for a, b in family.pairs:
+            if b[1] != rival(a[1], names):
+                continue
+            out.append(f"  {a[1]} minus {b[1]}, same draws and same test images:")
+            for shots in family.shots:
+                if c := family.found.get((a, b, shots)):
+                    out.append(f"  {shots:>6}  {_told(c)}")
     return out
+
+
+def _told(c: differences.Comparison) -> str:
+    d = c.difference
+    words = cells.interval(d.value, d.low, d.high, "+")
+    if c.verdict:
+        return (
+            f"{words}  p {c.p_holm:.3g} (Holm over {c.size}): {c.verdict}; {d.covers}"
+        )
+    return f"{words}  {d.covers}; no p: {d.lacks}"
 
 
 def rival(line: str, names: set[str]) -> str:
@@ -104,12 +113,3 @@ def rival(line: str, names: set[str]) -> str:
     upstream, _, rest = line.partition(", ")
     twin = f"scratch, {rest}"
     return twin if upstream != "scratch" and twin in names else "scratch"
-
-
-def rank(shots: str) -> float:
-    """Sorts "1", "5", "10", ..., "full"."""
-    return float("inf") if shots == "full" else float(shots)
-
-
-def order(shots: set[str]) -> list[str]:
-    return sorted(shots, key=rank)

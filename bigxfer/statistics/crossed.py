@@ -1,0 +1,224 @@
+"""Intervals and tests of an effect in which several random factors are crossed.
+
+Every upstream seed is fine-tuned on every few-shot draw, and every run is tested on the
+same patients. An effect is the mean of a metric over all runs of a cell, or the
+difference of two such means. Its variance is split into what each factor adds, without
+counting anything twice (random effects, Searle, Casella and McCulloch 1992, chapter 4):
+
+    upstreams   s2(means of the upstream seeds) / U, less the residual
+    draws       s2(means of the draws) / D, less the residual
+    residual    s2(what is left of the runs) / (U D)
+    patients    the variance over patients, less what the three above hold of it
+
+A variance that comes out below 0 is 0. Half the interval's width is
+
+    z^2 sum(V) + sqrt(sum(((t^2 - z^2) V)^2)),
+
+its square, with Student's t of each part's own degrees of freedom: z^2 V where all
+variances are known, t^2 V where one part is all, and between them as in the modified
+large sample method (Graybill and Wang 1980, JASA 75:869). Adding t^2 V throughout covers
+too much, Satterthwaite's common degrees of freedom cover too little
+(benchmarks/coverage.py).
+
+Names of shapes: U upstream seeds, D draws, p patients.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy  # scipy.special, 13 MB, loads where it is used: not while training
+
+from bigxfer.statistics.influence import variance
+
+SMALLEST = -300.0  # the logarithm of the least tail that a p is told for
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one factor adds to the variance of an effect, on either side of it."""
+
+    factor: str
+    low: float
+    high: float
+    freedom: float
+
+    @classmethod
+    def even(cls, factor: str, both: float, freedom: float) -> "Part":
+        return cls(factor, both, both, freedom)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The runs of one cell.
+
+    `points` [U, D] are the metric of each run on all test images. `sums` [p, U, D] are
+    its influences summed within patients (influence.py), None where no predictions are
+    kept. `sign` is that of the side in the effect.
+    """
+
+    points: np.ndarray
+    sums: np.ndarray | None = None
+    sign: int = 1
+
+
+def parts(sides: Sequence[Side], one: float = 0.0) -> list[Part]:
+    """What each factor adds to the variance of the sum of the sides' signed means.
+
+    Draws are shared by all sides, so that a draw is one signed sum over them; upstream
+    seeds are each side's own. A factor with one value is none. `one` is what one patient
+    more could add to the variance of a single run (limits.Score.one). Without `sums`
+    there is no part for patients.
+    """
+    found, draws = [], sides[0].points.shape[1]
+    residual = 0.0
+    for side in sides:
+        u, rest = len(side.points), _residual(side.points)
+        residual += rest
+        if u > 1:
+            own = float(side.points.mean(axis=1).var(ddof=1)) / u
+            found.append(Part.even("upstreams", max(own - rest, 0.0), u - 1))
+    if draws > 1:
+        own = float(_by_draw(sides).var(ddof=1)) / draws
+        found.append(Part.even("draws", max(own - residual, 0.0), draws - 1))
+    if residual:
+        freedom = (draws - 1) * sum(len(s.points) - 1 for s in sides)
+        found.append(Part.even("residual", residual, freedom))
+    if sums := _sums(sides):
+        own = patients(sides, sums) + one * float(np.mean([shared(s) for s in sums]))
+        found.append(Part.even("patients", own, max(len(sums[0]) - 1, 1)))
+    return found
+
+
+def _sums(sides: Sequence[Side]) -> list[np.ndarray]:
+    """The influences of all sides; none where one of them has none."""
+    found = [side.sums for side in sides if side.sums is not None]
+    return found if len(found) == len(sides) else []
+
+
+def patients(sides: Sequence[Side], sums: Sequence[np.ndarray]) -> float:
+    """The patients' own variance of the effect, from the sums [p, U, D] of each side.
+
+    What upstream seeds, draws and residual hold of the patients is taken off: the parts
+    of those have it.
+    """
+    signs = [side.sign for side in sides]
+    by_draw = np.sum([g * s.mean(axis=1) for g, s in zip(signs, sums)], axis=0)
+    total = variance(by_draw.mean(axis=1))
+    if by_draw.shape[1] > 1:
+        total -= _spread(by_draw) / by_draw.shape[1]
+    for s in sums:
+        p, u, d = s.shape
+        if u > 1:
+            total -= _spread(s.mean(axis=2)) / u
+        if u > 1 and d > 1:
+            both = s.mean(axis=1, keepdims=True) + s.mean(axis=2, keepdims=True)
+            rest = s - both + s.mean(axis=(1, 2), keepdims=True)
+            mean_square = float((rest**2).sum()) * p / max(p - 1, 1)
+            total += mean_square / ((u - 1) * (d - 1)) / (u * d)
+    return max(total, 0.0)
+
+
+def shared(sums: np.ndarray) -> float:
+    """The patients' variance of a side's mean, over that of its single runs: 0 to 1.
+
+    1 where all runs err on the same patients. 1 too where no run errs at all. The sums
+    are [p, U, D].
+    """
+    runs = sums.reshape(len(sums), -1)
+    single = float(np.mean([variance(run) for run in runs.T]))
+    return variance(runs.mean(axis=1)) / single if single else 1.0
+
+
+def _spread(sums: np.ndarray) -> float:
+    """The variance over k columns [p, k] that the patients alone would give them."""
+    p, k = sums.shape
+    apart = sums - sums.mean(axis=1, keepdims=True)
+    return float((apart**2).sum()) * p / max(p - 1, 1) / (k - 1)
+
+
+def _residual(points: np.ndarray) -> float:
+    """The variance of the mean of [U, D] by what neither rows nor columns explain."""
+    u, d = points.shape
+    if u < 2 or d < 2:
+        return 0.0
+    both = points.mean(axis=0, keepdims=True) + points.mean(axis=1, keepdims=True)
+    rest = points - both + points.mean()
+    return float((rest**2).sum()) / ((u - 1) * (d - 1)) / (u * d)
+
+
+def _by_draw(sides: Sequence[Side]) -> np.ndarray:
+    return np.sum([side.sign * side.points.mean(axis=0) for side in sides], axis=0)
+
+
+def reach(found: Sequence[Part], tail: float, up: bool) -> float:
+    """How far the interval that leaves `tail` above, or below, is from the effect."""
+    variances = np.array([p.high if up else p.low for p in found])
+    t = scipy.special.stdtrit([p.freedom for p in found], tail)
+    z = scipy.special.ndtri(tail)
+    excess = (t**2 - z**2) * variances
+    square = z**2 * variances.sum() + math.hypot(*excess)
+    return math.copysign(math.sqrt(square), 0.5 - tail)
+
+
+def interval(
+    value: float, found: Sequence[Part], level: float = LEVEL
+) -> tuple[float, float]:
+    """The two-sided interval of an effect; NaN where nothing is known to vary."""
+    if not found:
+        return math.nan, math.nan
+    tail = (1 - level) / 2
+    return value - reach(found, tail, False), value + reach(found, tail, True)
+
+
+def tail_beyond(value: float, found: Sequence[Part], null: float = 0.0) -> float:
+    """The one-sided p of an effect on the other side of `null`: 0 to 1.
+
+    It is the tail whose interval just reaches `null`. NaN where nothing is known to vary.
+    """
+    distance = abs(value - null)
+    if not found:
+        return math.nan
+    up = value < null
+    if not sum(p.high if up else p.low for p in found):
+        return 0.0 if distance else 0.5
+
+    def short(log_tail: float) -> float:
+        return reach(found, math.exp(log_tail), up) - distance
+
+    if short(SMALLEST) < 0:
+        return 0.0
+    low, high = SMALLEST, math.log(0.5)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if short(middle) > 0 else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def p_value(value: float, found: Sequence[Part]) -> float:
+    """The two-sided p of "no effect"."""
+    return min(2 * tail_beyond(value, found), 1.0)
+
+
+def outside(value: float, found: Sequence[Part], margin: float) -> float:
+    """The p of "the effect is at least the margin, in either direction".
+
+    The larger of two one-sided tests (TOST: Schuirmann 1987, J. Pharmacokinetics and
+    Biopharmaceutics 15:657); small where the effect lies within the margin.
+    """
+    tails = []
+    for null in (-margin, margin):
+        beyond = tail_beyond(value, found, null)
+        inside = value > null if null < 0 else value < null
+        tails.append(beyond if inside else 1 - beyond)
+    return max(tails)
+
+
+def detectable(
+    found: Sequence[Part], level: float = LEVEL, power: float = 0.8
+) -> float:
+    """The smallest true effect that would be told apart from 0 with this probability."""
+    needed = max(reach(found, (1 - level) / 2, up) for up in (False, True))
+    return needed + max(reach(found, 1 - power, up) for up in (False, True))

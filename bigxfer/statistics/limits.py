@@ -1,0 +1,261 @@
+"""95% limits of one run's metrics over test patients.
+
+Each method was chosen by its coverage in simulation (benchmarks/coverage.py, which has
+the numbers): percentiles of a bootstrap cover 11% with one positive image and 38% at an
+AUROC of .995. No limit leaves the range of its metric and none meets its value. Below
+LEAST patients there is no interval.
+
+Several images of one patient count as fewer than they are. How many fewer the
+influences (influence.py) tell, within 1 (all differ as if of different patients) and
+the number of images a patient (all alike).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy  # scipy.special, 13 MB, loads where it is used: not while training
+
+from bigxfer.statistics.influence import Patients, variance
+
+LEAST = 5  # patients, or patients with and without a label
+Z = 1.959963984540054  # of the standard normal distribution, at 97.5%
+PRECISION = 1.5  # images of a positive's worth, at most, in average precision
+
+Limits = tuple[float, float]
+
+
+class Score(NamedTuple):
+    """A metric of one run: value, limits (or the reason why not), and its patients.
+
+    `sums` [p] are influences summed within patients, None where there is no interval.
+    `one` is the squared effect that one patient more could have: what is added to a
+    variance of a difference, so that two runs that agree on all patients of a small set
+    are not thought to be equal.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    reason: str = ""
+    sums: np.ndarray | None = None
+    one: float = 0.0
+
+
+def proportion(hit: np.ndarray, known: np.ndarray, patients: Patients) -> Score:
+    """The share of `hit` among the `known` images (both bool [n]).
+
+    The limits are mid-P (Lancaster 1961; Brown, Cai and DasGupta 2001, Statistical
+    Science 16:101), of as many images as would vary as much if each were of its own
+    patient. NaN limits, and no reason, where fewer than LEAST patients are known.
+    """
+    n = int(known.sum())
+    if not n:
+        return Score(math.nan)
+    value = float(hit[known].mean())
+    influence = np.where(known, hit - value, 0) / n
+    sums, count = patients.sums(influence), patients.having(known)
+    one = 1 / count**2
+    if count < LEAST:
+        return Score(value, sums=sums, one=one)
+    plain, most = value * (1 - value) / n, patients.images_each(known)
+    effect = _variance(sums, count) / plain if plain else most
+    worth = n / min(max(effect, 1), most) * small_sample(count, n)
+    return Score(value, *mid_p(value * worth, worth), sums=sums, one=one)
+
+
+def _variance(sums: np.ndarray, count: int) -> float:
+    """The variance over `count` patients, those that the metric knows."""
+    return float((sums**2).sum() * count / max(count - 1, 1))
+
+
+def small_sample(patients: int, images: int) -> float:
+    """What images are worth less because how alike they are is itself estimated.
+
+    Korn and Graubard 1998, Survey Methodology 24:193: (z / t)^2 with t of
+    `patients` - 1 degrees of freedom; 1 where each image is of its own patient.
+    """
+    if patients == images:
+        return 1.0
+    return (Z / -scipy.special.stdtrit(patients - 1, 0.025)) ** 2
+
+
+def mid_p(hits: float, n: float, tail: float = 0.025) -> Limits:
+    """The mid-P limits of `hits` of n, neither of them needing to be whole."""
+    beta = scipy.special.betainc
+
+    def at_least(p: float) -> float:
+        """The probability of more than `hits`, and half of that of as many, under p."""
+        more = beta(hits + 1, n - hits, p) if hits < n else 0.0
+        same_or_more = beta(hits, n - hits + 1, p) if hits > 0 else 1.0
+        return (more + same_or_more) / 2
+
+    low = root(lambda p: at_least(p) - tail, 0, 1) if hits > 0 else 0.0
+    high = root(lambda p: at_least(p) - (1 - tail), 0, 1) if hits < n else 1.0
+    return low, high
+
+
+def wilson(value: float, n: float) -> Limits:
+    """Wilson's score limits of a share of n (1927, JASA 22:209)."""
+    centre = (value + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z * math.sqrt(value * (1 - value) / n + (Z / (2 * n)) ** 2) / (1 + Z**2 / n)
+    return max(min(centre - half, value), 0.0), min(max(centre + half, value), 1.0)
+
+
+def hanley_mcneil(value: float, positives: float, negatives: float) -> float:
+    """The variance of an AUROC (1982, Radiology 143:29), in Newcombe's symmetric form.
+
+    Newcombe 2006, Statistics in Medicine 25:559, method 5: both counts less 1 are
+    replaced by the same half of their sum, less 1.
+    """
+    same = (positives + negatives) / 2 - 1
+    spread = 1 + same * ((1 - value) / (2 - value) + value / (1 + value))
+    return value * (1 - value) * spread / (positives * negatives)
+
+
+def newcombe(value: float, positives: float, negatives: float) -> Limits:
+    """Limits of an AUROC: the values whose own variance just reaches it (method 5)."""
+
+    def far(other: float) -> float:
+        return Z * math.sqrt(hanley_mcneil(other, positives, negatives))
+
+    low = root(lambda v: v + far(v) - value, 0, value) if value > 0 else 0.0
+    high = root(lambda v: v - far(v) - value, value, 1) if value < 1 else 1.0
+    return low, high
+
+
+def auroc(
+    value: float, influence: np.ndarray, truth: np.ndarray, patients: Patients
+) -> Score:
+    """AUROC of one class against the rest; truth [n] is 1, 0 or NaN."""
+    known, positive = ~np.isnan(truth), truth == 1
+    with_, without = patients.having(positive), patients.having(truth == 0)
+    sums = patients.sums(influence)
+    one = (1 / with_**2 + 1 / without**2) / 16
+    if min(with_, without) < LEAST:
+        return Score(value, sums=sums, one=one)
+    effect = _alike(sums, influence, patients.images_each(known))
+    n, count = int(known.sum()), patients.having(known)
+    worth = small_sample(count, n) / effect
+    m = int(positive.sum())
+    return Score(
+        value, *newcombe(value, m * worth, (n - m) * worth), sums=sums, one=one
+    )
+
+
+def _alike(sums: np.ndarray, influence: np.ndarray, most: float) -> float:
+    """By how much patients with several images enlarge the variance, 1 to `most`."""
+    plain = float((influence**2).sum())
+    return min(max(variance(sums) / plain, 1.0), most) if plain else most
+
+
+def auroc_micro(
+    value: float, influence: np.ndarray, truth: np.ndarray, patients: Patients
+) -> Score:
+    """AUROC of all (image, class) pairs, whose pairs of one image are not independent.
+
+    As `auroc`, with no more positives and negatives than images, and fewer where the
+    influences say so; truth is [n, k].
+    """
+    known = ~np.isnan(truth)
+    images = np.asarray(known.any(axis=1))
+    count = patients.having(images)
+    n = int(images.sum())
+    positives, negatives = (min(int((truth == y).sum()), n) for y in (1, 0))
+    sums = patients.sums(influence)
+    one = (1 / positives**2 + 1 / negatives**2) / 16
+    if min(positives, negatives, count) < LEAST:
+        return Score(value, sums=sums, one=one)
+    plain = hanley_mcneil(value, positives, negatives)
+    most = patients.images_each(images)
+    effect = max(variance(sums) / plain, 1) if plain else most
+    worth = small_sample(count, n) / effect
+    ends = newcombe(value, positives * worth, negatives * worth)
+    return Score(value, *ends, sums=sums, one=one)
+
+
+def precision(
+    value: float, influence: np.ndarray, truth: np.ndarray, patients: Patients
+) -> Score:
+    """Average precision: Wilson's limits of as many images as vary as much.
+
+    After Boyd, Eng and Page 2013 (ECML, section 4), whose binomial interval takes the
+    positives; here at most PRECISION of them each, since near 1 the influences vanish.
+    """
+    positive = truth == 1
+    with_, without = patients.having(positive), patients.having(truth == 0)
+    sums, m = patients.sums(influence), int(positive.sum())
+    one = 1 / (16 * with_**2)
+    if min(with_, without) < LEAST:
+        return Score(value, sums=sums, one=one)
+    most = patients.images_each(positive)
+    worth = PRECISION * m / _alike(sums, influence, most)
+    if spread := variance(sums):
+        t = -scipy.special.stdtrit(with_ - 1, 0.025)
+        worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
+    return Score(value, *wilson(value, max(worth, 1.0)), sums=sums, one=one)
+
+
+def mean(
+    value: float, influence: np.ndarray, patients: Patients, highest: float = math.inf
+) -> Score:
+    """A mean of values from 0 to `highest`, such as a loss, which are often skewed.
+
+    Hall's cubic transformation of Student's t (1992, JRSS B 54:221) takes the skewness
+    out. A set in which all patients have one value has no interval.
+    """
+    sums = patients.sums(influence)
+    p, spread = patients.count, variance(sums)
+    if p < LEAST or not spread:
+        return Score(value, sums=sums)
+    each = p * sums
+    skew = float((each**3).mean() / each.std(ddof=1) ** 3)
+    t, root_p = -scipy.special.stdtrit(p - 1, 0.025), math.sqrt(p)
+
+    def back(x: float) -> float:
+        """The t whose transformation is x."""
+        if abs(skew) < 1e-6:
+            return x
+        inner = 1 + skew * (x / root_p - skew / (6 * p))
+        return float((np.cbrt(inner) - 1) * 3 / skew * root_p)
+
+    ends = (value - back(sign * t) * math.sqrt(spread) for sign in (1, -1))
+    low, high = (min(max(end, 0.0), highest) for end in ends)
+    return Score(value, low, high, sums=sums)
+
+
+def average(scores: Sequence[Score]) -> Score:
+    """The mean of metrics of the same images, from the limits of each (MOVER).
+
+    Zou and Donner 2008, Statistics in Medicine 27:1693: distances to the limits add as
+    standard deviations do, with the correlations that the influences have.
+    """
+    value = float(np.mean([s.value for s in scores]))
+    parts = [s.sums for s in scores if s.sums is not None]
+    if len(parts) < len(scores):
+        return Score(value)
+    together = np.array(parts)
+    sums, k = together.mean(axis=0), len(scores)
+    one = float(sum(s.one for s in scores)) / k**2
+    products = together @ together.T
+    size = np.sqrt(np.diag(products))
+    both = np.outer(size, size)
+    correlation = np.divide(products, both, out=np.zeros((k, k)), where=both > 0)
+    np.fill_diagonal(correlation, 1)
+    ends = []
+    for distance in (
+        [s.value - s.low for s in scores],
+        [s.high - s.value for s in scores],
+    ):
+        d = np.array(distance)
+        ends.append(math.sqrt(max(d @ correlation @ d, 0)) / k)
+    return Score(value, value - ends[0], value + ends[1], sums=sums, one=one)
+
+
+def root(f: Callable[[float], float], low: float, high: float) -> float:
+    """Where the increasing f crosses 0 between low and high, to 1e-15 of their distance."""
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if f(middle) > 0 else (middle, high)
+    return (low + high) / 2

@@ -1,0 +1,265 @@
+"""What the mean of a cell is worth: a grid of upstream seeds and draws, and words.
+
+The words say which of the three random factors an interval covers: upstream seeds,
+few-shot draws (at full data: fine-tunings), test patients.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigxfer.statistics import crossed, influence, metrics
+from bigxfer.statistics.crossed import Part, Side
+from bigxfer.statistics.limits import Score, Z
+from bigxfer.tables.cells import Predictions, Runs, seeds
+from bigxfer.tables.table import Row
+
+MANY = 1e9  # degrees of freedom where a variance is known
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a cell, complete: each upstream seed at each draw.
+
+    `places` [U][D] hold the runs that are averaged there: one at few shots. At full
+    data D is 1, and a place holds the fine-tunings of an upstream seed, or, where there
+    is but one upstream, one run.
+    """
+
+    places: list[list[list[Row]]]
+    draws: tuple[int, ...]  # their seeds; () at full data
+    upstreams: tuple[int, ...]  # seeds; () from scratch
+
+    @property
+    def one_upstream(self) -> bool:
+        return len(self.upstreams) == 1
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for line in self.places for place in line for row in place]
+
+    def points(self, metric: str) -> np.ndarray:
+        """The metric [U, D]."""
+        return np.array(
+            [
+                [np.mean([r[metric] for r in place]) for place in line]
+                for line in self.places
+            ]
+        )
+
+    def sums(self, scores: Sequence[Score]) -> np.ndarray | None:
+        """Influences [p, U, D] of the scores of `rows`; None where one has none."""
+        each = [s.sums for s in scores if s.sums is not None]
+        if len(each) < len(scores):
+            return None
+        rest = iter(each)
+        return np.stack(
+            [
+                np.stack([np.mean([next(rest) for _ in p], axis=0) for p in line], -1)
+                for line in self.places
+            ],
+            axis=-2,
+        )
+
+
+def drawn(rows: Sequence[Row]) -> bool:
+    """Whether the seed of a run draws its training images."""
+    return any(r["shots"] != "full" or (r.get("fraction") or 1) < 1 for r in rows)
+
+
+def grids(cells: Sequence[Runs]) -> list[Grid]:
+    """One complete grid for each cell, all on the same draws.
+
+    What is not complete is made so by leaving out the draw, or the upstream seed, that
+    lacks the largest share of its runs. Without a draw in common the grids are empty.
+    """
+    if not drawn([row for runs in cells for row in runs.values()]):
+        return [_full(runs) for runs in cells]
+    draws = sorted(set.intersection(*({d for _, d in runs} for runs in cells)))
+    sources = [sorted({u for u, _ in runs}) for runs in cells]
+    while True:
+        gaps = [
+            (u, d, i)
+            for i, runs in enumerate(cells)
+            for u in sources[i]
+            for d in draws
+            if (u, d) not in runs
+        ]
+        if not gaps or not draws:
+            break
+        lines = sum(map(len, sources))
+        by_draw = {d: sum(g[1] == d for g in gaps) / lines for d in draws}
+        by_source = {
+            (i, u): sum(g[0] == u and g[2] == i for g in gaps) / len(draws)
+            for i, names in enumerate(sources)
+            for u in names
+        }
+        draw = max(by_draw, key=lambda d: (by_draw[d], d))
+        i, u = max(by_source, key=lambda k: (by_source[k], k))
+        if by_source[i, u] > by_draw[draw] and len(sources[i]) > 1:
+            sources[i].remove(u)
+        else:
+            draws.remove(draw)
+    return [
+        Grid(
+            [[[runs[u, d]] for d in draws] for u in names],
+            tuple(draws),
+            _known(runs, names),
+        )
+        for runs, names in zip(cells, sources, strict=True)
+    ]
+
+
+def _full(runs: Runs) -> Grid:
+    """At full data no draw is shared: by upstream seed, or run by run where it is one."""
+    names = sorted({u for u, _ in runs})
+    known = _known(runs, names)
+    if len(known) > 1:
+        places = [[[r for (v, _), r in runs.items() if v == u]] for u in names]
+    else:
+        places = [[[row]] for row in runs.values()]
+    return Grid(places, (), known)
+
+
+def _known(runs: Runs, names: Sequence[int]) -> tuple[int, ...]:
+    """The seeds of the upstreams; () from scratch. One whose seed is not known is one."""
+    scratch = all(row["upstream"] == "scratch" for row in runs.values())
+    return () if scratch else tuple(names)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of a cell with its 95% interval, and what the interval covers."""
+
+    value: float
+    low: float
+    high: float
+    covers: str
+
+
+def estimate(rows: Sequence[Row], metric: str, predictions: Predictions) -> Estimate:
+    """The mean of a metric over the runs of a cell.
+
+    The interval stays within the metric's range. Where a run's predictions are lost the
+    limits in the table stand in for the patients' part of all; where those are lost too
+    the words say that the patients are not covered.
+    """
+    runs = {seeds(row): row for row in rows}
+    (grid,) = grids([runs])
+    side = Side(grid.points(metric))
+    value = float(side.points.mean())
+    known = patients_of([grid], metric, predictions)
+    if known.reason:
+        return Estimate(value, math.nan, math.nan, known.reason)
+    side = Side(side.points, known.sums[0])
+    parts = [p for p in crossed.parts([side]) if p.factor != "patients"]
+    if known.limits:
+        share = own_share(side)
+        low, high = (share * v for v in spread(known.limits[0]))
+        parts.append(Part("patients", low, high, MANY))  # t is in the limits
+    low, high = crossed.interval(value, parts)
+    words = covers([grid], known.words)
+    if left := len(runs) - len(grid.rows):
+        words += f"; {left} runs are left out, to whose seeds others lack a run"
+    low, high = max(low, 0.0), min(high, metrics.largest(metric))
+    return Estimate(value, low, high, words)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What is known of the test patients of some grids.
+
+    `sums` are [p, U, D] of each grid, or None; `limits` (value, low, high) of each run
+    of each grid, or none at all; `reason` says why the metric has no interval.
+    """
+
+    sums: list[np.ndarray | None]
+    limits: list[list[tuple[float, float, float]]]
+    words: str
+    one: float = 0.0
+    reason: str = ""
+
+
+def patients_of(found: Sequence[Grid], metric: str, predictions: Predictions) -> Tested:
+    """From the predictions of all runs, else from the limits that the table holds."""
+    rows = [row for grid in found for row in grid.rows]
+    scores = predictions.scores(rows, metric)
+    nothing: list[np.ndarray | None] = [None] * len(found)
+    if scores is None:
+        limits = [_table_limits(grid.rows, metric) for grid in found]
+        if not all(limits):
+            return Tested(nothing, [], "")
+        first = rows[0]
+        many = f"{first.get('test_images')} test images, as in independent patients"
+        if first.get("test_patients"):
+            many = f"{first['test_patients']} test patients, by the limits of each run"
+        if predictions.apart(rows):
+            many = "the test patients of each run, which are not the same"
+        return Tested(nothing, limits, many)
+    if without := [s for s in scores if not math.isfinite(s.low)]:
+        return Tested(nothing, [], "", reason=without[0].reason)
+    each, sums, limits = iter(scores), [], []
+    for grid in found:
+        own = [next(each) for _ in grid.rows]
+        sums.append(grid.sums(own))
+        limits.append([(s.value, s.low, s.high) for s in own])
+    words = f"{predictions.patients(rows)} test patients"
+    return Tested(sums, limits, words, one=max(s.one for s in scores))
+
+
+def _table_limits(rows: Sequence[Row], metric: str) -> list[tuple[float, float, float]]:
+    """(value, low, high) of each run; none where the table lacks one of them."""
+    found = []
+    for row in rows:
+        low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
+        if low is None or high is None:
+            return []
+        found.append((row[metric], low, high))
+    return found
+
+
+def spread(limits: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """The variances below and above that 95% limits of single runs stand for, their mean."""
+    value, low, high = np.array(limits).T
+    below, above = (((value - low) / Z) ** 2, ((high - value) / Z) ** 2)
+    return float(below.mean()), float(above.mean())
+
+
+def own_share(side: Side) -> float:
+    """The patients' own variance of a cell's mean, over that of its single runs.
+
+    1 where predictions are lost: as if all runs erred on the same patients.
+    """
+    if side.sums is None:
+        return 1.0
+    runs = side.sums.reshape(len(side.sums), -1).T
+    single = float(np.mean([influence.variance(run) for run in runs]))
+    return crossed.patients([side], [side.sums]) / single if single else 1.0
+
+
+def covers(found: Sequence[Grid], patients: str) -> str:
+    """The random factors that an interval covers, and those that it does not."""
+    factors = []
+    if any(len(g.upstreams) > 1 for g in found):
+        counts = [str(len(g.upstreams)) for g in found if g.upstreams]
+        factors.append(f"{' and '.join(dict.fromkeys(counts))} upstream seeds")
+    if draws := found[0].draws:
+        factors += [f"{len(draws)} draws"] * (len(draws) > 1)
+    else:
+        lines = [g.places for g in found if len(g.upstreams) < 2]
+        counts = [len(places) for places in lines if len(places) > 1]
+        if counts:
+            factors.append(f"{max(counts)} trainings at full data")
+    factors += [patients] * bool(patients)
+    words = " and ".join(filter(None, (", ".join(factors[:-1]), *factors[-1:])))
+    fixed = sum(g.one_upstream for g in found)
+    notes = ["about this one upstream", "about these two upstreams"][fixed - 1 : fixed]
+    if len(draws) == 1:
+        notes.append("about this one draw")
+    elif not draws and any(len(g.rows) == 1 for g in found):
+        notes.append("about this one training" + "s" * (len(found) > 1))
+    if not patients:
+        notes.append("the choice of test patients is not covered")
+    return "; ".join(filter(None, (f"over {words}" * bool(words), *notes)))

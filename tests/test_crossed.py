@@ -1,0 +1,133 @@
+"""Three crossed factors: parts, intervals and tests, with known truth."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bigxfer.statistics import crossed
+from bigxfer.statistics.crossed import Part, Side
+
+
+def crossed_study(rng, u, d, p, sd, patients=(0.3, 0.2, 0.2, 0.3)):
+    """Two sides of points [u, d] and influences [p, u, d]; the true difference is 0.
+
+    sd: of upstream seeds, draws, runs. patients: sd of what is common to all runs of a
+    side, of a patient with a seed, with a draw, with a run.
+    """
+    draw = rng.normal(0, sd[1], d)
+    out = []
+    for sign in (1, -1):
+        values = rng.normal(0, patients[0], (p, 1, 1))
+        values = values + rng.normal(0, patients[1], (p, u, 1))
+        values = values + rng.normal(0, patients[2], (p, 1, d))
+        values = values + rng.normal(0, patients[3], (p, u, d))
+        own = rng.normal(0, sd[0], (u, 1)) + rng.normal(0, sd[2], (u, d)) + draw
+        own = own + rng.normal(0, sd[1], d)
+        points = own + values.mean(0)
+        out.append(Side(points, (values - values.mean(0)) / p, sign))
+    return out
+
+
+def test_parts_add_up_to_the_variance_of_the_difference():
+    rng = np.random.default_rng(0)
+    shape, sd = (4, 6, 80), (0.03, 0.05, 0.04)
+    effects, totals, by_factor = [], [], {}
+    for _ in range(600):
+        sides = crossed_study(rng, *shape, sd)
+        effects.append(sum(s.sign * s.points.mean() for s in sides))
+        parts = crossed.parts(sides)
+        totals.append(sum(p.low for p in parts))
+        for part in parts:
+            by_factor.setdefault(part.factor, []).append(part.low)
+    assert np.mean(totals) == pytest.approx(np.var(effects), rel=0.15)
+    # each factor alone: 2 sides, 4 seeds, 6 draws, 80 patients
+    upstreams = 2 * np.mean(by_factor["upstreams"])  # one part a side
+    assert upstreams == pytest.approx(2 * (0.03**2 + 0.2**2 / 80) / 4, rel=0.15)
+    draws = 2 * (0.05**2 + 0.2**2 / 80) / 6
+    assert np.mean(by_factor["draws"]) == pytest.approx(draws, rel=0.15)
+    residual = 2 * (0.04**2 + 0.3**2 / 80) / 24
+    assert np.mean(by_factor["residual"]) == pytest.approx(residual, rel=0.05)
+    assert np.mean(by_factor["patients"]) == pytest.approx(2 * 0.3**2 / 80, rel=0.1)
+
+
+def test_one_factor_alone_is_students_t():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 7))
+    sides = [Side(a[None]), Side(b[None], sign=-1)]
+    parts = crossed.parts(sides)
+    want = stats.ttest_rel(a, b)
+    value = (a - b).mean()
+    np.testing.assert_allclose(
+        crossed.interval(value, parts), want.confidence_interval()
+    )
+    assert crossed.p_value(value, parts) == pytest.approx(want.pvalue, rel=1e-6)
+    assert crossed.tail_beyond(value, parts) == pytest.approx(want.pvalue / 2, rel=1e-6)
+    alone = crossed.parts([Side(a[:, None])])  # upstream seeds at full data
+    want = stats.ttest_1samp(a, 0)
+    np.testing.assert_allclose(
+        crossed.interval(a.mean(), alone), want.confidence_interval()
+    )
+
+
+def test_known_variances_are_the_normal_distribution():
+    parts = [Part.even("a", 0.3**2, 1e9), Part.even("b", 0.4**2, 1e9)]
+    low, high = crossed.interval(1.0, parts)
+    np.testing.assert_allclose([low, high], 1 + 0.5 * stats.norm.ppf([0.025, 0.975]))
+    tails = stats.norm.sf([0.8 / 0.5, 1.2 / 0.5])
+    assert crossed.outside(1.0, parts, 0.2) == pytest.approx(1 - tails[0], rel=1e-5)
+    inside = crossed.outside(0.1, [Part.even("a", 0.02**2, 1e9)], 0.15)
+    assert inside == pytest.approx(stats.norm.sf(2.5), rel=1e-5)  # the nearer margin
+    power = crossed.detectable(parts)
+    assert power == pytest.approx(0.5 * (1.959964 + 0.841621), rel=1e-5)
+
+
+def test_a_p_is_where_the_interval_reaches_the_null():
+    parts = [
+        Part.even("upstreams", 0.02**2, 2),
+        Part.even("draws", 0.01**2, 4),
+        Part("patients", 0.01**2, 0.03**2, 90),
+    ]
+    for value in (0.04, -0.04):
+        p = crossed.p_value(value, parts)
+        low, high = crossed.interval(value, parts, level=1 - p)
+        assert (low if value > 0 else high) == pytest.approx(0, abs=1e-9)
+    assert crossed.p_value(0.04, parts) < crossed.p_value(-0.04, parts)
+    assert crossed.p_value(1e9, parts) < 1e-9
+    assert crossed.p_value(0, parts) == pytest.approx(1)
+    assert (
+        np.isnan(crossed.p_value(0.1, [])) and np.isnan(crossed.interval(0.1, [])).all()
+    )
+    same = [Part.even("draws", 0.0, 4)]
+    assert crossed.p_value(0.0, same) == 1 and crossed.p_value(0.1, same) == 0
+
+
+def test_one_patient_more_keeps_two_equal_runs_from_being_known_equal():
+    sums = np.zeros((50, 1, 1))
+    sides = [Side(np.array([[0.9]]), sums), Side(np.array([[0.9]]), sums, -1)]
+    low, high = crossed.interval(0.0, crossed.parts(sides, one=1 / 50**2))
+    assert high == pytest.approx(-low) and high == pytest.approx(2.01 / 50, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "u, d, sd, least",
+    [
+        (1, 3, (0, 0.05, 0.02), 0.92),
+        (3, 3, (0.04, 0.05, 0.02), 0.94),
+        (5, 5, (0.04, 0.02, 0.02), 0.93),
+        (3, 10, (0.04, 0.02, 0.02), 0.93),
+    ],
+)
+def test_coverage_and_width(u, d, sd, least):
+    rng, inside, width, effects = np.random.default_rng(2), 0, [], []
+    trials = 300
+    for _ in range(trials):
+        sides = crossed_study(rng, u, d, 60, sd)
+        value = sum(s.sign * s.points.mean() for s in sides)
+        low, high = crossed.interval(value, crossed.parts(sides))
+        inside += low <= 0 <= high
+        width.append(high - low)
+        effects.append(value)
+    assert least <= inside / trials <= 0.995
+    ideal = 2 * 1.96 * np.std(effects)
+    if u >= 5 and d >= 5:
+        assert np.mean(width) / ideal < 1.4
