@@ -75,7 +75,8 @@ def origin(init: Init) -> str:
     items = [a for a in arg.split(",") if not a.startswith(("model=", "res="))]
     words = [init.kind, *([Path(file).stem, *items] if init.kind != RANDOM else [])]
     taken = config.taken(vars(init))
-    return " ".join(words if taken == "copy" else [*words, taken])
+    words.append(taken if taken != "copy" else "")
+    return " ".join(filter(None, words))
 
 
 def alone(run: Run) -> Run:
