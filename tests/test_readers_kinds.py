@@ -19,6 +19,7 @@ from test_readers_more import eyepacs, mimic, pad
 from bigxfer.config import Data
 from bigxfer.data import readers, split
 from bigxfer.data.readers import DataError, files, padchest, spellings
+from bigxfer.statistics import metrics
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 cases = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases here")
@@ -599,3 +600,13 @@ def test_the_images_of_a_folder_for_predict(tmp_path, capsys):
 def test_is_dicom_by_content(tmp_path):
     write(tmp_path / "x", "\0" * 128 + "DICM")
     assert files.is_dicom(tmp_path / "x") and not files.is_dicom(tmp_path / "y")
+
+
+def test_one_patient_for_all_has_no_interval_and_the_reason():
+    """Its resamples are all the same: an interval of them would have no width."""
+    logits = np.random.default_rng(0).normal(size=(18, 3))
+    labels, people = np.arange(18) % 3, np.array(["ANONYMOUS"] * 18)
+    found = metrics.compute(labels, logits, ("a", "b", "c"), people)["metrics"]
+    for entry in found.values():
+        assert entry["value"] is not None and entry["low"] is entry["high"] is None
+        assert "1 patient in the test split" in entry["reason"]
