@@ -13,7 +13,9 @@ def loader(rows, batch, seed=0, process=0, of=1, n=40):
     images = np.arange(n, dtype=np.uint8)[:, None, None, None] + np.zeros(
         (1, 2, 2, 1), np.uint8
     )
-    return Loader(images, np.arange(n) * 10, np.asarray(rows), batch, seed, process, of)
+    return Loader(
+        images, np.arange(n) * 10, np.asarray(rows), batch, seed, (process, of)
+    )
 
 
 @settings(max_examples=50, deadline=None)

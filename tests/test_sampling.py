@@ -19,7 +19,7 @@ def loader(train, sampling, batch, seed=0, process=0, of=1):
     n = len(train)
     images = np.zeros((n, 1, 1, 1), np.uint8)
     return Loader(
-        images, train.labels, np.arange(n), batch, seed, process, of, sampling
+        images, train.labels, np.arange(n), batch, seed, (process, of), sampling
     )
 
 

@@ -49,7 +49,7 @@ class Dataset:
     def loader(self, name: str, batch: int, seed: int, process: int, of: int) -> Loader:
         labels, rows = self.manifest.labels, self.rows[name]
         how = self.sampling if name == "train" else UNIFORM
-        return Loader(self.images, labels, rows, batch, seed, process, of, how)
+        return Loader(self.images, labels, rows, batch, seed, (process, of), how)
 
 
 @dataclass(frozen=True)

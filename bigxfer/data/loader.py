@@ -49,8 +49,7 @@ class Loader:
         rows: np.ndarray,  # int [n]: which of the N; their order matters
         batch: int,  # the global one: images a step, over all processes
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        share: tuple[int, int] = (0, 1),  # this process's index, how many there are
         sampling: Sampling = UNIFORM,
     ) -> None:
         """Raises ValueError for no rows, a batch the processes cannot share, or one
@@ -72,7 +71,7 @@ class Loader:
                 f" {len(self.rare)}; lower sampling_share or the batch"
             )
         self.batch_size, self.seed = batch, seed
-        self.process_index, self.process_count = process_index, process_count
+        self.process_index, self.process_count = share
         self.part(batch)
         self.epochs: dict[int, np.ndarray] = {}
 
