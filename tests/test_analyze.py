@@ -59,7 +59,9 @@ def test_a_study_is_its_finished_transfers(tmp_path):
     nodes = [n for n in grid.nodes("configs/study_demo.py") if n.kind == "transfer"]
     for node in (nodes[7], nodes[3]):
         node.folder(tmp_path).mkdir()
-        (node.folder(tmp_path) / "result.json").touch()
+        for name in ("config.json", "result.json"):
+            text = json.dumps({"digest": node.digest})
+            (node.folder(tmp_path) / name).write_text(text)
     found = analyze.transfers("configs/study_demo.py", tmp_path)
     assert found == [nodes[3].folder(tmp_path), nodes[7].folder(tmp_path)]
 
@@ -170,7 +172,8 @@ def test_dropout_is_judged_beside_one_pass(tmp_path, monkeypatch):
     part = manifest(np.arange(300), labels)
     data = Dataset(part, np.arange(300), rows, {})
     about = {"config": config.to_dict(config.Run())}
-    run = WithData(tmp_path / "run", about, {}, None, {}, data)
+    result = {"metrics": {"accuracy": None}}
+    run = WithData(tmp_path / "run", about, result, None, {}, data)
 
     def passes(model, variables, pixels, crop, number):
         return [logits[pixels] + rng.normal(size=(len(pixels), 2)) for _ in range(30)]

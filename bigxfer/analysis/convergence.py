@@ -50,13 +50,15 @@ def read(folder: Path, metric: str) -> Learnt:
             f"no metric {metric!r}; {folder} has {list(result['metrics'])}"
         )
     value = result["metrics"][metric]["value"]
+    file = folder / "metrics.jsonl"  # a run whose head is fitted has none
+    file = found.file(file.name) if found.kept(file.name) else file
     return Learnt(
         folder.name,
         net(run),
         origin(run.init),
         config.digest(alone(run)),
         run.optim.batch,
-        learning_curves.read(found.file("metrics.jsonl"), metric),
+        learning_curves.read(file, metric),
         math.nan if value is None else metrics.sign(metric) * value,
         result["synthetic"],
     )

@@ -28,7 +28,7 @@ def read(file: Path, metric: str = METRIC) -> LearningCurve:
     The values are the metric's negative where less of it is better.
     """
     found: dict[int, float] = {}
-    for line in file.read_text().splitlines():
+    for line in file.read_text().splitlines() if file.is_file() else ():
         row = json.loads(line)
         if row.get(f"valid/{metric}") is not None:
             found[row["step"]] = row[f"valid/{metric}"]
