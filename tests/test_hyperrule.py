@@ -131,10 +131,12 @@ def test_bad_input():
 
 
 def test_a_run_says_its_branch(tmp_path):
-    """A phantom of 64 px under the default config, which takes images for large."""
-    run = presets.load("configs/covidx_hyperrule.py:phantom=24")
-    run.data.phantom.pixels, run.data.cache = 64, str(tmp_path)
-    data = dataset.open(run.data, 0, lambda line: None)
-    plan = optim.plan(run.optim, 24)
+    """A set of 100 px under a config that takes images for small."""
+    run = presets.load("configs/covidx_hyperrule.py:pixels=64")
+    Image.new("L", (100, 100)).save(tmp_path / "i0", "PNG")
+    m = dataclasses.replace(manifest([0], [1]), root=str(tmp_path))
+    rows = dict.fromkeys(("train", "valid", "test"), np.arange(1))
+    data = dataset.Dataset(m, None, rows, {})
+    plan = optim.plan(run.optim, 1)
     said = job.describe(run, "d", plan, data)["data"]["resolution"]
-    assert "512, crop 480" in said and "ITS PAIR FOR THEM IS 160" in said
+    assert "160, crop 128" in said and "ITS PAIR FOR THEM IS 512" in said

@@ -4,12 +4,14 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
+from make_run import make_run
+from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from bigxfer import config, models, presets, tree
+from bigxfer import config, models, presets
 from bigxfer.protocols import freeze, init, optim
+from bigxfer.runs import finished
 from bigxfer.study import grid
 
 ROOT = Path(__file__).parents[1]
@@ -209,9 +211,8 @@ def test_micro_auroc_is_that_of_scikit_learn(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import findings
 
-    rng = np.random.default_rng(0)
-    labels, logits = np.arange(60) % 3, rng.normal(size=(60, 3))
-    tree.save_npz(tmp_path / "predictions.npz", {"labels": labels, "logits": logits})
-    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    folder = make_run(tmp_path / "run")
+    saved = finished.read(folder).predictions()
+    labels, scores = saved.labels, softmax(saved.logits, axis=1)
     expected = roc_auc_score(labels, scores, average="micro", multi_class="ovr")
-    assert findings.micro({"folder": str(tmp_path)}) == pytest.approx(expected)
+    assert findings.micro({"folder": str(folder)}) == pytest.approx(expected)
