@@ -26,6 +26,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     run = config.resolve(run)
 
     from bigxfer.runs import job  # imports jax: --help should not wait for it
+    from bigxfer.training import stopping
 
     job.check(run, "upstream")
     if run.init.kind == "pretrained":
@@ -35,7 +36,8 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         run.init.checkpoint, run.init.digest = found
     folder = Path(workdir or f"runs/{config.digest(run)}")
     job.start_processes()
-    job.show(job.execute(run, folder), folder)
+    with stopping.listen() as stop:
+        job.show(job.execute(run, folder, stop), folder)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,13 @@ upstream under runs/. --config.init.kind=random trains from scratch.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bigxfer import cli, config, presets
 from bigxfer.runs import finished
+
+if TYPE_CHECKING:
+    from bigxfer.training import stopping
 
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
@@ -25,16 +29,20 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     run = config.resolve(run)
 
     from bigxfer.runs import job  # imports jax: --help should not wait for it
+    from bigxfer.training import stopping
 
     job.check(run, "transfer")
     job.start_processes()
-    if run.init.kind == "pretrained":
-        run.init.checkpoint, run.init.digest = upstream(run, synthetic)
-    folder = Path(workdir or f"runs/{config.digest(run)}")
-    job.show(job.execute(run, folder), folder)
+    with stopping.listen() as stop:
+        if run.init.kind == "pretrained":
+            run.init.checkpoint, run.init.digest = upstream(run, synthetic, stop)
+        folder = Path(workdir or f"runs/{config.digest(run)}")
+        job.show(job.execute(run, folder, stop), folder)
 
 
-def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
+def upstream(
+    run: config.Run, synthetic: bool, stop: "stopping.Stop"
+) -> tuple[str, str]:
     """(npz of the upstream's parameters, its digest); trains a phantom upstream."""
     from bigxfer.runs import job
 
@@ -61,7 +69,7 @@ def upstream(run: config.Run, synthetic: bool) -> tuple[str, str]:
                 " scratch with --config.init.kind=random"
             )
         print(f"training the upstream {name} on the phantom first, in {folder}")
-        job.execute(source, folder)
+        job.execute(source, folder, stop)
     return finished.parameters(folder)
 
 

@@ -19,16 +19,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from absl import app, flags
 
 from bigxfer import cli
 from bigxfer.study import grid
 
-Stop = Callable[[int], bool] | None
+if TYPE_CHECKING:
+    from bigxfer.training.stopping import Stop
 
 
 def main(argv: list[str]) -> None:
@@ -41,29 +43,25 @@ def main(argv: list[str]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints is no answer
 
-    import jax
-
     from bigxfer.runs import job
-    from bigxfer.training import loop
+    from bigxfer.training import stopping
 
     quieten()
-    stopping = threading.Event()
     job.start_processes()
-    alone, first = jax.process_count() == 1, jax.process_index() == 0
-    if alone:  # several processes agree on a step by jax's own handler
-
-        def on_term(*_: object) -> None:
-            stopping.set()
-            orders.put("")
-
-        signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher
-    runs = Path(flags.FLAGS.runs)
+    with stopping.listen([signal.SIGTERM]) as stop:
+        work(orders, answers, stop)
+
+
+def work(orders: queue.SimpleQueue[str], answers: TextIO, stop: "Stop") -> None:
+    """Does what is ordered until "" comes; says how each run went."""
+    import jax
+
+    from bigxfer.training.stopping import Preempted
+
+    runs, first = Path(flags.FLAGS.runs), jax.process_index() == 0
     share_programs(runs)
     nodes = {node.digest: node for node in grid.nodes(flags.FLAGS.config)}
-
-    def stop(_: int) -> bool:
-        return stopping.is_set()
 
     def tell(how: str, kind: str = "", message: str = "") -> None:
         answer = {"how": how, "kind": kind, "message": message}
@@ -77,11 +75,11 @@ def main(argv: list[str]) -> None:
         folder = nodes[digest].folder(runs)
         try:
             with log_to(folder, jax.process_index()):
-                perform(nodes[digest], runs, stop if alone else None, shared, kept)
-        except loop.Preempted:
+                perform(nodes[digest], runs, stop, shared, kept)
+        except Preempted:
             if first:
                 tell("released")
-            sys.exit(loop.Preempted.STATUS)
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 all go to the pool
             with suppress(OSError):
                 (folder / "error.txt").write_text(traceback.format_exc())
@@ -89,7 +87,6 @@ def main(argv: list[str]) -> None:
             os._exit(1)  # a device may be in a bad state: the next starts afresh
         if first:
             tell("done")
-    sys.exit(loop.Preempted.STATUS if stopping.is_set() else 0)
 
 
 def listen(orders: queue.SimpleQueue) -> None:
@@ -99,17 +96,18 @@ def listen(orders: queue.SimpleQueue) -> None:
     os._exit(1)
 
 
-def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict, kept: dict) -> None:
+def perform(
+    node: grid.Node, runs: Path, stop: "Stop", shared: dict, kept: dict
+) -> None:
     """Does one node of the study; whatever goes wrong in it raises.
 
-    `stop(step)` says whether to save and leave; None is for several processes. Later
-    nodes find what is compiled in `shared`, the data sets in `kept`.
+    Later nodes find what is compiled in `shared`, the data sets in `kept`.
     """
     from bigxfer.runs import finished, folders, job
 
     if node.kind == "cache":
         folder = node.folder(runs)
-        folders.write(folder / "result.json", build_cache(node, stop, kept))
+        folders.write(folder / "result.json", build_cache(node, kept))
         return
     for need in node.needs:
         if not need.startswith("caches/"):
@@ -117,17 +115,12 @@ def perform(node: grid.Node, runs: Path, stop: Stop, shared: dict, kept: dict) -
     job.execute(node.run, node.folder(runs), stop, shared, kept)
 
 
-def build_cache(node: grid.Node, stop: Stop, kept: dict) -> dict:
+def build_cache(node: grid.Node, kept: dict) -> dict:
     """Decodes the whole data set; what was decoded stays when it is stopped."""
     from bigxfer.data import dataset, identity
-    from bigxfer.training import loop
-
-    def say(line: str) -> None:
-        logging.getLogger("bigxfer").info(line)
-        if stop and stop(0):
-            raise loop.Preempted(loop.Preempted.STATUS)
 
     began = time.monotonic()
+    say = logging.getLogger("bigxfer").info
     data = dataset.open(node.run.data, 0, say, kept)
     about = {"digest": node.digest, "counts": data.report["counts"]}
     about["identity"] = identity.of_set(data.identity)

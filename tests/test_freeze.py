@@ -18,7 +18,7 @@ from bigxfer.config import ConfigError, Freeze, Optim, Phase
 from bigxfer.models import cbr, keras_zoo
 from bigxfer.protocols import freeze, optim, phases
 from bigxfer.runs import job
-from bigxfer.training import loop, sharding
+from bigxfer.training import loop, sharding, stopping
 from bigxfer.training.task import Task
 
 needs_keras = pytest.mark.skipif(
@@ -352,8 +352,13 @@ def test_a_run_stopped_in_its_second_phase_resumes_to_the_same_bits(tmp_path):
     run.phase = Phase(until=(0.25, 0.5), bottom=(1.0, 0.5))
     run = config.resolve(run)
     job.execute(run, tmp_path / "whole")
-    with pytest.raises(loop.Preempted):
-        job.execute(run, tmp_path / "stopped", stop=lambda step: step == 5)
+
+    class AtStepFive(stopping.Stop):
+        def __call__(self, step):
+            return step == 5
+
+    with pytest.raises(stopping.Preempted):
+        job.execute(run, tmp_path / "stopped", AtStepFive())
     job.execute(run, tmp_path / "stopped")
     found = [
         (tmp_path / name / "params.npz").read_bytes() for name in ("whole", "stopped")

@@ -10,9 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import COMPILE_FAST
+
+import bigxfer.config
+from bigxfer import presets
+from bigxfer.runs import job
 
 ROOT = Path(__file__).parents[1]
 SHAPE = "model=R1-1-1-1x0.25,res=32,batch=16,phantom=64"
@@ -33,16 +38,26 @@ def command(main, config, folder, cache, *flags):
     ]
 
 
-def environment(devices=1, **more):
-    flags = f"--xla_force_host_platform_device_count={devices} {COMPILE_FAST}"
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory):
+    """What one process of this file has compiled serves the next ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("programs"))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+
+
+def environment(**more):
+    flags = f"--xla_force_host_platform_device_count=1 {COMPILE_FAST}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
 
 
-def call(*args, devices=1, **more):
+def call(*args):
     done = subprocess.run(
         command(*args),
         cwd=ROOT,
-        env=environment(devices, **more),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -91,81 +106,126 @@ def test_upstream_and_transfer_write_what_the_design_says(tmp_path, cache):
     assert files == {f.name: f.stat().st_mtime_ns for f in down.iterdir()}
 
 
-def test_killed_and_resumed_is_bit_identical(tmp_path, cache):
-    """kill -9 at a random step, twice, then the same command to the end."""
+def start(arguments, **more):
+    """A process whose words are to be had by `communicate`."""
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=environment(**more),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def send_at(step, folder, process, number):
+    """The signal, once the run in this folder has written that step or a later one."""
+    path = folder / "metrics.jsonl"
+    while not path.exists() or len(path.read_text().splitlines()) < step:
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.01)
+    process.send_signal(number)
+
+
+def test_stopped_killed_and_resumed_is_bit_identical(tmp_path, cache):
+    """A signal at a random step, three times, then the same command to the end."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    config, often = UPSTREAM + ",steps=40", "--config.checkpoints=4"
+    config, often = UPSTREAM + ",steps=60", "--config.checkpoints=6"
     call("train", config, whole, cache)  # no checkpoint: it is over too soon
     rng = np.random.default_rng()
-    for _ in range(2):
-        at = int(rng.integers(12, 36))
-        process = subprocess.Popen(
-            command("train", config, killed, cache, often),
-            cwd=ROOT,
-            env=environment(),
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        while process.poll() is None:
-            done = (killed / "metrics.jsonl").exists() and len(losses_so_far(killed))
-            if done >= at:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-            time.sleep(0.01)
+    signals = {signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}
+    for least, (number, status) in zip((5, 25, 40), signals.items()):
+        process = start(command("train", config, killed, cache, often))
+        send_at(least + int(rng.integers(8)), killed, process, number)
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == status, said[-3000:]
+        asked = re.findall(r"asked to stop: saved step (\d+) of 60;.*", said)
+        assert len(asked) == (number != signal.SIGKILL) and "Traceback" not in said
+        if asked:
+            assert least <= int(asked[0]) < 60
+            assert (killed / "checkpoints" / asked[0] / "record").exists()
     said = call("train", config, killed, cache, often)
-    assert re.search(r"resumed from step \d+", said)
-    assert "damaged" not in said
-    names = ("params.npz", "predictions.npz")
-    for name in names:
+    assert f"resumed from step {asked[0]}" in said and "damaged" not in said
+    for name in ("params.npz", "predictions.npz"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
     np.testing.assert_array_equal(losses(whole), losses(killed))
 
 
-def losses_so_far(folder):
-    return (folder / "metrics.jsonl").read_text().splitlines()
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory, cache):
+    """The losses of a transfer on one device.
 
-
-def test_shards_and_processes_do_not_change_the_losses(tmp_path, cache):
-    """1 device; 8 with the parameters on 4 shards; 2 processes; at the HyperRule's rate.
-
-    So small a rate keeps rounding small: tests/test_devices.py shows what holds at any.
+    At the HyperRule's rate, which is so small that rounding stays small:
+    tests/test_devices.py shows what holds at any.
     """
-    config = TARGET + ",steps=50"
-    flags = ["--config.init.kind=random", "--config.optim.weight_decay=0.001"]
-    one = tmp_path / "one"
-    call("transfer", config, one, cache, *flags)
-    sharded, two = tmp_path / "sharded", tmp_path / "two"
-    call("transfer", config, sharded, cache, *flags, "--config.mesh.fsdp=4", devices=8)
-    two_processes(command("transfer", config, two, cache, *flags))
-    reference = losses(one)
-    for folder in (sharded, two):
-        found, name = losses(folder), folder.name
-        np.testing.assert_allclose(found[:10], reference[:10], rtol=1e-5, err_msg=name)
-        np.testing.assert_allclose(found, reference, rtol=1e-3, err_msg=name)
-        with np.load(folder / "predictions.npz") as predictions:
-            ids = predictions["ids"]
-        assert len(set(ids)) == len(ids)
+    return train_here(tmp_path_factory.mktemp("one") / "run", cache, devices=1)
+
+
+def train_here(folder, cache, devices, fsdp=1):
+    """The losses of the transfer in this process, on so many of its devices."""
+    run = presets.load(TARGET + ",steps=50")
+    run.data.cache, run.log.every, run.eval.resamples = str(cache), 1, 0
+    run.init.kind, run.optim.weight_decay = "random", 0.001
+    run.mesh.fsdp = fsdp
+    several = jax.devices()[:devices]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: several)
+        job.execute(bigxfer.config.resolve(run), folder)
+    with np.load(folder / "predictions.npz") as predictions:
+        ids = predictions["ids"]
+    assert len(set(ids)) == len(ids)
+    return losses(folder)
+
+
+def test_shards_do_not_change_the_losses(tmp_path, cache, one_device):
+    same_as(one_device, train_here(tmp_path, cache, devices=8, fsdp=4))
+
+
+def same_as(one, other):
+    """To rounding, which grows from step to step."""
+    np.testing.assert_allclose(other[:10], one[:10], rtol=1e-5)
+    np.testing.assert_allclose(other, one, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("number", "rank", "statuses"),
+    [
+        (signal.SIGINT, 1, [75, 130]),
+        pytest.param(signal.SIGTERM, 0, [75, 75], marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_stop_at_one_step_and_go_on_to_the_same_bits(
+    tmp_path, cache, one_device, number, rank, statuses
+):
+    """The signal comes to one of them only."""
+    flags = ("--config.init.kind=random", "--config.optim.weight_decay=0.001")
+    whole, stopped = (
+        command("transfer", TARGET + ",steps=50", tmp_path / name, cache, *flags)
+        for name in ("whole", "stopped")
+    )
+    assert ends(two_processes(whole)) == [0, 0]
+    same_as(one_device, losses(tmp_path / "whole"))
+    both = two_processes(stopped)
+    send_at(5, tmp_path / "stopped", both[rank], number)
+    assert ends(both) == statuses
+    assert ends(two_processes(stopped)) == [0, 0]
+    for name in ("predictions.npz", "metrics.jsonl"):
+        found = [(tmp_path / f / name).read_bytes() for f in ("whole", "stopped")]
+        assert found[0] == found[1], name
 
 
 def two_processes(arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [
-        subprocess.Popen(
-            arguments,
-            cwd=ROOT,
-            env=environment(
-                JAX_COORDINATOR_ADDRESS=address,
-                JAX_NUM_PROCESSES="2",
-                JAX_PROCESS_ID=str(i),
-            ),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    for process in processes:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said[-3000:]
+    names = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    return [start(arguments, **names, JAX_PROCESS_ID=str(rank)) for rank in range(2)]
+
+
+def ends(processes):
+    """Their exit statuses; the first says that it was asked to stop, where it was."""
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    statuses = [process.returncode for process in processes]
+    assert all(status in (0, 75, 130) for status in statuses), "\n".join(said)[-5000:]
+    assert said[0].count("asked to stop: saved step") == bool(statuses[0])
+    return statuses

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from bigxfer import config, models, tree
 from bigxfer.config import Run
@@ -26,6 +25,7 @@ from bigxfer.statistics import metrics, operating_point
 from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
 from bigxfer.training import task as tasks
 from bigxfer.training.log import RunLog
+from bigxfer.training.stopping import Stop
 from bigxfer.training.task import Task
 
 
@@ -62,15 +62,14 @@ class Spent:
 def execute(
     run: Run,
     folder: Path,
-    stop: loop.Stop | None = None,
+    stop: Stop | None = None,
     shared: compiled.Shared | None = None,
     kept: dict[str, dataset.Opened] | None = None,
 ) -> dict:
     """Trains, evaluates and writes the run folder; returns its result.
 
-    A finished run is not done again, a half-done one resumes. `stop` ends the
-    training early with loop.Preempted; by default it is jax's own agreement of all
-    processes on one step after a SIGTERM to any of them, never so in a single one.
+    A finished run is not done again, a half-done one resumes. Once `stop` is asked to
+    (stopping.listen), Preempted is raised, in training with the step saved.
     `shared` keeps compiled programs for later runs, `kept` the data sets. Raises ValueError
     where the folder holds another config's run or other data.
     """
@@ -100,7 +99,7 @@ def execute(
     leaks = find_leaks(job) if primary else {}
 
     train = fit_head if programs.features else take_steps
-    state, spent = train(job, programs, state, stop)
+    state, spent = train(job, programs, state, stop or Stop())
     result = {
         **judge(job, loop.variables(state), programs.predict),
         "cost": cost(job, state, spent),
@@ -184,21 +183,21 @@ def find_leaks(job: Job) -> dict[str, Any]:
 
 
 def take_steps(
-    job: Job, programs: compiled.Programs, state: loop.State, stop: loop.Stop | None
+    job: Job, programs: compiled.Programs, state: loop.State, stop: Stop
 ) -> tuple[loop.State, Spent]:
     """Trains by gradients, from the last checkpoint if there is one."""
     valid = partial(validate, job, programs.predict)
-    stop = stop or multihost_utils.reached_preemption_sync_point
-    state, clock = loop.fit(job, state, programs.step, job.feed, valid, stop)
+    with stop.training():
+        state, clock = loop.fit(job, state, programs.step, job.feed, valid, stop)
     steps, images = job.plan.steps, job.plan.steps * job.run.optim.batch
     return state, Spent(steps, images, programs.flops * steps, clock)
 
 
 def fit_head(
-    job: Job, programs: compiled.Programs, state: loop.State, stop: loop.Stop | None
+    job: Job, programs: compiled.Programs, state: loop.State, stop: Stop
 ) -> tuple[loop.State, Spent]:
     """Fits the head of config.freeze.head to features that are computed once an image."""
-    del stop  # it takes no longer than an evaluation
+    del stop  # there is nothing to save
     began, variables = time.monotonic(), loop.variables(state)
     predict = cast(predictor.Predict, programs.features)
 

@@ -27,6 +27,7 @@ from bigxfer.training import gradients
 from bigxfer.training.checkpoint import Checkpoints
 from bigxfer.training.feed import Feed
 from bigxfer.training.log import Progress, RunLog
+from bigxfer.training.stopping import Preempted, Stop
 from bigxfer.training.task import Task
 from bigxfer.tree import Tree
 
@@ -47,17 +48,6 @@ class State:
 
 
 Step = Callable[[State, dict], tuple[State, dict]]
-Stop = Callable[[int], bool]  # whether to stop after this step, asked at every step
-
-
-class Preempted(SystemExit):
-    """The run was asked to stop and has saved the step it was at.
-
-    A SystemExit with status 75 (EX_TEMPFAIL of sysexits.h: try again later), so that
-    the mains end with it and a batch script can tell it from a failure.
-    """
-
-    STATUS = 75
 
 
 def variables(state: State) -> Tree:
@@ -208,7 +198,7 @@ def fit(
         state, measured = step(state, feed.place(batch))
         watch.add(number, measured)
         last = number == steps
-        stops = stop(number) and not last
+        stops = stop(number)
         saves = number % save_every == 0 or last or stops
         saves &= stops or not rare or time.monotonic() > saved + LEAST_SECONDS
         judges = bool(run.eval.every) and number % run.eval.every == 0
@@ -232,8 +222,11 @@ def fit(
                 checkpoints.mark_best(number)
         if stops:
             checkpoints.wait()
-            log.say(f"asked to stop: saved step {number}")
-            raise Preempted(Preempted.STATUS)
+            log.say(
+                f"asked to stop: saved step {number} of {steps}; the same command"
+                " goes on from it"
+            )
+            raise Preempted(stop.status, number)
         began = time.monotonic()
     clock.waiting += batches.waited
     return chosen(session, state, clock, best), clock

@@ -9,6 +9,7 @@ next line it cannot print. A file that kills a decoder costs its own row only.
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -124,6 +125,11 @@ class Worker:
 
 def main() -> None:
     """A worker: its task comes by stdin, a Result a line goes out by stdout."""
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # they are for the parent, which ends us
+        signal.signal(number, signal.SIG_IGN)
     root, pixels, shape, paths = json.load(sys.stdin)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a decoder prints is no result
