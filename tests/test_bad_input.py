@@ -137,7 +137,7 @@ def test_selection_that_validation_cannot_give(made, tmp_path, monkeypatch, name
 def test_training_starts_from_what_is_named_and_is_called_by_it(made, tmp_path):
     """Two starts are two runs: the digest of what a run starts from is in its own."""
     run = load(f"configs/upstream_nih.py:{TOY},phantom=32", made)
-    run.init.kind, run.init.how = "pretrained", "mean_var"
+    run.init.kind = "pretrained"
     with pytest.raises(ValueError, match="name what to start from"):
         train.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
     run.init.checkpoint = str(made / "up")
