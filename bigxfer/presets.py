@@ -76,6 +76,7 @@ COMMON: dict[str, Any] = {  # the args that every config takes
     "steps": 0,
     "phantom": 0,
     "root": "",
+    "seed": 0,  # of an upstream that a study names: "FILE.py:res=64,seed=3"
 }
 
 
@@ -88,6 +89,7 @@ def apply(run: Run, a: dict[str, Any]) -> Run:
     run.data.phantom.images = a["phantom"]
     run.data.phantom.pixels = run.data.resize
     run.data.root = a["root"]
+    run.seed = a["seed"]
     return run
 
 

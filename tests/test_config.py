@@ -158,3 +158,12 @@ def test_every_field_has_a_default():
     for field in dataclasses.fields(config.Run):
         missing = dataclasses.MISSING
         assert (field.default is not missing) or (field.default_factory is not missing)
+
+
+def test_an_upstream_of_another_seed_is_named_by_its_arg():
+    first, third = (
+        presets.load(f"configs/upstream_nih.py:res=64{arg}") for arg in ("", ",seed=3")
+    )
+    assert (first.seed, third.seed) == (0, 3)
+    assert config.digest(first) != config.digest(third)
+    assert config.settings(first) == config.settings(third)
