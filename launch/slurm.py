@@ -18,6 +18,7 @@ is printed first). --dry_run prints the scripts and submits nothing.
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -33,9 +34,6 @@ from bigxfer.study import grid
 from launch import local, node
 from launch.profile import Profile, load
 
-# submitit's own signal, in place of USR2: SIGTERM also comes at a preemption, and is
-# what JAX's processes agree on a step by. Read when submitit is imported.
-os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "TERM"
 FRUITLESS = 3  # rounds of jobs that ended without having taken any run
 DEAF = 10  # polls in a row at which Slurm did not answer: it may be restarting
 
@@ -50,6 +48,10 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     profile = replace(profile, account=f.account or profile.account)
     launch = Launch(f.config, Path(f.runs).absolute(), study, profile, f.hang)
+    try:
+        launch.parameters(launch.name)
+    except config.ConfigError as error:
+        sys.exit(f"error: {error}")
     if f.dry_run:
         launch.dry_run()
         return
@@ -134,6 +136,7 @@ class Launch:
 
     def submit(self, job: tuple[node.Work, dict[str, Any]], count: int) -> None:
         """`count` jobs of one kind, as an array where there are several."""
+        set_signal()
         import submitit
 
         work, parameters = job
@@ -146,6 +149,7 @@ class Launch:
 
     def dry_run(self) -> None:
         """Prints the script of each kind of job."""
+        set_signal()
         from submitit.slurm import slurm
 
         kinds = [self.small_job()] if self.small else []
@@ -195,16 +199,30 @@ class Launch:
             "signal_delay_s": p.lead,
             "stderr_to_stdout": True,
             "setup": [
-                f"export PYTHONPATH={root}:$PYTHONPATH SUBMITIT_PREEMPT_SIGNAL=TERM",
+                f'export PYTHONPATH={shlex.quote(str(root))}:"$PYTHONPATH"',
+                "export SUBMITIT_PREEMPT_SIGNAL=TERM",
                 *p.setup,
             ],
             "additional_parameters": {"requeue": True, **p.sbatch},
         }
         if p.account:
             out["account"] = p.account
+        for key, text in {**out, **p.sbatch, "runs": str(self.runs)}.items():
+            if isinstance(text, str) and not text.isprintable():  # a line of its own
+                raise config.ConfigError(
+                    f"{key} holds a line break or the like: {text!r}"
+                )
         if p.gpus:
             out["gres"] = f"gpu:{p.gpus}"
         return out
+
+
+def set_signal() -> None:
+    """Has submitit, which reads it when it is imported, use SIGTERM in place of USR2.
+
+    SIGTERM also comes at a preemption, and is what jax's processes agree on a step by.
+    """
+    os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "TERM"
 
 
 def news(before: list[grid.Standing], now: list[grid.Standing]) -> Iterator[str]:

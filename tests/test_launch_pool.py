@@ -340,3 +340,18 @@ def test_workers_die_with_their_pool(tmp_path):
         time.sleep(0.05)
     else:
         pytest.fail("the worker lives on")
+
+
+@pytest.mark.parametrize("text", ["", "\0\0\0", '{"owner"'])
+def test_a_try_that_the_power_cut_short_stops_nobody(tmp_path, text):
+    """It may be somebody's for a while; then the run goes on, with the next number."""
+    nodes = study("a")
+    path = tmp_path / "a" / "tries" / "1.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert states(nodes, tmp_path)["a"].state == "running"
+    old = time.time() - claims.STALE - 1
+    os.utime(path, (old, old))
+    start(nodes, tmp_path).run()
+    assert states(nodes, tmp_path)["a"].state == "done"
+    assert ends(tmp_path, "a") == [None, ("done", "")]

@@ -101,9 +101,18 @@ def test_host_copies_survive_donation():
 ENVIRONMENTS = [
     ({}, None),
     ({"SLURM_NTASKS": "4"}, None),  # sbatch without srun
-    ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1"}, None),
+    ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"}, None),
     ({"SLURM_STEP_NODELIST": "n1"}, None),
-    ({"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "n[1-2]"}, {}),
+    # the shell of an salloc of two tasks
+    (
+        {
+            "SLURM_NTASKS": "2",
+            "SLURM_STEP_NODELIST": "n1",
+            "SLURM_STEP_NUM_TASKS": "1",
+        },
+        None,
+    ),
+    ({"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}, {}),
     ({"TPU_WORKER_HOSTNAMES": "a,b"}, {}),
     ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
     ({"JAX_COORDINATOR_ADDRESS": "h:1"}, None),

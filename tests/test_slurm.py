@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import COMPILE_FAST
 
+from bigxfer import config
 from bigxfer.runs import folders
 from bigxfer.study import claims, grid
+from launch import slurm as slurm_launcher
+from launch.profile import Profile
 
 ROOT = Path(__file__).parents[1]
 LOOP = ROOT.parent / "shared" / "tools" / "loopslurm.sh"
@@ -325,3 +328,25 @@ def test_a_bad_profile_is_one_line(tmp_path, text):
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "rofile" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_root_with_blanks_is_quoted_and_a_line_break_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm_launcher, "__file__", "/a b/$(id)/launch/slurm.py")
+    profile = Profile("low", account="mine")
+    launch = slurm_launcher.Launch("c.py", tmp_path, [], profile, 60)
+    line = launch.parameters("name")["setup"][0] + ' && echo "$PYTHONPATH"'
+    assert run("bash", "-c", line, env={"PYTHONPATH": "x y"}) == "/a b/$(id):x y\n"
+    for bad in ({"account": "me\n#SBATCH --x"}, {"sbatch": {"mail-user": "a\nb"}}):
+        launch.profile = Profile("low", **bad)
+        with pytest.raises(config.ConfigError, match="line break"):
+            launch.parameters("name")
+
+
+def test_importing_the_launchers_sets_no_environment():
+    code = (
+        "import os; before = dict(os.environ)\n"
+        "from launch import local, node, pool, profile, shares, slurm, tpu, worker\n"
+        "assert dict(os.environ) == before"
+    )
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("SUBMITIT")}
+    run(sys.executable, "-c", code, cwd=ROOT, env=environ)

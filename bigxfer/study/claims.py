@@ -30,6 +30,8 @@ STRIKES = 3  # failures of one kind, at one place, after which a run is given up
 # That is seldom the run's own fault.
 LOST = 20
 
+UNKNOWN = {"host": "?", "machine": "", "pid": 0, "born": "", "job": "", "saved": 0}
+
 
 @dataclass(frozen=True)
 class Try:
@@ -81,9 +83,21 @@ def read(folder: Path) -> list[Try]:
     for path in sorted(
         (folder / "tries" / n for n in names), key=lambda p: int(p.stem)
     ):
-        text, touched = durable.read_json(path), path.stat().st_mtime
+        text, touched = contents(path), path.stat().st_mtime
         found.append(Try(path, text["owner"], text["end"], touched))
     return found
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """What a try says. One that cannot be read is of an unknown owner, without an end.
+
+    Such a file is left where the power went; it holds the run for STALE seconds.
+    """
+    try:
+        text = durable.read_json(path)
+        return {"owner": {**UNKNOWN, **text["owner"]}, "end": text["end"]}
+    except (ValueError, KeyError, TypeError):
+        return {"owner": dict(UNKNOWN), "end": None}
 
 
 def past(folder: Path, found: list[Try]) -> Past:
@@ -126,7 +140,7 @@ def claim(folder: Path, found: list[Try]) -> Path | None:
 
 def add_worker(path: Path, pid: int) -> None:
     """Notes the process that does the work, for `claim` to find."""
-    about = durable.read_json(path)
+    about = contents(path)
     about["owner"] |= {"worker": pid, "worker_born": born(pid)}
     durable.write_json(path, about)
 
@@ -142,7 +156,7 @@ def touch(path: Path) -> bool:
 
 def finish(path: Path, how: str, kind: str = "", message: str = "") -> None:
     """Writes how a try ended: done, failed, or released (stopped, to go on later)."""
-    about = durable.read_json(path)
+    about = contents(path)
     where = saved(path.parents[1])
     about["end"] = {"how": how, "kind": kind, "message": message, "saved": where}
     durable.write_json(path, about)

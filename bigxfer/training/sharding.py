@@ -4,6 +4,7 @@ The only file that makes a mesh. Its axes are always Auto: jax.make_mesh has oth
 defaults in other versions.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
+WAIT = 300  # seconds for all processes of a run to come
 SMALL = 2**14  # elements; a smaller leaf costs more to gather than to copy
 
 
@@ -22,8 +24,8 @@ def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
 
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID together say it in
     full. Inside `srun` with several tasks, and on a TPU pod that names its workers,
-    jax finds everything by itself. Slurm's variables outlive a step (an ssh to a
-    node, `sbatch` without `srun`), hence the two that are asked for.
+    jax finds everything by itself. SLURM_NTASKS is of the whole job, and the shell of an
+    `salloc` is a step of one task: the number of this step's tasks is what counts.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     if all(environ.get(name) for name in names):
@@ -33,7 +35,7 @@ def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
             "processes": int(processes),
             "process": int(process),
         }
-    if environ.get("SLURM_STEP_NODELIST") and int(environ.get("SLURM_NTASKS", 1)) > 1:
+    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return {}
     if "," in environ.get("TPU_WORKER_HOSTNAMES", ""):
         return {}
@@ -53,7 +55,17 @@ def join(
     given = [coordinator, processes, process]
     if len({value is None for value in given}) > 1:
         raise ValueError(f"give coordinator, processes and process, or none: {given}")
-    jax.distributed.initialize(coordinator, processes, process)
+    me = f"process {process} of {processes}, the first at {coordinator}"
+    logging.getLogger("bigxfer").info(
+        "waiting for the other processes of this run, %d s at most (%s)",
+        *(WAIT, me if coordinator else "as Slurm or the TPU pod numbers them"),
+    )
+    jax.distributed.initialize(
+        coordinator, processes, process, initialization_timeout=WAIT
+    )
+    # On CPUs the processes connect at their first collective, and wait 30 s for it: now,
+    # since later the first one may open the data for longer. A dead one ends all.
+    barrier("start")
 
 
 def make(fsdp: int = 1, batch: int = 0) -> Mesh:
