@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from bigxfer import config, presets
-from bigxfer.runs import job
+from bigxfer.runs import folders, job
 from bigxfer.training import loop, stopping
 
 STEPS = 12
@@ -119,3 +119,22 @@ def test_outside_of_the_main_thread_there_are_no_handlers():
     thread.start()
     thread.join()
     assert found == [False]
+
+
+def test_a_second_command_waits_for_the_first_and_names_it(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "bigxfer")
+    order = []
+
+    def second():
+        with folders.alone(tmp_path, True):
+            order.append("second")
+
+    with folders.alone(tmp_path, True):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not caplog.messages:
+            thread.join(0.01)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"] and list(tmp_path.iterdir()) == []
+    assert f"process {os.getpid()} on" in caplog.messages[0]

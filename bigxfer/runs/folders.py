@@ -5,16 +5,20 @@ content; result.json also that of every other file. A run is done exactly when b
 be read and fit their sums. Format 1 (no field "format") had no sums.
 """
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import socket
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bigxfer import durable
 
@@ -31,6 +35,50 @@ def write(path: Path, value: dict[str, Any]) -> None:
     """Write config.json or result.json with the sum of its own content."""
     value = {"format": FORMAT, **value}
     durable.write_json(path, {**value, durable.SEAL: durable.seal(value)})
+
+
+@contextmanager
+def alone(folder: Path, primary: bool) -> Iterator[None]:
+    """Holds a run folder against other commands, by its file `lock`, while within.
+
+    Waits for the process that holds it, and names it. Of the processes of one run the
+    first holds it for all. Where the file system knows no locks, nobody holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = lock(folder) if primary else None
+    try:
+        yield
+    finally:
+        if file:
+            Path(file.name).unlink(missing_ok=True)
+            file.close()
+
+
+def lock(folder: Path) -> IO[str] | None:
+    """The open lock file of a folder, once it is ours; None: there are no locks here."""
+    path = folder / "lock"
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            logging.getLogger("bigxfer").info(
+                f"{folder}: {file.read().strip() or 'another process'} is at this run;"
+                " waiting for it to end"
+            )
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            file.close()
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                break
+        file.close()  # its holder has removed it
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
 
 
 def begin(folder: Path, about: dict[str, Any]) -> None:

@@ -73,11 +73,22 @@ def execute(
     `shared` keeps compiled programs for later runs, `kept` the data sets. Raises ValueError
     where the folder holds another config's run or other data.
     """
+    models.maker(run.model)  # an error should not wait for the data
+    with folders.alone(folder, jax.process_index() == 0):
+        return tell(run, folder, stop or Stop(), shared, kept)
+
+
+def tell(
+    run: Run,
+    folder: Path,
+    stop: Stop,
+    shared: compiled.Shared | None,
+    kept: dict[str, dataset.Opened] | None,
+) -> dict:
+    """The story of a run, in a folder that is its own meanwhile."""
     digest = config.digest(run)
     primary = jax.process_index() == 0
     before, done, damage = finished.begun(folder, digest)
-    models.maker(run.model)  # an error should not wait for the data
-    folder.mkdir(parents=True, exist_ok=True)
     log = RunLog(folder, run.log, primary)
     if damage:
         log.say(f"{damage}; the run is done again")
@@ -99,7 +110,7 @@ def execute(
     leaks = find_leaks(job) if primary else {}
 
     train = fit_head if programs.features else take_steps
-    state, spent = train(job, programs, state, stop or Stop())
+    state, spent = train(job, programs, state, stop)
     result = {
         **judge(job, loop.variables(state), programs.predict),
         "cost": cost(job, state, spent),
