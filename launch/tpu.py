@@ -127,9 +127,10 @@ def setup(repo: str, commit: str, nfs: str) -> str:
             f"mountpoint -q {MOUNT} || sudo mount {shlex.quote(nfs)} {MOUNT}",
             f"[ -d bigxfer ] || git clone -q {shlex.quote(repo)} bigxfer",
             f"cd bigxfer && git fetch -q && git checkout -q {shlex.quote(commit)}",
-            "curl -LsSf https://astral.sh/uv/install.sh | sh",
+            "python3 -m pip install -q --user uv==0.13.8",  # for a newer Python
             "~/.local/bin/uv venv -q --allow-existing --python 3.12 .venv",
-            "~/.local/bin/uv pip install -q -r requirements.txt 'jax[tpu]'",
+            "~/.local/bin/uv pip install -q -r requirements.lock"
+            " 'jax[tpu]' -c requirements.lock",
         )
     )
 

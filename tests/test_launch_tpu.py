@@ -63,6 +63,8 @@ def test_a_study_over_slices_is_printed():
     assert "describe bigxfer-1 --format=value(state.state)" in describe
     assert setup.startswith("gcloud compute tpus tpu-vm ssh bigxfer-1 --worker=all")
     assert "mount 10.0.0.2:/share /mnt/bigxfer" in setup
+    assert "-r requirements.lock" in setup and "requirements.txt" not in setup
+    assert "uv==" in setup and "| sh" not in setup
     assert f"launch.local --config {STUDY} --runs /mnt/bigxfer/runs" in work
     assert "queued-resources delete bigxfer-1 --force --quiet" in delete
 
