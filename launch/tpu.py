@@ -129,8 +129,7 @@ def setup(repo: str, commit: str, nfs: str) -> str:
             f"cd bigxfer && git fetch -q && git checkout -q {shlex.quote(commit)}",
             "python3 -m pip install -q --user uv==0.13.8",  # for a newer Python
             "~/.local/bin/uv venv -q --allow-existing --python 3.12 .venv",
-            "~/.local/bin/uv pip install -q -r requirements.lock"
-            " 'jax[tpu]' -c requirements.lock",
+            "~/.local/bin/uv pip install -q -r requirements.lock 'jax[tpu]'",
         )
     )
 
