@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigxfer import config
+from bigxfer import config, durable
 from bigxfer.config import Run
 from bigxfer.runs import folders, predictions, provenance
 from bigxfer.tree import Tree
@@ -111,7 +111,7 @@ class Finished:
             if known and name in known:
                 raise ValueError(f"{path} is lost; {AGAIN}")
             raise ValueError(f"{self.folder} has no {name}")
-        if known is not None and folders.file_sum(path) != known.get(name):
+        if known is not None and durable.sha256(path) != known.get(name):
             raise ValueError(
                 f"{path} is damaged: its sha256 is not the one in result.json; {AGAIN}"
             )

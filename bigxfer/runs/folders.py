@@ -6,7 +6,6 @@ be read and fit their sums. Format 1 (no field "format") had no sums.
 """
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -98,12 +97,7 @@ def read(path: Path) -> dict[str, Any]:
 def sums(folder: Path) -> dict[str, str]:
     """{name: sha256} of the files that a run has written, for result.json."""
     there = [folder / name for name in FILES if (folder / name).is_file()]
-    return {path.name: file_sum(path) for path in there}
-
-
-def file_sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.name: durable.sha256(path) for path in there}
 
 
 def tidy(folder: Path) -> None:
