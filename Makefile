@@ -3,9 +3,9 @@ BIN := .venv/bin
 
 .PHONY: install demo test test-slow lint mutants
 install: .venv/installed
-.venv/installed: requirements.lock requirements-dev.txt
+.venv/installed: requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt -c requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
