@@ -191,3 +191,17 @@ def test_import_does_no_work():
     call = [sys.executable, "-c", code]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_lock_has_every_requirement_by_hash_and_no_address():
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = dict(
+        re.findall(
+            r"^([\w.-]+)==\S+.*? \\\n((?:    --hash=\S+.*\n?)+)", lock, re.MULTILINE
+        )
+    )
+    assert lock.count("==") - lock.count(" == '") == len(locked)
+    wanted = "".join((ROOT / f"requirements{x}.txt").read_text() for x in ("", "-dev"))
+    for name in re.findall(r"^[A-Za-z][\w-]*", wanted, re.MULTILINE):
+        assert name.lower().replace("_", "-") in locked, name
+    assert "://" not in lock and "file:" not in lock
