@@ -212,7 +212,7 @@ def test_a_cache_tells_nothing_of_draws(tmp_path):
     base = study(tmp_path, *shots)
     cache = grid.nodes(base)[0]
     cache.run.data.cache = str(tmp_path / "cache")
-    known = worker.build_cache(cache, None, {})["identity"]
+    known = worker.build_cache(cache, {})["identity"]
     assert set(known) == {*identity.SET, "form"}
     for node in grid.nodes(base)[1:]:
         data = dataclasses.replace(node.run.data, cache=str(tmp_path / "cache"))
