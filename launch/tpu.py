@@ -146,11 +146,17 @@ def whole_study(path: str) -> str:
 def one_run(path: str, digest: str) -> str:
     """Shell: one run on all hosts; the first one claims it and watches over it."""
     here = f"{study_flags(path)} --only {digest}"
+    folder = f"{MOUNT}/runs/{digest}"
+    # A result that is there may be damaged: then the first host does the run again.
+    done = shlex.quote(
+        "from pathlib import Path; from bigxfer.runs import finished;"
+        f" finished.read(Path({folder!r}))"
+    )
     return (
         f"cd bigxfer{HOSTS}"
         f"if [ $JAX_PROCESS_ID = 0 ]; then {PYTHON} -m launch.local {here}\n"
         f"else for round in $(seq {ROUNDS}); do\n"
-        f"[ -f {MOUNT}/runs/{digest}/result.json ] && break\n"
+        f"{PYTHON} -c {done} 2>/dev/null && break\n"
         f"{PYTHON} -m launch.worker {here} || sleep 5; done; fi"
     )
 

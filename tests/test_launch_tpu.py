@@ -82,7 +82,8 @@ def test_one_run_over_all_hosts(tmp_path):
     for host, what in (("0", "launch.local"), ("2", "launch.worker")):
         home = tmp_path / host
         (home / "bigxfer" / ".venv" / "bin").mkdir(parents=True)
-        executable(home / "bigxfer" / tpu.PYTHON, f'echo "{seen}"')
+        unfinished = '[ "$1" = -c ] && exit 1'
+        executable(home / "bigxfer" / tpu.PYTHON, f'{unfinished}\necho "{seen}"')
         ends = "x:y:10.0.0.7,x:y:10.0.0.8,x:y:10.0.0.9"
         executable(
             home / "curl",

@@ -1,9 +1,11 @@
 """`list` and `status`: what a study will cost, and how it stands."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from bigxfer import config, presets
 from bigxfer.config import Data, Run
 from bigxfer.study import cost, grid
-from bigxfer.study.commands import listing
+from bigxfer.study.commands import listing, status
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,6 +114,20 @@ def test_list_and_status_of_the_demo(tmp_path):
     count = Counter(s.state for s in states)
     words = study("status", *runs).stdout.split()
     assert words[:2] == [str(count["ready"]), "ready,"] and sum(count.values()) == 79
+
+
+def test_status_says_when_the_data_were_compared(tmp_path):
+    nodes = grid.nodes("configs/study_demo.py")
+    states = [grid.Standing(node, "done", []) for node in nodes]
+    assert status.compared(states, tmp_path) == ""
+    caches = [node for node in nodes if node.kind == "cache"]
+    for day, node in enumerate(caches, 1):
+        path = node.folder(tmp_path) / "result.json"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        when = datetime(2026, 1, day, 12, 30).timestamp()
+        os.utime(path, (when, when))
+    assert status.compared(states, tmp_path) == "2026-01-01 12:30"
 
 
 def test_the_grid_of_cherti_and_jitsev_is_the_published_one(monkeypatch):

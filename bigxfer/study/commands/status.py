@@ -2,6 +2,7 @@
 
 import argparse
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 ORDER = ("done", "running", "ready", "failed", "waiting", "unchecked", "given up")
@@ -39,3 +40,15 @@ def show(args: argparse.Namespace) -> None:
         print(line)
     count = Counter(s.state for s in states)
     print(", ".join(f"{count[k]} {k}" for k in ORDER if count[k]), f"of {len(states)}")
+    if when := compared(states, args.runs):
+        print(
+            f"data compared at {when}: what changed since is found by the next launch,"
+            " or by the command of a run"
+        )
+
+
+def compared(states, runs: Path) -> str:
+    """When a launcher last compared the data of the finished runs; "": never."""
+    opened = [s.node.folder(runs) for s in states if s.node.kind == "cache"]
+    times = [p.stat().st_mtime for f in opened if (p := f / "result.json").is_file()]
+    return f"{datetime.fromtimestamp(min(times)):%Y-%m-%d %H:%M}" if times else ""
