@@ -95,7 +95,7 @@ def write(
 
     target: a value of the metric; 0 takes the best that every run reaches. Speed-up
     and gain pair runs that differ in their start alone (so of one net and one seed).
-    Of a metric of which less is better all is said of its negative. ValueError for a
+    For a metric where less is better, everything refers to its negative. ValueError for a
     run without a curve.
     """
     runs = [read(folder, metric) for folder in dict.fromkeys(folders)]

@@ -11,7 +11,7 @@ adds some, in the order of the seed, nested in K as well:
 
 - shots (the default): as many as shots. "No finding" is one more class, as "normal" is
   in a single-label set.
-- share: so many that their share of the draw is that of the training split.
+- share: as many as give them the share of the draw that they have of the training split.
 - none: none; all runs before 2026-11-30 had none.
 """
 
