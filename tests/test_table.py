@@ -298,17 +298,14 @@ def test_names_of_data_models_and_unknown_upstreams():
     assert run_row._source(init) == "upstream_nih"
 
 
-def test_thousands_of_runs_in_seconds(tmp_path):
+def test_a_second_collect_reads_no_run_again(tmp_path):
     values = {f"auroc/c{i}": 0.5 for i in range(14)} | {"accuracy": 0.4}
-    for seed in range(2000):
+    for seed in range(200):
         write_run(tmp_path / "runs", transfer(seed=seed), values)
-    start = time.perf_counter()
     found = table.collect([tmp_path / "runs"], tmp_path)
+    assert found.read == len(found.rows) == 200
     table.save(found.rows, tmp_path)
-    assert time.perf_counter() - start < 10
-    start = time.perf_counter()
     assert table.collect([tmp_path / "runs"], tmp_path).read == 0
-    assert time.perf_counter() - start < 5
 
 
 def command(*args):
