@@ -14,7 +14,6 @@ Research software, no diagnostic device.
 """
 
 import argparse
-import hashlib
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -55,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
         "notice": run.notice,
         "synthetic": run.synthetic,
         "format": args.to,
-        "sha256": hashlib.sha256(args.out.read_bytes()).hexdigest(),
+        "sha256": durable.sha256(args.out),
         **opened,
         "output": f"logits float32 [n, {len(run.classes)}]; divided by the temperature,"
         f" {activation} gives probabilities",

@@ -69,7 +69,7 @@ def write(folder: Path, result: dict[str, Any]) -> None:
     about, test = run.about, run.predictions("test")
     valid = run.predictions("valid") if run.has("valid") else None
     sections = [
-        head(about, result),
+        head(run),
         data(about, result),
         protocol(about, result),
         results(result),
@@ -82,14 +82,15 @@ def write(folder: Path, result: dict[str, Any]) -> None:
     durable.write(folder / "card.md", text)
 
 
-def head(about: dict, result: dict) -> Lines:
-    run, classes = about["config"], about["classes"]
+def head(of_run: Finished) -> Lines:
+    about, result, classes = of_run.about, of_run.result, of_run.classes
+    run = about["config"]
     d, m = run["data"], run["model"]
     name = "BiT ResNet" if m["name"] == "bit" else m["name"]
     blocks = "-".join(map(str, m["blocks"]))
     net = f"{name}, {blocks} units" if m["name"] == "bit" else name
     net += f", width {m['width']:g}" * (m["width"] != 1)
-    kind = "one class an image" if single(result) else "findings, a sigmoid each"
+    kind = "findings, a sigmoid each" if of_run.multilabel else "one class an image"
     lines = [f"# {d['reader']}, {name}, run {about['digest']}", ""]
     if about["synthetic"]:
         lines += [SYNTHETIC, ""]
@@ -308,11 +309,6 @@ def commands(run: Finished) -> Lines:
             "    python -m bigxfer.export --run DIR --to timm --out FILE.safetensors"
         )
     return lines
-
-
-def single(result: dict) -> bool:
-    """Whether an image has one class; only then is there an accuracy."""
-    return "accuracy" in result["metrics"]
 
 
 def cell(entry: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ with_data(folder)    and its data: to analyze
 Reading imports neither jax nor scipy: a launcher looks at thousands of folders.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -319,4 +318,4 @@ def parameters(path: Path) -> tuple[str, str]:
         return str(found.parameters()), found.digest
     if not path.is_file():
         raise FileNotFoundError(f"no run folder and no npz at {path}")
-    return str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return str(path), durable.sha256(path)[:16]
