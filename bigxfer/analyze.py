@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from bigxfer import durable
+from bigxfer.data.manifest import SPLITS
 
 WHAT = (
     "similarity",
@@ -69,7 +70,7 @@ def main() -> None:
     add("--against", type=Path, nargs="*", default=[], help="folders of other runs")
     add("--out", type=Path, required=True, help="folder for what is found")
     add("--what", default="", help="such as similarity,weights; default: what can be")
-    add("--split", default="test", choices=("train", "valid", "test"))
+    add("--split", default="test", choices=SPLITS)
     add("--images", type=int, default=512, help="at most so many (default 512)")
     add("--endpoint", default="", help="layer of Grad-CAM; default: the last of 4 x 4")
     add("--metric", default="auroc_macro", help="of curves (default %(default)s)")

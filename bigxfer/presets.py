@@ -48,6 +48,21 @@ def model_name(blocks: tuple[int, ...], width: float) -> str:
     return f"R{named[0] if named else '-'.join(map(str, blocks))}x{width:g}"
 
 
+def net_name(model: dict[str, Any]) -> str:
+    """Return the net in words: "R50x1" of BiT, else "cbr_tiny" or "cbr_tiny x0.5".
+
+    `model` holds the fields of config.Model; those of an old run may lack some. What is
+    slim is said at the end.
+    """
+    if model["name"] == "bit":
+        name = model_name(tuple(model["blocks"]), model["width"])
+    else:
+        name = model["name"]
+        name += f" x{model['width']:g}" if model["width"] != 1 else ""
+    above = model.get("slim_above")
+    return f"{name} slim above {above}" if above else name
+
+
 def parse_arg(arg: str, **defaults: Any) -> dict[str, Any]:
     """ "model=R26x0.5,res=64" -> defaults with these values, typed as they are.
 

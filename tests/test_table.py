@@ -11,7 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from bigxfer import config
+from bigxfer import config, presets
 from bigxfer.config import Freeze, Init, Model, Run
 from bigxfer.tables import differences, lines, run_row, summary, table
 
@@ -290,8 +290,8 @@ def test_names_of_data_models_and_unknown_upstreams():
     ) == ("covid_cxr")
     covid = {**data, "reader": "covidx", "version": "9A"}
     assert run_row.data_name(covid, False) == "covidx-9A"
-    assert run_row.model_name(config.DEPTHS[152], 4.0) == "R152x4"
-    assert run_row.model_name((1, 1), 0.25) == "R1-1x0.25"
+    assert presets.model_name(config.DEPTHS[152], 4.0) == "R152x4"
+    assert presets.model_name((1, 1), 0.25) == "R1-1x0.25"
     init = {"checkpoint": "w/BiT-M-R50x1.npz", "upstream": "", "digest": "d"}
     assert run_row._source(init) == "BiT-M-R50x1"
     init = {"checkpoint": "", "upstream": "configs/upstream_nih.py:res=64"}
@@ -358,7 +358,7 @@ def test_a_start_is_told_in_words(init, freeze, words):
 def test_nets_are_told_apart():
     names = [Model(), Model(width=0.25, slim_above="block2"), Model(name="cbr_tiny")]
     names += [Model(name="cbr_tiny", width=0.5)]
-    assert [run_row.net_name(vars(model)) for model in names] == [
+    assert [presets.net_name(vars(model)) for model in names] == [
         "R50x1",
         "R50x0.25 slim above block2",
         "cbr_tiny",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import config
+from bigxfer import config, presets
 from bigxfer.analysis import learning_curves, plots
 from bigxfer.analysis.learning_curves import LearningCurve
 from bigxfer.config import Init, Run
@@ -54,7 +54,7 @@ def read(folder: Path, metric: str) -> Learnt:
     file = found.file(file.name) if found.kept(file.name) else file
     return Learnt(
         folder.name,
-        net(run),
+        presets.net_name(vars(run.model)),
         origin(run.init),
         config.digest(alone(run)),
         run.optim.batch,
@@ -62,13 +62,6 @@ def read(folder: Path, metric: str) -> Learnt:
         math.nan if value is None else metrics.sign(metric) * value,
         result["synthetic"],
     )
-
-
-def net(run: Run) -> str:
-    model = run.model
-    if model.name != "bit":
-        return f"{model.name} x{model.width:g}"
-    return f"R{'-'.join(map(str, model.blocks))}x{model.width:g}"
 
 
 def origin(init: Init) -> str:

@@ -11,7 +11,7 @@ from bigxfer.config import ConfigError, Data
 from bigxfer.data import fewshot, identity, readers, split, unions
 from bigxfer.data.identity import Identity
 from bigxfer.data.loader import Loader
-from bigxfer.data.manifest import Manifest
+from bigxfer.data.manifest import SPLITS, Manifest
 from bigxfer.data.phantom import write
 from bigxfer.data.pixels import cache, cache_encoded, decode
 from bigxfer.data.sampling import UNIFORM, Sampling, choose
@@ -116,7 +116,7 @@ def read(data: Data, say: Callable[[str], None]) -> Opened:
 def draw(opened: Opened, data: Data, seed: int) -> Dataset:
     """The splits, and of the training rows those that the seed draws."""
     manifest, ok = opened.manifest, opened.ok
-    rows = {name: ok[manifest.split[ok] == name] for name in ("train", "valid", "test")}
+    rows = {name: ok[manifest.split[ok] == name] for name in SPLITS}
     report = {"counts": {name: len(r) for name, r in rows.items()}, **manifest.notes}
     report["undecodable"] = opened.bad
     rows["train"], found = drawn(manifest, rows["train"], data, seed)

@@ -12,6 +12,7 @@ import numpy as np
 from bigxfer import durable
 
 COLUMNS = ("id", "path", "patient", "source", "view", "split")
+SPLITS = ("train", "valid", "test")
 BLOCK = 1 << 16  # rows that are read or hashed at once
 
 
@@ -31,7 +32,7 @@ class Manifest:
     patient: np.ndarray  # never ""
     source: np.ndarray
     view: np.ndarray
-    split: np.ndarray  # "train", "valid", "test" or "" where nobody has split yet
+    split: np.ndarray  # one of SPLITS, or "" where nobody has split yet
     synthetic: bool = False
     notes: dict[str, Any] = field(default_factory=dict)  # label policy, rows dropped
 

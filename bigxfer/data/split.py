@@ -11,9 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from bigxfer.config import Data
-from bigxfer.data.manifest import Manifest
+from bigxfer.data.manifest import SPLITS, Manifest
 
-NAMES = ("train", "valid", "test")
 REFERENCE = {"padchest": 0.9, "tuberculosis": 0.85}  # share that trains; `reference`
 
 
@@ -59,8 +58,8 @@ def assign(manifest: Manifest, data: Data) -> Manifest:
 def official(manifest: Manifest) -> tuple[Manifest, int]:
     """(the rows that have a split, how many had none)."""
     where = f"data set {manifest.name} at {manifest.root}"
-    if unknown := sorted(set(manifest.split) - {*NAMES, ""}):
-        raise ValueError(f"{where}: the split {unknown[0]!r} is none of {NAMES}")
+    if unknown := sorted(set(manifest.split) - {*SPLITS, ""}):
+        raise ValueError(f"{where}: the split {unknown[0]!r} is none of {SPLITS}")
     if "train" not in manifest.split:
         raise ValueError(
             f"{where} has no official split (no row is in 'train');"
@@ -181,7 +180,7 @@ def positives(manifest: Manifest) -> np.ndarray:
 def summary(manifest: Manifest, kind: str, dropped: int) -> dict:
     """{"kind", "dropped", split: {"images", "patients"}} for the notes."""
     counts = {}
-    for name in NAMES:
+    for name in SPLITS:
         rows = manifest.split == name
         patients = len(set(manifest.patient[rows]))
         counts[name] = {"images": int(rows.sum()), "patients": patients}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bigxfer import config, durable
+from bigxfer import config, durable, presets
 from bigxfer.data import exposure
 from bigxfer.runs import finished, folders
 from bigxfer.runs.finished import Finished
@@ -86,10 +86,9 @@ def head(of_run: Finished) -> Lines:
     about, result, classes = of_run.about, of_run.result, of_run.classes
     run = about["config"]
     d, m = run["data"], run["model"]
-    name = "BiT ResNet" if m["name"] == "bit" else m["name"]
-    blocks = "-".join(map(str, m["blocks"]))
-    net = f"{name}, {blocks} units" if m["name"] == "bit" else name
-    net += f", width {m['width']:g}" * (m["width"] != 1)
+    bit = m["name"] == "bit"
+    name = ("BiT ResNet " if bit else "") + presets.net_name(m)
+    net = f"{name}, {'-'.join(map(str, m['blocks']))} units" if bit else name
     kind = "findings, a sigmoid each" if of_run.multilabel else "one class an image"
     lines = [f"# {d['reader']}, {name}, run {about['digest']}", ""]
     if about["synthetic"]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bigxfer import config
-from bigxfer.presets import model_name
+from bigxfer.presets import net_name
 from bigxfer.runs import finished, folders, provenance
 from bigxfer.statistics import metrics
 
@@ -162,17 +162,6 @@ def special(own: dict[str, Any]) -> dict[str, Any]:
     """{"optim/lr": 0.01, ...}: the settings that differ from the default."""
     plain = config.defaults()
     return {name: value for name, value in own.items() if value != plain[name]}
-
-
-def net_name(model: dict) -> str:
-    """As model_name for BiT, else "cbr_tiny" or "cbr_tiny x0.5"; then what is slim."""
-    if model["name"] == "bit":
-        name = model_name(tuple(model["blocks"]), model["width"])
-    else:
-        name = model["name"]
-        name += f" x{model['width']:g}" if model["width"] != 1 else ""
-    above = model.get("slim_above")
-    return f"{name} slim above {above}" if above else name
 
 
 def start(init: dict, freeze: dict) -> str | None:

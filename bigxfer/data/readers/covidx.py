@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import spellings
 from bigxfer.data.readers.tables import SEE, DataError, build, lines
 
 SPACES = (  # the classes of the A, B and severity versions
@@ -22,7 +23,7 @@ SOURCES = (
     *("cohen", "fig1", "actmed", "sirm", "ricord", "rsna", "stonybrook", "bimcv"),
     "rnsa",  # sic, 199 lines of version 9
 )
-SPLITS = {"train": "train", "val": "valid", "test": "test"}
+PARTS = ("train", "val", "test")  # of the names of the label files
 IMAGE = re.compile(r".+\.(png|jpe?g)", re.IGNORECASE)
 
 
@@ -67,7 +68,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         path=[f"{split}/{line.file}" for split, line in kept],
         patient=[f"covidx-{line.patient}" for _, line in kept],
         source=[{"rnsa": "rsna"}.get(line.source, line.source) for _, line in kept],
-        split=[SPLITS[split] for split, _ in kept],
+        split=[spellings.SPLITS[split] for split, _ in kept],
         notes={
             "label_files": {split: path.name for split, path in files.items()},
             "rnsa_read_as_rsna": sum(line.source == "rnsa" for _, line in kept),
@@ -80,7 +81,7 @@ def label_files(root: Path, version: str) -> dict[str, Path]:
     """{"train": path, "test": path, perhaps "val": path} of one version."""
     found: dict[str, dict[str, Path]] = {}
     for path in sorted([*root.glob("*.txt"), *root.glob("labels/*.txt")]):
-        match = re.fullmatch(r"(train|val|test)(?:_COVIDx(.*))?\.txt", path.name)
+        match = re.fullmatch(rf"({'|'.join(PARTS)})(?:_COVIDx(.*))?\.txt", path.name)
         if match:
             # Kaggle's train.txt is "", train_COVIDx.txt the first version
             number = "" if match[2] is None else match[2] or "1"
@@ -90,7 +91,7 @@ def label_files(root: Path, version: str) -> dict[str, Path]:
         version = have[0]
     if version in have and (version or len(have) == 1):
         return {
-            split: found[version][split] for split in SPLITS if split in found[version]
+            split: found[version][split] for split in PARTS if split in found[version]
         }
     wanted = f"train_COVIDx{version}.txt and test_COVIDx{version}.txt"
     raise DataError(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bigxfer.config import Data
-from bigxfer.data.manifest import Manifest
+from bigxfer.data.manifest import SPLITS, Manifest
 from bigxfer.data.readers import files, spellings
 from bigxfer.data.readers.tables import SEE, DataError, build, check_spellings
 
@@ -93,8 +93,7 @@ def split_folders(root: Path) -> dict[str, str]:
                 " rename or merge one"
             )
         found[split] = name
-    order = ("train", "valid", "test")
-    return {found[split]: split for split in order if split in found} or {"": ""}
+    return {found[split]: split for split in SPLITS if split in found} or {"": ""}
 
 
 def elsewhere(

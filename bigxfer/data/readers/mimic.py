@@ -5,9 +5,9 @@ from pathlib import Path
 from bigxfer.config import Data
 from bigxfer.data.labels import CHEXPERT14, policy
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import spellings
 from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
 
-SPLITS = {"train": "train", "validate": "valid", "test": "test"}
 LABELLERS = ("chexpert", "negbio")  # data.version; "" is the first
 LATERAL = {"LATERAL": "L", "LL": "L"}  # as CheXpert's lateral images are called here
 
@@ -81,7 +81,7 @@ def splits(root: Path, images: Table) -> tuple[list[str], str]:
         return [""] * len(images), "no split file found"
     official = table(root, "split", ("dicom_id", "split"))
     official.check_unique("dicom_id")
-    of = dict(zip(official["dicom_id"], official.values("split", SPLITS)))
+    of = dict(zip(official["dicom_id"], official.values("split", spellings.SPLITS)))
     for row, name in enumerate(images["dicom_id"]):
         if name not in of:
             images.fail(row, f"the image {name} has no row in {official.path.name}")

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from bigxfer.config import Data
-from bigxfer.data.manifest import Manifest
+from bigxfer.data.manifest import SPLITS, Manifest
 from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
 
 STEM = "camelyonpatch_level_2_split_{split}_{part}"
-SPLITS = ("train", "valid", "test")
 
 
 def read(root: str | Path, data: Data) -> Manifest:

@@ -9,10 +9,9 @@ from typing import Any
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import spellings
 from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.tables import SEE, DataError, build
-
-SPLITS = {"train": "train", "validation": "valid", "val": "valid", "test": "test"}
 
 
 def read(root: str | Path, data: Data) -> Manifest:
@@ -27,7 +26,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     folder = find_builder(root, data.version)
     builder, label = open_builder(folder)
     rows, unlabelled = [], 0
-    for split in [name for name in builder.info.splits if name in SPLITS]:
+    for split in [name for name in builder.info.splits if name in spellings.SPLITS]:
         source = builder.as_data_source(split, decoders=encoded(builder.info.features))
         for index in range(len(source)):
             number = int(source[index][label])
@@ -45,7 +44,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         id=ids,
         path=[f"{where}/tfds:{split}#{index}" for split, index, _ in rows],
         patient=[f"{name}-{i}" for i in ids],
-        split=[SPLITS[split] for split, *_ in rows],
+        split=[spellings.SPLITS[split] for split, *_ in rows],
         notes={
             "patients": NOBODY,
             "builder": str(builder.info.full_name),
@@ -53,7 +52,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         dropped={
             "examples without a label": unlabelled,
             "splits of other names": [
-                s for s in builder.info.splits if s not in SPLITS
+                s for s in builder.info.splits if s not in spellings.SPLITS
             ],
         },
     )

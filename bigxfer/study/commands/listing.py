@@ -20,6 +20,7 @@ def add(commands) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
+    from bigxfer.presets import net_name
     from bigxfer.study import cost, grid
     from bigxfer.study.commands import status
 
@@ -33,7 +34,11 @@ def show(args: argparse.Namespace) -> None:
         print()
     groups: dict[str, list[int]] = defaultdict(list)
     for i, node in enumerate(study):
-        name = node.kind if node.kind == "cache" else f"{node.kind} {model(node)}"
+        name = (
+            node.kind
+            if node.kind == "cache"
+            else f"{node.kind} {net_name(vars(node.run.model))}"
+        )
         groups[name].append(i)
     print(f"{'':28}{'runs':>6}{'done':>6}{'device time':>14}{'disk':>10}")
     groups["all"] = list(range(len(study)))
@@ -91,11 +96,3 @@ def size(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:,.0f} GB" if count >= 1e10 else f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.0f} MB" if count >= 1e6 else "< 1 MB" if count else "0 MB"
-
-
-def model(node) -> str:
-    from bigxfer.presets import model_name
-
-    if node.run.model.name != "bit":
-        return node.run.model.name
-    return model_name(node.run.model.blocks, node.run.model.width)
