@@ -118,6 +118,8 @@ def test_a_hash_in_a_plain_name_is_a_name(tmp_path):
         ("a#1.png", "Plain", "a#1.png", False),
         ("a.h5", "Plain", "a.h5", False),
         ("a/x.hdf5#7", "HDF5", "a/x.hdf5", True),
+        ("a/x.npz#train_images:7", "NPZ", "a/x.npz", True),
+        ("a.npz", "Plain", "a.npz", False),
         ("a.tar#512+10", "Tar", "a.tar", False),
         ("toy/1.0.0/tfds:train#3", "TFDS", "toy/1.0.0/dataset_info.json", False),
         ("tfds:train#3", "TFDS", "dataset_info.json", False),

@@ -28,7 +28,7 @@ train transfer audit analyze predict export""".splitlines()
 INSIDE = {
     "bigxfer.data": """
 manifest augment
-split labels sampling
+split labels sampling npz
 fewshot unions
 readers pixels phantom
 loader

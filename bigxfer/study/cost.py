@@ -7,6 +7,7 @@ training image. Good to a factor of two: input, evaluation, compile
 time and what a device reaches of its peak are guesses.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 import jax
@@ -14,10 +15,11 @@ import jax.numpy as jnp
 
 from bigxfer import models, tree
 from bigxfer.config import Data, Run
+from bigxfer.data.readers import medmnist
 from bigxfer.protocols import optim
 from bigxfer.study.grid import Node
 
-SETS = {  # reader, or tfds builder: (training images, classes), rounded; docs/datasets.md
+SETS = {  # reader, tfds builder or set of MedMNIST+: (training images, classes), rounded; docs/datasets.md
     "chexpert": (191_000, 13),
     "mimic": (237_000, 13),
     "nih": (86_500, 14),
@@ -36,6 +38,7 @@ SETS = {  # reader, or tfds builder: (training images, classes), rounded; docs/d
     "cifar100": (50_000, 100),
     "oxford_flowers102": (1_020, 102),
     "oxford_iiit_pet": (3_680, 37),
+    **{n: (s.images[0], len(s.classes)) for n, s in medmnist.SETS.items()},
 }
 UNKNOWN = (10_000, 10)  # of people's own images
 PHANTOM_CLASSES = {"chexpert": 13, "nih": 14, "covidx": 3, "folder": 10}
@@ -91,7 +94,9 @@ def size(data: Data) -> tuple[int, int, str]:
     images = classes = 0
     guessed = ""
     for reader in data.reader.split("+"):
-        name = data.version.split("/")[0] if reader == "tfds" else reader
+        name = reader
+        if reader in ("tfds", "medmnist"):  # "cifar10/3.0.2", "chestmnist_64"
+            name = re.split("/|_[0-9]+$", data.version)[0]
         if data.phantom.images:
             n, k = data.phantom.images, PHANTOM_CLASSES.get(name, UNKNOWN[1])
         elif name in SETS:

@@ -2,6 +2,7 @@
 
 FILE                            the file
 FILE.h5#ROW                     row of the only data set of an HDF5 file, an array
+FILE.npz#KEY:ROW                row of the array KEY of a npz file
 FILE.tar#OFFSET+SIZE            bytes within an uncompressed tar
 FOLDER/tfds:SPLIT#INDEX         element of a builder prepared as array_record
 FOLDER/ID_{red,green,blue}.png  three files, the planes of one image
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+
+from bigxfer.data import npz
 
 LARGEST = 1 << 28  # bytes of an image file: 16 bits of 11,000 x 11,000 pixels
 LARGEST_ARCHIVE = 1 << 63  # of a file of many images
@@ -44,7 +47,7 @@ class Plain:
         return os.path.join(root, self.file)  # 200,000 Paths take seconds
 
     def fetch(self, root: Path | str) -> bytes | np.ndarray:
-        """The encoded bytes or, where `is_array`, the pixels uint8 [H, W, 3].
+        """The encoded bytes or, where `is_array`, the pixels uint8 [H, W] or [H, W, 3].
 
         Raises OSError where the file cannot be read, ValueError or IndexError where
         the file lacks what is named, ImportError where h5py or tensorflow_datasets is
@@ -62,7 +65,19 @@ class HDF5(Plain):
     row: str
 
     def fetch(self, root: Path | str) -> np.ndarray:
-        return h5_images(self.source(root))[int(self.row)]
+        return without_channel(h5_images(self.source(root))[int(self.row)])
+
+
+@dataclass(frozen=True)
+class NPZ(Plain):
+    pattern = re.compile(r"(.+\.npz)#(\w+):(\d+)")
+    is_array = True
+
+    key: str
+    row: str
+
+    def fetch(self, root: Path | str) -> np.ndarray:
+        return without_channel(npz.rows(self.source(root), self.key)[int(self.row)])
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,7 @@ class Planes(Plain):
         return os.path.join(root, self.planes[0])
 
 
-KINDS = (HDF5, Tar, TFDS, Planes, Plain)  # the first whose pattern fits
+KINDS = (HDF5, NPZ, Tar, TFDS, Planes, Plain)  # the first whose pattern fits
 
 
 def parse(path: str) -> Plain:
@@ -144,6 +159,11 @@ def opened(path: str, largest: int = LARGEST) -> BinaryIO:
     if found.st_size > largest:
         raise ValueError(too_large(found.st_size))
     return open(path, "rb")
+
+
+def without_channel(pixels: np.ndarray) -> np.ndarray:
+    """[H, W] of gray pixels [H, W, 1], which Pillow does not take; others as they are."""
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
 
 
 def too_large(size: int) -> str:

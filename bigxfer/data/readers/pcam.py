@@ -74,7 +74,7 @@ def _h5(path: Path, name: str, take):
     try:
         import h5py
     except ImportError:
-        raise DataError("PatchCamelyon needs h5py: pip install h5py") from None
+        raise DataError(f"{path} needs h5py: pip install h5py") from None
     try:
         with h5py.File(path, "r") as file:
             return take(file[name])
