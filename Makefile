@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: install demo test test-slow lint mutants
 install: .venv/installed
-.venv/installed: requirements.lock
+.venv/installed: requirements.lock pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .

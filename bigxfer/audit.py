@@ -2,7 +2,7 @@
 
   python -m bigxfer.audit --config configs/covidx_hyperrule.py --config.data.root=FOLDER
   python -m bigxfer.audit --config configs/covidx_hyperrule.py:root=FOLDER \\
-      --against configs/upstream_nih.py:root=FOLDER --workdir DIR
+      --against configs/upstream_nih.py --against.data.root=FOLDER2 --workdir DIR
 
 Prints a table and writes audit.json and audit.html (with the image pairs) to the
 workdir, runs/audit-DIGEST by default. Only the data part of a config is read.
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from ml_collections import config_flags
 
 from bigxfer import cli, config, durable, presets
 from bigxfer.data import dataset, duplicates, shortcuts, split
@@ -33,11 +34,9 @@ say = logging.getLogger("bigxfer").info
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
     """Opens one data set or two, audits them, writes and prints what was found."""
-    against = flags.FLAGS.against
     runs = [ready(run, given)]
-    if against:
-        arg = against.partition(":")[2]
-        runs.append(ready(presets.load(against), presets.arg_keys(arg)))
+    if flags.FLAGS["against"].present:
+        runs.append(ready(flags.FLAGS.against, cli.given("against")))
     sets = [ready_set(r.data) for r in runs]
     name = "-".join(config.digest(r) for r in runs)
     folder = Path(workdir or f"runs/audit-{name}")
@@ -314,5 +313,9 @@ def pair_html(pair: dict[str, Any], a: Dataset, b: Dataset) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("against", "", "A second config, FILE[:key=value,...].")
+    config_flags.DEFINE_config_file(
+        "against",
+        None,
+        "A second FILE[:key=value,...]; --against.FIELD=VALUE overrides its fields.",
+    )
     cli.run(main)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -36,6 +37,9 @@ BANNER = """
   ====================================================================
 """
 
+# A flag that names a config file: (--config=, the file, its args).
+CONFIG = re.compile(r"(--?(?:config|against)=)([^:]*)(.*)")
+
 Main = Callable[[config.Run, set[str], str], object]
 
 
@@ -59,22 +63,22 @@ def run(main: Main) -> None:
         flag = flags.FLAGS["config"]
         if not flag.present:
             raise app.UsageError("--config FILE is missing; see configs/")
-        file = config_flags.get_config_filename(flag).partition(":")[0]
-        if not Path(file).is_file():
-            sys.exit(f"error: there is no config file {file}")
-        values = flags.FLAGS.config
-        given = set(config_flags.get_override_values(flags.FLAGS["config"]))
-        given |= presets.arg_keys(values.arg)
         set_up_logging()
         set_xla_flags()
         try:
-            main(values, given, flags.FLAGS.workdir)
+            main(flags.FLAGS.config, given("config"), flags.FLAGS.workdir)
         except (ValueError, OSError, ArithmeticError) as error:
             if os.environ.get("BIGXFER_TRACEBACK"):
                 raise
             sys.exit(f"\nerror: {error}\n(BIGXFER_TRACEBACK=1 shows where)")
 
     app.run(start, flags_parser=parse)
+
+
+def given(flag: str) -> set[str]:
+    """Return the dotted fields and the arg keys that the user set of a config flag."""
+    fields = set(config_flags.get_override_values(flags.FLAGS[flag]))
+    return fields | presets.arg_keys(getattr(flags.FLAGS, flag).arg)
 
 
 def set_up_logging() -> None:
@@ -105,12 +109,18 @@ def xla_flags() -> str:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """absl's parser with a help text of our own and one-line errors."""
+    """absl's parser with a help text of our own, one-line errors and `given_names`."""
+    argv = [argv[0], *given_names(argv[1:])]
     if {"-h", "-help", "--help", "--helpshort"} & set(argv[1:]):
         print(sys.modules["__main__"].__doc__)
-        print(flags.FLAGS.module_help(__name__))
+        own = flags.FLAGS.get_flags_for_module(sys.argv[0])
+        for flag in [*own, *flags.FLAGS.get_flags_for_module(__name__)]:
+            print(f"  --{flag.name.replace('_', '-'):12} {flag.help}")
         sys.exit(0)
     try:
+        for item in argv[1:]:
+            if match := CONFIG.fullmatch(item):
+                presets.find(match[2])
         return flags.FLAGS(argv)
     except (KeyError, AttributeError, config.ConfigError) as error:
         sys.exit(f"error: {unknown_field(argv) or error}")
@@ -119,15 +129,36 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(f"error: {str(error).rpartition('ConfigError: ')[2].strip()}")
 
 
+def given_names(args: list[str]) -> list[str]:
+    """Return the flags in the form that absl takes.
+
+    --dry-run becomes --dry_run, `--config FILE` becomes --config=FILE, and a shipped
+    config that is named from anywhere becomes its path.
+    """
+    out: list[str] = []
+    for item in args:
+        name, equals, value = item.partition("=")
+        if (known := name.lstrip("-").replace("-", "_")) in flags.FLAGS:
+            item = f"--{known}{equals}{value}" if name.startswith("-") else item
+        if out and out[-1] in ("--config", "--against"):
+            item = f"{out.pop()}={item}"
+        if (match := CONFIG.fullmatch(item)) and not Path(match[2]).is_file():
+            with suppress(config.ConfigError):
+                item = f"{match[1]}{presets.find(match[2])}{match[3]}"
+        out.append(item)
+    return out
+
+
 def unknown_field(argv: list[str]) -> str:
-    """The message for the first --config.FIELD that the schema lacks, or ""."""
+    """The message for the first --config.FIELD or --against.FIELD that the schema lacks, or ""."""
     known = [name.replace("/", ".") for name in config.flat(config.Run())]
     for item in argv[1:]:
-        match = re.match(r"--?(?:no)?config\.([\w.]+)", item)
-        if match and match[1] not in known:
-            near = " or ".join(f"config.{n}" for n in neighbours(match[1], known))
+        match = re.match(r"--?(?:no)?(config|against)\.([\w.]+)", item)
+        if match and match[2] not in known:
+            flag, field = match[1], match[2]
+            near = " or ".join(f"{flag}.{n}" for n in neighbours(field, known))
             hint = f"; did you mean {near}?" if near else "; see bigxfer/schema.py"
-            return f"there is no field config.{match[1]}{hint}"
+            return f"there is no field {flag}.{field}{hint}"
     return ""
 
 

@@ -195,14 +195,33 @@ def standin(run: Run, given: set[str]) -> Run:
     return run
 
 
+def find(path: str) -> Path:
+    """Return where a config file lies: at this path, or else among the shipped ones.
+
+    configs/x.py and x.py both name the shipped config x.py. Raises ConfigError.
+    """
+    name = Path(path)
+    if name.is_file():
+        return name
+    if (
+        str(name.parent) in (".", "configs")
+        and (ours := shipped() / name.name).is_file()
+    ):
+        return ours
+    raise ConfigError(f"no config file {path}; `bigxfer config` lists the shipped ones")
+
+
+def shipped() -> Path:
+    """Return the folder of shipped configs: in an installed package, or beside it in a clone."""
+    room = Path(__file__).resolve().parent
+    within = room / "configs"
+    return within if within.is_dir() else room.parent / "configs"
+
+
 def load_module(name: str) -> Any:
-    """The config module of "FILE.py:arg", looked up here and beside this package."""
-    path = name.partition(":")[0]
-    here = Path(__file__).resolve().parents[1]
-    found = next((p for p in (Path(path), here / path) if p.is_file()), None)
-    if found is None:
-        raise ConfigError(f"no config file {path}, nor {here / path}")
-    spec = importlib.util.spec_from_file_location(found.stem, found)
+    """Return the config module of "FILE.py:arg"; `find` says where it is looked for."""
+    file = find(name.partition(":")[0])
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from bigxfer import config
+from bigxfer import cli, config
 from bigxfer.study import claims, grid
 from launch import pool, shares
 
@@ -106,4 +106,4 @@ if __name__ == "__main__":
     flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
     flags.DEFINE_bool("retry", False, "Try again what was given up.")
     flags.DEFINE_string("only", "", "The digest of one run, whose needs are done.")
-    app.run(main)
+    app.run(main, flags_parser=cli.parse)

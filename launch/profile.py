@@ -33,7 +33,13 @@ class Profile:
 
 
 def load(path: str) -> Profile:
-    """The PROFILE of a Python file; ConfigError where there is none."""
+    """The PROFILE of a Python file; ConfigError where there is none.
+
+    The shipped profiles are found by their names from anywhere.
+    """
+    if not Path(path).is_file():
+        shipped = Path(__file__).parent / "profiles" / Path(path).name
+        path = str(shipped) if shipped.is_file() else path
     if not Path(path).is_file():
         raise ConfigError(f"there is no profile {path}; see launch/profiles/")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)

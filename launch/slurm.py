@@ -1,6 +1,6 @@
 """Runs a study on a Slurm cluster.
 
-  python -m launch.slurm --config configs/study_X.py --profile PROFILE --dry_run
+  python -m launch.slurm --config configs/study_X.py --profile PROFILE --dry-run
   python -m launch.slurm --config configs/study_X.py \\
       --profile launch/profiles/juwels_booster.py --account PROJECT
 
@@ -13,7 +13,7 @@ are done; exit status 1 if any run was given up.
 
 It may be killed at any time: its jobs go on, and the same command finds them again.
 Ctrl-C leaves them in the queue as well (scancel --me --name NAME ends them; the name
-is printed first). --dry_run prints the scripts and submits nothing.
+is printed first). --dry-run prints the scripts and submits nothing.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from typing import Any
 
 from absl import app, flags
 
-from bigxfer import config
+from bigxfer import cli, config
 from bigxfer.study import grid
 from launch import local, node
 from launch.profile import Profile, load
@@ -247,4 +247,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
     flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
     flags.DEFINE_bool("dry_run", False, "Print the scripts, submit nothing.")
-    app.run(main)
+    app.run(main, flags_parser=cli.parse)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from absl import app, flags
 
-from bigxfer import config
+from bigxfer import cli, config
 from bigxfer.study import grid
 
 RUNTIMES = {  # cloud.google.com/tpu/docs/runtimes, for JAX
@@ -221,4 +221,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("only", "", "The digest of one run for all hosts of a slice.")
     flags.DEFINE_bool("spot", False, "Cheaper, and may be taken away.")
     flags.DEFINE_bool("go", False, "Run the commands; otherwise they are printed.")
-    app.run(main)
+    app.run(main, flags_parser=cli.parse)

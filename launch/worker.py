@@ -164,4 +164,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
     flags.DEFINE_string("only", "", "Do this one run, unasked, and leave.")
     cli.set_xla_flags()
-    app.run(main)
+    app.run(main, flags_parser=cli.parse)

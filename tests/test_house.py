@@ -23,7 +23,8 @@ tables
 scaling
 report
 analysis study
-train transfer audit analyze predict export""".splitlines()
+train transfer audit analyze predict export
+__main__""".splitlines()
 # Within these rooms too: what stands on one line does not know its neighbours.
 INSIDE = {
     "bigxfer.data": """

@@ -118,7 +118,10 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of this source tree, "-dirty" where it was changed since."""
+    """The commit of this source tree, "-dirty" where it was changed since.
+
+    "unknown" for an installed wheel, also where it lies within somebody's repository.
+    """
     here = Path(__file__).parents[1]
 
     def git(*args: str) -> str:
@@ -126,8 +129,10 @@ def commit() -> str:
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
+    if not git("ls-files", "--", "schema.py"):
+        return "unknown"
     changed = "-dirty" if git("status", "--porcelain", "--", ".") else ""
-    return git("rev-parse", "HEAD") + changed or "unknown"
+    return git("rev-parse", "HEAD") + changed
 
 
 def progress(folder: Path) -> tuple[int, int]:
