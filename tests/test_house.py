@@ -32,7 +32,7 @@ manifest augment
 split labels sampling npz
 fewshot unions
 readers pixels phantom
-loader
+loader fetch
 duplicates identity
 dataset
 exposure shortcuts
