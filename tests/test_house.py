@@ -24,7 +24,7 @@ scaling
 report
 analysis study
 train transfer audit analyze predict export
-__main__""".splitlines()
+__main__ api""".splitlines()
 # Within these rooms too: what stands on one line does not know its neighbours.
 INSIDE = {
     "bigxfer.data": """

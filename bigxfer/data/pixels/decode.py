@@ -50,7 +50,7 @@ def load(root: Path | str, path: str, size: int, channels: int) -> np.ndarray:
         return fit(Image.fromarray(np.concatenate(gray, axis=2)), size, channels)
     found = fetched(root, place)
     if isinstance(found, np.ndarray):
-        return fit(Image.fromarray(found), size, channels)
+        return fit_array(found, size, channels)
     return decode(found, size, channels)
 
 
@@ -71,6 +71,11 @@ def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
     image = image.convert({1: "L", 3: "RGB"}[channels])
     image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(size, size, channels)
+
+
+def fit_array(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """uint8 [size, size, channels] of uint8 [h, w] or [h, w, 3]."""
+    return fit(Image.fromarray(pixels), size, channels)
 
 
 def decode(data: bytes, size: int, channels: int) -> np.ndarray:
