@@ -36,6 +36,7 @@ MODULES = {  # the commands that are modules of their own
 }
 GROUPS = {  # the commands whose next word names the module
     "launch": {name: f"launch.{name}" for name in ("local", "slurm", "tpu")},
+    "data": {"fetch": "bigxfer.data.fetch"},
 }
 STUDY = ("list", "status", "collect", "fit", "report")  # the next words of study
 
@@ -46,6 +47,7 @@ _bigxfer() {{
     "bigxfer "*) COMPREPLY=($(compgen -W "{commands}" -- "$word")) ;;
     "study "*) COMPREPLY=($(compgen -W "{study}" -- "$word")) ;;
     "launch "*) COMPREPLY=($(compgen -W "{launch}" -- "$word")) ;;
+    "data "*) COMPREPLY=($(compgen -W "{data}" -- "$word")) ;;
     "--config "*|"--against "*|"config "*)
       COMPREPLY=($(compgen -W "{configs}" -- "$word") $(compgen -f -- "$word")) ;;
     *" --config."*) compopt -o nospace 2>/dev/null
@@ -181,7 +183,7 @@ def show_completion(args: list[str]) -> None:
         BASH.format(
             commands=" ".join([*MODULES, *GROUPS, *OWN]),
             study=" ".join(STUDY),
-            launch=" ".join(GROUPS["launch"]),
+            **{command: " ".join(members) for command, members in GROUPS.items()},
             configs=" ".join(
                 f"configs/{p.name}" for p in presets.shipped().glob("*.py")
             ),

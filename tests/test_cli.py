@@ -20,7 +20,8 @@ from bigxfer.runs import folders
 from launch import profile
 
 ROOT = Path(__file__).parents[1]
-MODULES = [*console.MODULES.values(), *console.GROUPS["launch"].values()]
+MODULES = [*console.MODULES.values()]
+MODULES += [name for group in console.GROUPS.values() for name in group.values()]
 
 
 def answer(capsys, monkeypatch, *words):
