@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow lint mutants
+.PHONY: install demo test test-slow lint docs mutants
 install: .venv/installed
 .venv/installed: requirements.lock pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
@@ -25,3 +25,6 @@ lint: install
 
 mutants: install
 	$(BIN)/python tests/mutants.py --seed $(or $(SEED),1) --count $(or $(COUNT),100)
+
+docs: install
+	$(BIN)/mkdocs build -q

@@ -6,7 +6,7 @@ DATA/nih64 holds NIH images in the official layout, DATA/covid_cxr a metadata.cs
 label, patient_id, split). 1, 5, 10 shots and full data, pre-trained and from scratch,
 five draws of the shots, R26x0.25 at 64 px: 33 runs, about 10 minutes on two cores. The
 schedule is that of covidx_small.py, 100 steps for the shots and 900 for full data. What
-we found stands in the README.
+we found stands in docs/results.md.
 """
 
 from collections.abc import Iterator

@@ -95,3 +95,14 @@ def test_the_table_has_a_row_a_run(folder):
     assert found.column("synthetic").to_pylist() == [True]
     with pytest.raises(FileNotFoundError, match="no table at"):
         bigxfer.table(folder / "table.parquet")
+
+
+def test_a_report_of_all_runs_of_a_folder(folder, capsys, monkeypatch):
+    from bigxfer.study.__main__ import main
+
+    runs = folder.parent
+    monkeypatch.setattr(sys, "argv", ["study", "report", "--runs", str(runs)])
+    main()
+    page = (runs / "report" / "report.html").read_text()
+    assert "R1-1-1-1x0.25" in page and "SYNTHETIC" in page
+    assert bigxfer.table(runs / "report" / "table.parquet").num_rows == 1

@@ -11,6 +11,7 @@ from bigxfer import config, models, tree
 from bigxfer.data import readers
 from bigxfer.models import MODELS
 from bigxfer.protocols import optim, phases
+from bigxfer.study import grid
 
 TEXT = (Path(__file__).parents[1] / "docs/extending.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -32,8 +33,8 @@ def as_before(monkeypatch):
 
 def test_the_page_is_short_and_its_examples_are():
     prose = re.sub(r"```python\n.*?```", "", TEXT, flags=re.DOTALL).strip()
-    assert len([line for line in prose.splitlines() if line]) <= 60
-    assert len(BLOCKS) == 3
+    assert len([line for line in prose.splitlines() if line]) <= 65
+    assert len(BLOCKS) == 4
     assert all(len(block.splitlines()) <= 25 for block in BLOCKS)
 
 
@@ -74,3 +75,15 @@ def test_the_protocol_trains_the_head_first():
     )
     assert first.fixed == model.layers()[:-1] and last.fixed == []
     assert last.start == plan.steps // 2
+
+
+def test_the_study_trains_each_upstream_once_before_its_transfers(tmp_path):
+    (tmp_path / "study_mine.py").write_text(BLOCKS[3])
+    study = grid.nodes(str(tmp_path / "study_mine.py"))
+    kinds = [node.kind for node in study if node.kind != "cache"]
+    assert kinds.count("upstream") == 2 and kinds.count("transfer") == 2 * 2 * 3 * 2
+    place = {node.digest: i for i, node in enumerate(study)}
+    for i, node in enumerate(study):
+        assert all(place[need] < i for need in node.needs)
+    widths = {node.run.model.width for node in study if node.kind == "transfer"}
+    assert widths == {0.25, 0.5}

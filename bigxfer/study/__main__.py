@@ -7,6 +7,7 @@
   python -m bigxfer.study collect --published PUBLISHED --out DIR
   python -m bigxfer.study fit --table DIR/table.parquet --out DIR
   python -m bigxfer.study report --table DIR/table.parquet --out report.html
+  python -m bigxfer.study report --runs runs      # of all runs there, of no study
 
 fit and report also take --config configs/study_NAME.py in the place of --table.
 collect writes DIR/table.csv and DIR/table.parquet, one row a run, from run folders,

@@ -29,7 +29,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--runs",
         type=Path,
         default=Path("runs"),
-        help="with --config: its table is RUNS/study_NAME/table.parquet",
+        help="with --config: its table is RUNS/study_NAME/table.parquet; `report` with"
+        " --runs alone takes all runs in it",
     )
 
 

@@ -23,8 +23,15 @@ def add(commands) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
+    from bigxfer.tables import table
     from bigxfer.tables.cells import Predictions
 
+    if not args.table and not args.config:  # any runs, of no study
+        args.table = args.runs / "report" / "table.parquet"
+        found = table.collect([args.runs], args.table.parent)
+        for folder, why in found.bad.items():
+            print(f"left out: {folder}: {why}")
+        table.save(found.rows, args.table.parent)
     given = table_args.given(args)
     out = args.out or given.path.with_name("report.html")
     write(given, out, Predictions(given.find))

@@ -1,0 +1,81 @@
+"""README and docs: short, whole, and their commands name what is there."""
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bigxfer import __main__ as console
+from bigxfer import config, presets
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+COMMAND = re.compile(r"^ +(bigxfer (?:[^\n\\]|\\\n)+)", re.MULTILINE)
+STANDS_FOR = ("my_study.py", "FILE", "NAME")  # what the reader fills in
+
+
+def commands():
+    for page in PAGES:
+        for text in COMMAND.findall(page.read_text()):
+            yield page.name, re.sub(r"\\\n\s*", "", text).partition("   #")[0]
+
+
+def test_the_readme_fits_on_two_screens():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_command_is_one_and_its_config_is_there():
+    found = list(commands())
+    assert len(found) > 25
+    for page, text in found:
+        words = shlex.split(text)
+        known = {**console.MODULES, **console.GROUPS, **console.OWN}
+        assert words[1] in known, f"{page}: {text}"
+        for flag, value in itertools.pairwise(words):
+            if flag in ("--config", "--against"):
+                file, _, arg = value.partition(":")
+                if not file.startswith(STANDS_FOR):
+                    presets.find(file)
+                    arg = re.sub(r"=\$\w+", "=FOLDER", arg)
+                    config.resolve(presets.load(f"{file}:{arg}"))
+
+
+def test_every_page_is_in_the_site():
+    text = (ROOT / "mkdocs.yml").read_text()
+    listed = set(re.findall(r"\b\w+\.md\b", text))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_containers_copy_what_is_there_and_all_that_the_wheel_needs():
+    docker = (ROOT / "containers" / "Dockerfile").read_text()
+    copied = set()
+    for line in re.findall(r"^COPY (.+)$", docker, re.MULTILINE):
+        copied |= set(line.split()[:-1])
+    definition = (ROOT / "containers" / "bigxfer.def").read_text()
+    files = definition.partition("%files")[2].partition("%post")[0].split()
+    assert copied == set(files[::2])
+    assert {"bigxfer", "launch", "configs", "setup.py", "pyproject.toml"} <= copied
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in copied} <= set(ignored)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_citation_has_the_version_of_the_package():
+    import bigxfer
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == bigxfer.__version__ and cited["license"] == "Apache-2.0"
