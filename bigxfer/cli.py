@@ -88,7 +88,8 @@ def set_up_logging() -> None:
     ours = logging.getLogger("bigxfer")
     ours.handlers = [handler]
     ours.propagate = False
-    ours.setLevel(logging.INFO)
+    verbose = flags.FLAGS.verbosity > 0  # absl's flag; -v sets it
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)
 
@@ -116,6 +117,7 @@ def parse(argv: list[str]) -> list[str]:
         own = flags.FLAGS.get_flags_for_module(sys.argv[0])
         for flag in [*own, *flags.FLAGS.get_flags_for_module(__name__)]:
             print(f"  --{flag.name.replace('_', '-'):12} {flag.help}")
+        print("  -v             Say more, such as the table of parameters.")
         sys.exit(0)
     try:
         for item in argv[1:]:
@@ -132,12 +134,14 @@ def parse(argv: list[str]) -> list[str]:
 def given_names(args: list[str]) -> list[str]:
     """Return the flags in the form that absl takes.
 
-    --dry-run becomes --dry_run, `--config FILE` becomes --config=FILE, and a shipped
+    -v becomes --verbosity=1, --dry-run becomes --dry_run, `--config FILE` becomes --config=FILE, and a shipped
     config that is named from anywhere becomes its path.
     """
     out: list[str] = []
     for item in args:
         name, equals, value = item.partition("=")
+        if item == "-v":
+            item = name = "--verbosity=1"
         if (known := name.lstrip("-").replace("-", "_")) in flags.FLAGS:
             item = f"--{known}{equals}{value}" if name.startswith("-") else item
         if out and out[-1] in ("--config", "--against"):

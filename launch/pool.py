@@ -78,6 +78,7 @@ class Pool:
         self.done: set[str] = set()
         self.began = self.idle_since = time.monotonic()
         self.next_look, self.unready = 0.0, 0
+        self.finished = 0  # runs, without caches, that this launch did
         self.deadline = float("inf")  # for those that were asked to leave
 
     def run(self) -> None:
@@ -235,10 +236,21 @@ class Pool:
         if how == "done":
             self.done.add(node.digest)
         note = "" if how == "done" else f"  {how} {kind}: {message}".rstrip(": ")
-        self.say(
-            f"[{len(self.done)}/{len(self.study)}] {time.monotonic() - self.began:5.0f} s"
-            f"  {node.digest}  {node}{note[:300]}"
-        )
+        self.finished += how == "done" and node.kind != "cache"
+        self.say(f"{self.progress()}  {node}  {node.digest}{note[:300]}")
+
+    def progress(self) -> str:
+        """How many of all are done, the time since the start, and about how long is left.
+
+        The time left is that of the mean run of this launch, so that it is rough where
+        an upstream takes longer than its transfers.
+        """
+        elapsed = time.monotonic() - self.began
+        text = f"[{len(self.done)}/{len(self.study)}] {clock(elapsed)}"
+        left = sum(n.kind != "cache" and n.digest not in self.done for n in self.study)
+        if left and self.finished:
+            text += f", about {clock(elapsed / self.finished * left)} left"
+        return text
 
     def watch(self, slot: Slot) -> None:
         """Touches the claim of a run that gets on; kills the worker of one that hangs."""
@@ -268,6 +280,14 @@ class Pool:
             with suppress(BrokenPipeError):
                 assert process.stdin
                 process.stdin.close()
+
+
+def clock(seconds: float) -> str:
+    """A time for people: 45 s, 12 min or 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def pump(process: subprocess.Popen, inbox: queue.Queue) -> None:

@@ -1,6 +1,6 @@
 """The command line: names, help, shipped configs from anywhere, the wheel."""
 
-import os
+import logging
 import re
 import subprocess
 import sys
@@ -8,6 +8,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -17,6 +18,7 @@ import bigxfer
 from bigxfer import __main__ as console
 from bigxfer import cli, config, presets
 from bigxfer.runs import folders
+from bigxfer.training.log import RunLog
 from launch import profile
 
 ROOT = Path(__file__).parents[1]
@@ -154,6 +156,16 @@ def test_flags_may_have_hyphens_and_name_shipped_configs(tmp_path, monkeypatch):
         delattr(flags.FLAGS, "dry_run_here")
 
 
+def test_the_parameters_are_listed_on_demand(tmp_path, caplog):
+    log = RunLog(tmp_path, config.Log(), primary=True)
+    params = {"stem": {"kernel": np.zeros((7, 7, 3, 16), np.float32)}}
+    for level, lines in ((logging.INFO, 0), (logging.DEBUG, 1)):
+        with caplog.at_level(level, "bigxfer"):
+            log.parameters(params)
+        assert caplog.text.count("stem/kernel") == lines
+    assert cli.given_names(["-v"]) == ["--verbosity=1"]
+
+
 def test_an_installed_package_within_a_repository_takes_no_commit_of_it(
     tmp_path, monkeypatch
 ):
@@ -229,4 +241,7 @@ def test_a_study_runs_from_the_wheel_alone(installed, tmp_path):
     assert page.stat().st_size > 100_000
     typed = installed.parent.glob("lib/python*/site-packages/bigxfer/py.typed")
     assert list(typed)
-    assert os.listdir(tmp_path / "runs" / "study_toy")
+    logs = [path.read_text() for path in (tmp_path / "runs").glob("*/log.txt")]
+    first = next(text for text in logs if "compiled in" in text)
+    assert first.index("compiling") < first.index("compiled in")
+    assert not re.search(r"Plan\(|\d+s$|parameters:", first, re.MULTILINE)

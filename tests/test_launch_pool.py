@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -95,6 +96,8 @@ def test_runs_in_order_of_their_needs_on_every_slot(tmp_path):
     start(nodes, tmp_path, slots=2, say=said.append).run()
     assert {s.state for s in states(nodes, tmp_path).values()} == {"done"}
     assert len(said) == 4 and said[-1].startswith("[4/4]")
+    assert all(re.match(r"\[[123]/4\] \d+ s, about \d+ s left  R", s) for s in said[:3])
+    assert "left" not in said[-1] and "R50x1 scratch -> chexpert, all" in said[-1]
     made = [(tmp_path / n / "result.json").stat().st_mtime_ns for n in "acd"]
     assert made == sorted(made)
     again = start(nodes, tmp_path, say=said.append)
@@ -355,3 +358,9 @@ def test_a_try_that_the_power_cut_short_stops_nobody(tmp_path, text):
     start(nodes, tmp_path).run()
     assert states(nodes, tmp_path)["a"].state == "done"
     assert ends(tmp_path, "a") == [None, ("done", "")]
+
+
+def test_times_are_for_people():
+    times = (0.4, 45, 89, 91, 3600, 89.4 * 60, 200 * 60)
+    words = "0 s, 45 s, 89 s, 2 min, 60 min, 89 min, 3 h 20 min"
+    assert ", ".join(pool.clock(t) for t in times) == words

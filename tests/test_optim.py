@@ -243,3 +243,13 @@ def test_bad_labels():
     clip = optim.clip_units(0.01, HEAD)
     with pytest.raises(ValueError, match="parameters"):
         clip.update({"a": jnp.ones(2)}, clip.init({}))
+
+
+def test_a_plan_is_said_in_words():
+    said = str(optim.Plan(500, 100, (200, 300, 400), 0.003, 0.1, "hyperrule"))
+    assert said == (
+        "500 steps, rate 0.003 hyperrule, warm-up of 100, x0.1 at 200, 300, 400, mixup 0.1"
+    )
+    assert (
+        str(optim.Plan(3, 0, (), 0.1, 0.0, "constant")) == "3 steps, rate 0.1 constant"
+    )

@@ -26,6 +26,17 @@ class Plan:
     mixup: float  # alpha; 0 is off
     schedule: str  # hyperrule, cosine, step, constant
 
+    def __str__(self) -> str:
+        """Such as "900 steps, rate 0.004 cosine, warm-up of 90"."""
+        words = [f"{self.steps} steps", f"rate {self.lr:.4g} {self.schedule}"]
+        if self.warmup_steps:
+            words.append(f"warm-up of {self.warmup_steps}")
+        if self.boundaries:
+            words.append(f"x0.1 at {', '.join(map(str, self.boundaries))}")
+        if self.mixup:
+            words.append(f"mixup {self.mixup:g}")
+        return ", ".join(words)
+
 
 def plan(cfg: Optim, examples: int) -> Plan:
     """What `cfg` means for a training set of so many images.

@@ -34,6 +34,7 @@ class Node:
     run: Run  # resolved, with init.digest filled in; a cache: only its data counts
     digest: str  # of a cache "caches/HEX", so that no table takes it for a run
     needs: tuple[str, ...] = ()  # the digests of its cache and its upstream
+    source: str = ""  # the reader of its upstream, in words for people
 
     @property
     def kind(self) -> str:
@@ -49,10 +50,22 @@ class Node:
         return runs / self.digest
 
     def __str__(self) -> str:
-        data, init = self.run.data, self.run.init.kind
-        if self.kind != "transfer":
-            return f"{self.kind} {data.reader}"
-        return f"{data.reader} {init} {data.shots}-shot draw {self.run.seed}"
+        """Such as "R26x0.25 nih -> covidx, 5 shots, draw 0"."""
+        data, init = self.run.data, self.run.init
+        if self.kind == "cache":
+            return f"images of {data.reader}"
+        reader = f"{data.reader} {data.version}".rstrip()
+        net = presets.net_name(vars(self.run.model))
+        if self.kind == "upstream":
+            return f"{net} upstream {data.reader}, seed {self.run.seed}"
+        start = (self.source or "given") if init.kind == "pretrained" else init.kind
+        start = "scratch" if start == "random" else start
+        if (taken := config.taken(vars(init))) != "copy":
+            start += f" ({taken})"
+        shots = {"full": "all images", "1": "1 shot"}.get(
+            data.shots, f"{data.shots} shots"
+        )
+        return f"{net} {start} -> {reader}, {shots}, draw {self.run.seed}"
 
 
 @dataclass(frozen=True)
@@ -119,16 +132,16 @@ class Loaded:
         return self.with_needs(config.resolve(_override(self.bases[name], rest)))
 
     def with_needs(self, run: Run) -> list[Node]:
-        cache, before = self.cache(run), []
+        cache, before, reader = self.cache(run), [], ""
         needs = (cache.digest,)
         if run.init.kind == "pretrained" and (name := run.init.upstream):
             if name not in self.upstreams:
                 source = config.resolve(presets.load(name))
                 self.upstreams[name] = self.with_needs(source)
             before = self.upstreams[name]
-            run.init.digest = before[-1].digest
+            run.init.digest, reader = before[-1].digest, before[-1].run.data.reader
             needs += (run.init.digest,)
-        return [cache, *before, Node(run, config.digest(run), needs)]
+        return [cache, *before, Node(run, config.digest(run), needs, reader)]
 
     def cache(self, run: Run) -> Node:
         if (text := f"{run.kind} {_whole_set(run.data)}") not in self.caches:

@@ -122,6 +122,9 @@ def compile_step(
     state: shape structs with their shardings.
     """
     began, o = time.monotonic(), task.run.optim
+    log.say(
+        "compiling, which takes seconds for a small net and minutes for a large one"
+    )
     placement = jax.tree.map(lambda a: a.sharding, state)
     out = (placement, sharding.replicated(task.mesh))
 
@@ -147,5 +150,6 @@ def compile_step(
     )
     host.give_back()
     seconds = time.monotonic() - began
-    log.say(f"compiled in {seconds:.1f} s; {flops:.3g} FLOP a step in {micro}s")
+    parts = "" if micro == o.batch else f", {micro} images at a time"
+    log.say(f"compiled in {seconds:.1f} s; {flops:.3g} FLOP a step{parts}")
     return step, flops

@@ -69,13 +69,16 @@ class RunLog:
             logging.getLogger("bigxfer").warning("warning: %s", text)
 
     def parameters(self, params: dict) -> None:
-        """The table of names, shapes and sizes, to the log."""
+        """With -v, the table of names, shapes and sizes."""
+        if not logging.getLogger("bigxfer").isEnabledFor(logging.DEBUG):
+            return
         from clu import parameter_overview  # imports flax; 0.5 s
 
         table = parameter_overview.get_parameter_overview(
             params, include_stats=False, max_lines=20
         )
-        self.say("parameters:\n" + table)
+        if self.primary:
+            logging.getLogger("bigxfer").debug("parameters:\n%s", table)
 
 
 class Progress:
