@@ -40,6 +40,7 @@ def transfers(name, form=""):
         ("freeze", "", 516, 0, 12),
         ("freeze", ":phantom", 30, 1, 2),
         ("freeze", SMALL, 30, 1, 2),
+        ("medmnist", ":small=1", 256, 16, 4),
         ("chexnet_covid", "", 21, 1, 2),
         ("chexnet_covid", ":phantom", 18, 1, 2),
         ("chexnet_covid", SMALL, 18, 1, 2),
@@ -216,3 +217,23 @@ def test_micro_auroc_is_that_of_scikit_learn(tmp_path, monkeypatch):
     labels, scores = saved.labels, softmax(saved.logits, axis=1)
     expected = roc_auc_score(labels, scores, average="micro", multi_class="ovr")
     assert findings.micro({"folder": str(folder)}) == pytest.approx(expected)
+
+
+def test_medmnist_crosses_upstream_seeds_with_draws_at_the_same_compute():
+    """Only then can an interval separate the two, and domain and amount are not mixed."""
+    runs = transfers("medmnist", ":small=1")
+    near = [run for run in runs if run.data.version == "pneumoniamnist"]
+    few = [run for run in near if run.data.shots == "5" and run.init.upstream]
+    pairs = Counter((run.seed, run.init.upstream.rpartition("seed=")[2]) for run in few)
+    assert set(pairs) == {(seed, up) for seed in (0, 1) for up in "01"}
+    assert len(set(pairs.values())) == 1
+    full = [run for run in near if run.data.shots == "full" and run.init.upstream]
+    assert all(run.init.upstream.endswith(f"seed={run.seed}") for run in full)
+    upstreams = [n.run for n in nodes("medmnist", ":small=1") if n.kind == "upstream"]
+    assert len({(u.optim.steps, u.optim.batch) for u in upstreams}) == 1
+    assert {u.data.fraction for u in upstreams} == {1 / 16, 1.0}
+    assert {u.seed for u in upstreams} == {0, 1}
+    assert {u.data.version: u.data.channels for u in upstreams} == {
+        "chestmnist": 1,
+        "pathmnist": 3,
+    }
