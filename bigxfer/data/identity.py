@@ -2,6 +2,7 @@
 
 {"images": ids, paths, patients, sources and views as the reader gives them,
  "labels": classes and labels, "split": the split of the files themselves,
+ "people": sexes and ages, where a reader knows them,
  "pixels": the checksums of every row of the cache, "form": what these are of,
  "rows": the images of this run: train (after the draw), valid, test}
 
@@ -26,6 +27,7 @@ WORDS = {
     "images": "ids, files, patients, sources or views",
     "labels": "labels",
     "split": "the split that the files give",
+    "people": "sexes or ages",
     "pixels": "pixels",
     "rows": "the images that train, validate or test",
 }
@@ -41,7 +43,9 @@ def of_sets(sets: Sequence[Manifest], images: Any, storage: str) -> Identity:
     columns = ("id", "path", "patient", "source", "view")
     about = [(m.name, getattr(m, column)) for m in sets for column in columns]
     labels = [(list(m.classes), m.labels) for m in sets]
+    people = [(m.name, column) for m in sets for column in m.people().values()]
     return {
+        **({"people": _hash(people)} if people else {}),
         "images": _hash(about),
         "labels": _hash(labels),
         "split": _hash([("", m.split) for m in sets]),

@@ -211,11 +211,15 @@ def concatenate(manifests: Sequence[Manifest], classes: Classes, how: str) -> Ma
     roots = [os.path.abspath(m.root) for m in manifests]
     common = os.path.commonpath(roots)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    known = dict.fromkeys(name for m in manifests for name in m.people())
+    people: dict[str, list[np.ndarray]] = {name: [] for name in known}
     labels = []
     for m, root in zip(manifests, roots):
         inner = os.path.relpath(root, common)
         for name in COLUMNS:
             columns[name].append(getattr(m, name))
+        for name, parts in people.items():
+            parts.append(m.people().get(name, np.full(len(m), "", object)))
         prefix = "" if inner == "." else Path(inner).as_posix() + "/"
         columns["id"][-1] = np.array([f"{m.name}/{i}" for i in m.id], object)
         columns["path"][-1] = np.array([f"{prefix}{p}" for p in m.path], object)
@@ -227,7 +231,7 @@ def concatenate(manifests: Sequence[Manifest], classes: Classes, how: str) -> Ma
         labels=np.concatenate(labels),
         synthetic=any(m.synthetic for m in manifests),
         notes={"classes": how, "members": {m.name: m.notes for m in manifests}},
-        **{name: np.concatenate(parts) for name, parts in columns.items()},
+        **{name: np.concatenate(parts) for name, parts in (columns | people).items()},
     ).validate()
 
 

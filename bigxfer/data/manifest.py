@@ -13,6 +13,9 @@ from bigxfer import durable
 
 COLUMNS = ("id", "path", "patient", "source", "view", "split")
 SPLITS = ("train", "valid", "test")
+PEOPLE = ("sex", "age")  # columns that a set may lack
+SEXES = ("F", "M", "")
+OLDEST = 120  # years; more is a slip, as the ages above 400 of NIH's table of 2017
 BLOCK = 1 << 16  # rows that are read or hashed at once
 
 
@@ -35,10 +38,18 @@ class Manifest:
     split: np.ndarray  # one of SPLITS, or "" where nobody has split yet
     synthetic: bool = False
     notes: dict[str, Any] = field(default_factory=dict)  # label policy, rows dropped
+    # None where nobody knows one: 14 million images of ImageNet need no such columns.
+    sex: np.ndarray | None = None  # "F", "M" or ""
+    age: np.ndarray | None = None  # years as text, "57", or ""
 
     def __post_init__(self) -> None:
         for name in COLUMNS:
             object.__setattr__(self, name, np.asarray(getattr(self, name), object))
+        for name in PEOPLE:
+            values = getattr(self, name)
+            if values is not None:
+                known = np.asarray(values, object)
+                object.__setattr__(self, name, known if (known != "").any() else None)
         dtype = np.int32 if np.ndim(self.labels) == 1 else np.float32
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype))
 
@@ -52,7 +63,13 @@ class Manifest:
     def select(self, rows: np.ndarray) -> "Manifest":
         """The manifest of these rows (indices or a boolean mask), in this order."""
         columns = {name: getattr(self, name)[rows] for name in COLUMNS}
+        columns |= {name: column[rows] for name, column in self.people().items()}
         return replace(self, labels=self.labels[rows], **columns)
+
+    def people(self) -> dict[str, np.ndarray]:
+        """{"sex": ..., "age": ...}: those of PEOPLE that the set knows."""
+        columns = {name: getattr(self, name) for name in PEOPLE}
+        return {name: c for name, c in columns.items() if c is not None}
 
     def dropping(self, what: str, out: int | Sequence[str]) -> "Manifest":
         """Itself with notes["dropped"][what]: how many (or which) were left out.
@@ -117,6 +134,13 @@ class Manifest:
         for name in COLUMNS:
             if len(getattr(self, name)) != len(self):
                 raise ValueError(f"{where}: column {name} has another length than id")
+        for name, column in self.people().items():
+            if len(column) != len(self):
+                raise ValueError(f"{where}: column {name} has another length than id")
+            allowed = is_sex if name == "sex" else is_age
+            if bad := [value for value in set(column) if not allowed(value)]:
+                row = column.tolist().index(bad[0])
+                raise ValueError(f"{where}: row {row} has the {name} {bad[0]!r}")
         for name in ("id", "path", "patient"):
             if len(bad := np.flatnonzero(getattr(self, name) == "")):
                 raise ValueError(f"{where}: row {bad[0]} has an empty {name}")
@@ -146,7 +170,11 @@ class Manifest:
             )
 
     def hash(self) -> str:
-        """sha256 over every column, the labels and the classes; not the root."""
+        """sha256 over COLUMNS, the labels and the classes; not the root.
+
+        PEOPLE stay out of it: runs from before they were read keep their data's name.
+        `people_hash` is theirs.
+        """
         sha = hashlib.sha256(json.dumps([self.name, self.classes]).encode())
         for name in COLUMNS:
             for start in range(0, len(self), BLOCK):
@@ -155,6 +183,13 @@ class Manifest:
             sha.update(b"\1")
         sha.update(np.ascontiguousarray(self.labels).data)
         return sha.hexdigest()
+
+    def people_hash(self) -> str:
+        """sha256 over PEOPLE; "" where nothing is known of them."""
+        if not (people := self.people()):
+            return ""
+        parts = ["\0".join([name, *column]) for name, column in people.items()]
+        return hashlib.sha256("\1".join(parts).encode()).hexdigest()
 
     def save(self, path: Path | str) -> None:
         """Writes one Parquet file, whose metadata holds what is not a column.
@@ -167,6 +202,7 @@ class Manifest:
 
         alone = np.array_equal(self.patient, self.id)
         names = [n for n in COLUMNS if not (alone and n == "patient")]
+        names += self.people()
         columns = {name: pa.array(getattr(self, name), pa.string()) for name in names}
         if self.multilabel:
             for i, name in enumerate(self.classes):
@@ -180,6 +216,7 @@ class Manifest:
             "synthetic": self.synthetic,
             "notes": self.notes,
             "hash": self.hash(),
+            "people": self.people_hash(),
         }
         table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
         with durable.replacing(path) as temporary:
@@ -207,10 +244,10 @@ class Manifest:
                 labels = np.empty((len(columns["id"]), len(classes)), np.float32)
                 for i, name in enumerate(f"label/{c}" for c in classes):
                     labels[:, i] = file.read([name])[name].to_numpy()
+            there = [name for name in PEOPLE if name in file.schema_arrow.names]
+            people = {n: _strings(file, n, hashlib.sha256()) for n in there}
         sha.update(np.ascontiguousarray(labels).data)
-        if sha.hexdigest() != about["hash"]:
-            raise ValueError(f"{path} is damaged: its rows do not fit its hash")
-        return cls(
+        found = cls(
             name=about["name"],
             root=about["root"],
             classes=classes,
@@ -218,7 +255,24 @@ class Manifest:
             synthetic=about["synthetic"],
             notes=about["notes"],
             **columns,
+            **people,
         )
+        sums = sha.hexdigest(), found.people_hash()
+        if sums != (about["hash"], about.get("people", "")):
+            raise ValueError(f"{path} is damaged: its rows do not fit its hash")
+        return found
+
+
+def is_sex(value: str) -> bool:
+    return value in SEXES
+
+
+def is_age(value: str) -> bool:
+    """Whether this is "" or a number of years from 0 to OLDEST."""
+    try:
+        return value == "" or 0 <= float(value) <= OLDEST
+    except ValueError:
+        return False
 
 
 def _strings(file: Any, name: str, sha: Any, hash_only: bool = False) -> np.ndarray:

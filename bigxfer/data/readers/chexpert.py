@@ -36,6 +36,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     if (top / "valid.csv").exists():
         tables["test"] = read_table(top / "valid.csv")
     paths, patients, views, splits, raw = [], [], [], [], []
+    people: dict[str, list[str]] = {"sex": [], "age": []}
     for split, table in tables.items():
         path, patient = table.groups("Path", PATH, "patientN/studyN/viewN_x.jpg")
         table.check_unique("Path", path)
@@ -44,6 +45,8 @@ def read(root: str | Path, data: Data) -> Manifest:
         patients += [f"chexpert-{name}" for name in patient]
         views += read_views(table)
         splits += [split] * len(table)
+        for name, column in table.people("Sex", "Age").items():
+            people[name] += column
         raw.append(table.marks(CHEXPERT14))
     labels, notes = policy(np.concatenate(raw), CHEXPERT14, data.uncertain, data.blank)
     notes["split"] = "train.csv is train, valid.csv is test"
@@ -57,6 +60,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         patient=patients,
         view=views,
         split=splits,
+        people={name: c for name, c in people.items() if len(c) == len(paths)},
         notes=notes,
     )
 

@@ -36,7 +36,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     those of data.labels or, where that is empty, each column of another name whose
     cells are all marks (1, 0, -1, yes, no, true, false, in any form of the number) or
     blank. Blank is NaN, or 0 where data.blank is negative; -1 is by data.uncertain.
-    Optional: `split`, `source`, `view`. Raises DataError with file, line and column.
+    Optional: `split`, `source`, `view`, `sex`, `age`. Raises DataError with file, line and column.
     """
     root = Path(root)
     table = named(read_csv(find_table(root)))
@@ -54,6 +54,7 @@ def read(root: str | Path, data: Data) -> Manifest:
                 f"{file} is {path!r}, outside the root; correct it, or set"
                 " --config.data.outside=true",
             )
+    persons, table = read_people(table, data)
     if "label" in table.columns:
         classes, labels, notes, dropped = single(table)
     else:
@@ -72,6 +73,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         source=translated(table, "source", spellings.source),
         view=translated(table, "view", spellings.view),
         split=translated(table, "split", spellings.split),
+        people=persons,
         notes={"table": table.path.name, **notes},
         dropped=dropped,
     )
@@ -118,6 +120,26 @@ def translated(
         expected = "train, valid, test or blank expected"
         table.fail(row, f"{name} is {cells[row]!r}; {expected}")
     return [found[cell] or "" for cell in cells]
+
+
+def read_people(table: Table, data: Data) -> tuple[dict[str, list[str]], Table]:
+    """(sex and age of each row, the table without their columns).
+
+    A column is read so where every cell is a sex, or an age, or blank. One of marks (0 and
+    1), or that data.labels names, is left for a class; another is left out, and said.
+    """
+    known, rest = {}, dict(table.columns)
+    for name, spelling in (("sex", spellings.sex), ("age", spellings.age)):
+        column = next((c for c in table.columns if c.casefold() == name), "")
+        if not column or column in data.labels:
+            continue
+        cells = set(table[column])
+        if all(spellings.mark(cell) is not None for cell in cells):
+            continue
+        if all(spelling(cell) is not None for cell in cells):
+            known[name] = rest.pop(column)
+    people = Table(table.path, known, table.lines).people("sex", "age")
+    return people, replace(table, columns=rest)
 
 
 def single(table: Table) -> tuple[tuple[str, ...], np.ndarray, dict, dict]:

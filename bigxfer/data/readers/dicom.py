@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from bigxfer.config import Data
-from bigxfer.data.manifest import Manifest
+from bigxfer.data.manifest import Manifest, is_age
 from bigxfer.data.readers import files, folder, spellings
 from bigxfer.data.readers.tables import DataError
 
 
 def read(root: str | Path, data: Data) -> Manifest:
-    """The folder reader, with PatientID and ViewPosition of each header.
+    """The folder reader, with patient, view, sex and age of each header.
 
     Files are found by their ending or, since DICOM often has none, by their content.
     For labels in a table use the csv reader, whose files may be DICOM too. Raises
@@ -28,7 +28,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         return files.is_image(path.name) or files.is_dicom(path)
 
     manifest = folder.read(root, data, is_image)
-    patients, views = [], []
+    patients, views, sexes, ages = [], [], [], []
     for path in manifest.path:
         if not (Path(root) / path).is_file():
             raise DataError(f"{Path(root) / path}: no regular file")
@@ -36,7 +36,7 @@ def read(root: str | Path, data: Data) -> Manifest:
             header = pydicom.dcmread(
                 Path(root) / path,
                 stop_before_pixels=True,
-                specific_tags=["PatientID", "ViewPosition"],
+                specific_tags=["PatientID", "ViewPosition", "PatientSex", "PatientAge"],
             )
         except (InvalidDicomError, EOFError, ValueError) as error:
             raise DataError(f"{Path(root) / path}: no DICOM file ({error})") from None
@@ -47,6 +47,10 @@ def read(root: str | Path, data: Data) -> Manifest:
             )
         patients.append(patient)
         views.append(spellings.view(str(header.get("ViewPosition") or "").strip()))
+        sexes.append(spellings.sex(str(header.get("PatientSex") or "").strip()) or "")
+        age = spellings.age(str(header.get("PatientAge") or "").strip()) or ""
+        ages.append(age if is_age(age) else "")
     notes = {**manifest.notes, "patients": "PatientID"}
-    columns = {"patient": np.array(patients, object), "view": np.array(views, object)}
+    lists = {"patient": patients, "view": views, "sex": sexes, "age": ages}
+    columns = {name: np.array(values, object) for name, values in lists.items()}
     return replace(manifest, name="dicom", notes=notes, **columns).validate()

@@ -39,6 +39,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     labels, notes = policy(raw, CHEXPERT14, data.uncertain, data.blank)
     split, split_note = splits(root, images)
     paths = image_paths(images)
+    people = read_people(root, images)
     views = [LATERAL.get(view, view) for view in images["ViewPosition"]]
     return build(
         name="mimic",
@@ -50,6 +51,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         patient=[f"mimic-{images['subject_id'][i]}" for i in kept],
         view=[views[i] for i in kept],
         split=[split[i] for i in kept],
+        people={name: [c[i] for i in kept] for name, c in people.items()},
         notes={
             **notes,
             "labeller": labeller,
@@ -62,6 +64,34 @@ def read(root: str | Path, data: Data) -> Manifest:
 def table(root: Path, kind: str, columns: tuple[str, ...]) -> Table:
     name = f"mimic-cxr-2.0.0-{kind}.csv"
     return read_csv(find(root, f"{name}.gz", name), columns)
+
+
+def read_people(root: Path, images: Table) -> dict[str, list[str]]:
+    """Sex and age by MIMIC-IV's patients.csv, where it lies in root; {} without it.
+
+    MIMIC-CXR itself tells neither. anchor_age is the age in the year anchor_year, which is
+    shifted as the years of StudyDate are (physionet.org/content/mimiciv, hosp/patients).
+    """
+    names = [
+        name for name in ("patients.csv.gz", "patients.csv") if (root / name).exists()
+    ]
+    if not names:
+        return {}
+    known = ("subject_id", "gender", "anchor_age", "anchor_year")
+    patients = read_csv(root / names[0], known)
+    patients.check_unique("subject_id")
+    patients.groups("anchor_year", r"\d{4}", "a year")
+    patients.groups("anchor_age", r"\d+", "years")
+    of = dict(zip(patients["subject_id"], zip(*(patients[n] for n in known[1:]))))
+    sexes, ages = [], []
+    dates = images.columns.get("StudyDate", [""] * len(images))
+    for subject, date in zip(images["subject_id"], dates):
+        gender, age, year = of.get(subject, ("", "", ""))
+        sexes.append(gender)
+        known_year = age and date[:4].isdigit()
+        ages.append(str(int(age) + int(date[:4]) - int(year)) if known_year else "")
+    columns = {"sex": sexes, "age": ages}
+    return Table(images.path, columns, images.lines).people("sex", "age")
 
 
 def image_paths(images: Table) -> list[str]:

@@ -49,6 +49,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         source=["nih"] * len(table),
         view=table.values("View Position", {"PA": "PA", "AP": "AP"}),
         split=split,
+        people=table.people("Patient Gender", "Patient Age"),
         notes={"labels": "a finding that is not listed is 0", **notes},
         dropped={"images that are listed but not in the table": beyond},
     )

@@ -9,6 +9,7 @@ import numpy as np
 from bigxfer.config import Data
 from bigxfer.data.labels import PADCHEST27
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import spellings
 from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
@@ -54,27 +55,13 @@ def read(root: str | Path, data: Data) -> Manifest:
     table.groups("ImageID", r"[^/]+\.png", "a png file")
     table.groups("ImageDir", r"\d+", "a number")
     found = parse(table)
-    kept, dropped = [], Counter[str]()
-    for row, labels in enumerate(found):
-        if not labels:
-            dropped["images without labels"] += 1
-        elif "exclude" in labels:
-            dropped["images labelled exclude"] += 1
-        elif labels <= SILENT:
-            dropped["images labelled unchanged or suboptimal alone"] += 1
-        else:
-            kept.append(row)
-    columns_of = {label: positives(label) for row in kept for label in found[row]}
-    values = np.zeros((len(kept), len(PADCHEST27)), np.float32)
-    for i, row in enumerate(kept):
-        for label in found[row]:
-            values[i, columns_of[label]] = 1
-    labels = values
+    kept, dropped = telling(found)
+    labels = marks([found[row] for row in kept])
     if data.version == "single":
-        one = values.sum(axis=1) == 1
+        one = labels.sum(axis=1) == 1
         dropped["images of none or several of the 27"] = int((~one).sum())
         kept = [row for row, single in zip(kept, one, strict=True) if single]
-        labels = values[one].argmax(axis=1).astype(np.int32)
+        labels = labels[one].argmax(axis=1).astype(np.int32)
     flat = not any((root / name).is_dir() for name in set(table["ImageDir"]))
     folder = ["" if flat else f"{name}/" for name in table["ImageDir"]]
     views = [
@@ -89,6 +76,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         path=[folder[row] + table["ImageID"][row] for row in kept],
         patient=[f"padchest-{table['PatientID'][row]}" for row in kept],
         view=[views[row] for row in kept],
+        people={n: [c[row] for row in kept] for n, c in sexes_and_ages(table).items()},
         notes={
             "labels": "substring of a label or a synonym; 0 where none",
             "split": "none is official",
@@ -96,6 +84,45 @@ def read(root: str | Path, data: Data) -> Manifest:
         },
         dropped=dropped,
     )
+
+
+def telling(found: list[set[str]]) -> tuple[list[int], Counter[str]]:
+    """(the rows whose labels say what is to be seen, how many of each kind do not)."""
+    kept, dropped = [], Counter[str]()
+    for row, labels in enumerate(found):
+        if not labels:
+            dropped["images without labels"] += 1
+        elif "exclude" in labels:
+            dropped["images labelled exclude"] += 1
+        elif labels <= SILENT:
+            dropped["images labelled unchanged or suboptimal alone"] += 1
+        else:
+            kept.append(row)
+    return kept, dropped
+
+
+def marks(found: list[set[str]]) -> np.ndarray:
+    """float32 [n, 27]: 1 where a label of the row makes the class positive."""
+    columns_of = {label: positives(label) for labels in found for label in labels}
+    values = np.zeros((len(found), len(PADCHEST27)), np.float32)
+    for row, labels in enumerate(found):
+        for label in labels:
+            values[row, columns_of[label]] = 1
+    return values
+
+
+def sexes_and_ages(table: Table) -> dict[str, list[str]]:
+    """Sex, and the age in the year of the study; PadChest tells the year of birth."""
+    births = table.columns.get("PatientBirth", [""] * len(table))
+    dates = table.columns.get("StudyDate_DICOM", [""] * len(table))
+    ages = []
+    for birth, date in zip(births, dates):
+        year = spellings.age(birth)  # a number, blank, or neither
+        known = year and date[:4].isdigit()
+        ages.append(f"{float(date[:4]) - float(year):g}" if known else "")
+    sexes = table.columns.get("PatientSex_DICOM", [""] * len(table))
+    columns = {"sex": sexes, "age": ages}
+    return Table(table.path, columns, table.lines).people("sex", "age")
 
 
 def parse(table: Table) -> list[set[str]]:

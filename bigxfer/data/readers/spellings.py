@@ -7,6 +7,8 @@ Only what can mean one thing is translated. What could mean two, such as the pat
 import re
 import unicodedata
 
+import numpy as np
+
 # Unknown, in columns where an empty cell means unknown; compared in lower case.
 BLANK = {
     *(
@@ -31,6 +33,11 @@ NAMELESS = BLANK | {"anonymous", "anonymized", "anonymised", "anon", "deidentifi
 MARKS = {  # words in a column of 0 and 1; single t and f are left out: a sex may be "F"
     **dict.fromkeys(("true", "yes", "y", "positive"), 1.0),
     **dict.fromkeys(("false", "no", "n", "negative"), 0.0),
+}
+SEXES = {  # in lower case; "o" is DICOM's other, a group too small to be told of
+    **dict.fromkeys(("f", "female", "woman"), "F"),
+    **dict.fromkeys(("m", "male", "man"), "M"),
+    **dict.fromkeys(("o", "other", "u"), ""),
 }
 SPLITS = {  # names of split folders and cells, in lower case
     **dict.fromkeys(("train", "training"), "train"),
@@ -76,6 +83,27 @@ def split(text: str) -> str | None:
     """train, valid, test, "" for a blank cell; None where it is none of these."""
     word = text.casefold()
     return "" if word in BLANK else SPLITS.get(word)
+
+
+def sex(text: str) -> str | None:
+    """F, M, "" where it is unknown or another; None where it is none of these."""
+    word = text.casefold()
+    return "" if word in BLANK else SEXES.get(word)
+
+
+def age(text: str) -> str | None:
+    """Years, such as "57" of 57, 57.0, 057Y; "" where unknown; None where no number.
+
+    "006M" and "012D", months and days as DICOM writes them, are parts of a year.
+    """
+    if text.casefold() in BLANK:
+        return ""
+    unit = {"y": 1.0, "m": 12.0, "w": 52.0, "d": 365.0}.get(text[-1:].casefold())
+    try:
+        years = float(text[:-1] if unit else text) / (unit or 1.0)
+    except ValueError:
+        return None
+    return f"{years:g}" if np.isfinite(years) else None
 
 
 def source(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from bigxfer.data.manifest import Manifest
+from bigxfer.data.manifest import Manifest, is_age
 from bigxfer.data.readers import spellings
 
 BATCH = 256  # rows held as lists; more keep the garbage collector busy (3x)
@@ -125,6 +125,23 @@ class Table:
         self.check_spellings(name)
         return ""
 
+    def people(self, sex: str, age: str) -> dict[str, list[str]]:
+        """{"sex": F, M or "", "age": years or ""} of these columns, where they are there.
+
+        What is no sex and no age, or an age that nobody has, is unknown: no label hangs
+        on it.
+        """
+        out = {}
+        if sex in self.columns:
+            out["sex"] = [spellings.sex(cell) or "" for cell in self.columns[sex]]
+        if age in self.columns:
+            known = {cell: spellings.age(cell) or "" for cell in set(self.columns[age])}
+            known = {
+                cell: years if is_age(years) else "" for cell, years in known.items()
+            }
+            out["age"] = [known[cell] for cell in self.columns[age]]
+        return out
+
     def check_filled(self, name: str) -> None:
         if "" in self.columns[name]:
             self.fail(self.columns[name].index(""), f"{name} is empty")
@@ -234,11 +251,12 @@ def build(
     source: Sequence[str] = (),
     view: Sequence[str] = (),
     split: Sequence[str] = (),
+    people: Mapping[str, Sequence[str]] = MappingProxyType({}),
     dropped: Mapping[str, int | Sequence[str]] = MappingProxyType({}),
 ) -> Manifest:
     """A validated Manifest from lists; id defaults to path, the rest to "".
 
-    `dropped` says what the reader left out: a number, or the names, of each kind.
+    `people` holds "sex" and "age", where they are known. `dropped` says what the reader left out: a number, or the names, of each kind.
     Raises DataError for what Manifest.validate finds.
     """
     blank = [""] * len(path)
@@ -255,6 +273,7 @@ def build(
             view=np.array(view or blank, object),
             split=np.array(split or blank, object),
             notes=notes,
+            **{name: np.array(column, object) for name, column in people.items()},
         )
         for what, out in dropped.items():
             manifest = manifest.dropping(what, out)

@@ -1,0 +1,187 @@
+"""Metrics within groups of patients and images (sex, age, site, view), and their gaps.
+
+`test` holds the fields of runs.predictions.Predictions by name, as in by_source.py. Groups
+are compared on what all of them can be judged by: the macro AUROC is the mean over the
+classes that have LEAST patients with and LEAST without in every group that has any such class.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import scipy  # scipy.special, 13 MB, loads where it is used: not while training
+
+from bigxfer.statistics import auroc, limits, metrics
+from bigxfer.statistics.limits import LEAST, Score, Z
+from bigxfer.tree import Tree
+
+FACTORS = {"sex": "sexes", "age": "ages", "site": "sources", "view": "views"}
+BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, math.inf))  # years, [from, to)
+MOST = 8  # groups of a factor, the largest: hundreds of sites would fill the page
+
+
+def judge(test: Tree) -> dict[str, Any]:
+    """{factor: {"classes", "groups", "gaps"}} of each factor with two known groups or more.
+
+    "groups": {name: {"images", "patients", "metrics"}}, the metrics as metrics.entry holds
+    them: auroc_macro over "classes", auroc/CLASS and, of single-label sets, accuracy. Where
+    a group has fewer than LEAST patients with or without a label there is no value, but the
+    reason. "gaps": {metric: what `gap` returns}. "left_out": groups beyond MOST, if any.
+    """
+    out = {}
+    for factor, column in FACTORS.items():
+        values = test.get(column)
+        if values is None:
+            continue
+        values = bands(values) if factor == "age" else values
+        names, counts = np.unique(values[values != ""], return_counts=True)
+        if len(names) < 2:
+            continue
+        names = names[np.argsort(-counts, kind="stable")]
+        found = compared(test, values, sorted(names[:MOST].tolist()))
+        out[factor] = found | (
+            {"left_out": len(names) - MOST} if len(names) > MOST else {}
+        )
+    return out
+
+
+def bands(ages: np.ndarray) -> np.ndarray:
+    """str [n]: "40-59" of the age "57"; "" where it is unknown."""
+    out = np.full(len(ages), "", object)
+    known = np.flatnonzero(ages != "")
+    years = ages[known].astype(float)
+    for low, high in BANDS:
+        name = f"{low}+" if high == math.inf else f"{low}-{high - 1}"
+        out[known[(years >= low) & (years < high)]] = name
+    return out.astype(str)
+
+
+def compared(test: Tree, values: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """{"classes", "groups", "gaps"} of the images whose value is one of these names."""
+    classes = list(map(str, test["classes"]))
+    parts = {name: values == name for name in names}
+    lacks = {name: lacking(test, rows, classes) for name, rows in parts.items()}
+    judged = [name for name in names if len(lacks[name]) < len(classes)]
+    shared = [c for c in classes if not any(c in lacks[name] for name in judged)]
+    scores = {
+        name: group_scores(test, rows, classes, lacks[name], shared)
+        for name, rows in parts.items()
+    }
+    people = {name: np.unique(test["patients"][rows]) for name, rows in parts.items()}
+    every = dict.fromkeys(metric for found in scores.values() for metric in found)
+    return {
+        "classes": shared,
+        "groups": {
+            name: {
+                "images": int(rows.sum()),
+                "patients": len(people[name]),
+                "metrics": {
+                    m: metrics.entry(s, s.reason) for m, s in scores[name].items()
+                },
+            }
+            for name, rows in parts.items()
+        },
+        "gaps": {metric: gap(metric, scores, people) for metric in every},
+    }
+
+
+def lacking(test: Tree, rows: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
+    """{class: why it has no AUROC among these images (bool [n])}."""
+    truth, patients = (
+        auroc.one_hot(test["labels"][rows], len(classes)),
+        test["patients"][rows],
+    )
+    out = {}
+    for i, name in enumerate(classes):
+        for word, value in (("with", 1), ("without", 0)):
+            count = len(set(patients[truth[:, i] == value]))
+            if count < LEAST and name not in out:
+                out[name] = f"{count} patients {word} {name}; {LEAST} are needed"
+    return out
+
+
+def group_scores(
+    test: Tree,
+    rows: np.ndarray,
+    classes: Sequence[str],
+    lacks: dict[str, str],
+    shared: Sequence[str],
+) -> dict[str, Score]:
+    """{metric: Score} of the images `rows` (bool [n]); NaN and the reason where it lacks."""
+    part = [test[name][rows] for name in ("labels", "logits")]
+    patients = test["patients"][rows]
+    found = metrics.scores(*part, classes, patients)
+    out = {}
+    if not shared or len(lacks) == len(classes):
+        why = next(
+            iter(lacks.values()), "the groups share no class that has enough patients"
+        )
+        out["auroc_macro"] = Score(math.nan, reason=why)
+    else:
+        out["auroc_macro"] = limits.average([found[f"auroc/{name}"] for name in shared])
+    for name in classes:
+        no = Score(math.nan, reason=lacks.get(name, ""))
+        out[f"auroc/{name}"] = no if name in lacks else found[f"auroc/{name}"]
+    if test["labels"].ndim == 1:
+        count = len(set(patients))
+        few = Score(math.nan, reason=f"{count} patients; {LEAST} are needed")
+        out["accuracy"] = found["accuracy"] if count >= LEAST else few
+    return out
+
+
+def gap(
+    metric: str, scores: dict[str, dict[str, Score]], people: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """The largest difference of a metric between two groups.
+
+    {"value", "low", "high", "of": [higher, lower], "pairs"}, or a null value and a "reason".
+    The interval is simultaneous (Bonferroni) over all pairs, of which the largest was picked:
+    the distances to the limits of the two groups (MOVER, Zou and Donner 2008) are widened by
+    the quotient of the normal quantiles, and correlated where patients are in both groups.
+    """
+    known = {
+        name: found[metric]
+        for name, found in scores.items()
+        if np.isfinite(found[metric].low)
+    }
+    if len(known) < 2:
+        return {
+            "value": None,
+            "low": None,
+            "high": None,
+            "reason": "fewer than two groups have a value with an interval",
+        }
+    pairs = list(combinations(known, 2))
+    wider = float(scipy.special.ndtri(1 - 0.025 / len(pairs))) / Z
+    first = max(known, key=lambda name: known[name].value)
+    last = min(known, key=lambda name: known[name].value)
+    a, b = known[first], known[last]
+    r = correlation(a, people[first], b, people[last])
+    ends = [
+        wider * math.sqrt(max(x**2 + y**2 - 2 * r * x * y, 0.0))
+        for x, y in (
+            (a.value - a.low, b.high - b.value),
+            (a.high - a.value, b.value - b.low),
+        )
+    ]
+    value = a.value - b.value
+    return {
+        "value": value,
+        "low": max(value - ends[0], -1.0),
+        "high": min(value + ends[1], 1.0),
+        "of": [first, last],
+        "pairs": len(pairs),
+    }
+
+
+def correlation(
+    a: Score, a_people: np.ndarray, b: Score, b_people: np.ndarray
+) -> float:
+    """Of two metrics whose influences are summed within these patients (sorted str)."""
+    if a.sums is None or b.sums is None:
+        return 0.0
+    both, i, j = np.intersect1d(a_people, b_people, return_indices=True)
+    size = math.sqrt((a.sums**2).sum() * (b.sums**2).sum())
+    return float(a.sums[i] @ b.sums[j]) / size if len(both) and size else 0.0
