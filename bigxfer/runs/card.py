@@ -17,8 +17,9 @@ import numpy as np
 
 from bigxfer import config, durable, presets
 from bigxfer.data import exposure
-from bigxfer.runs import finished, folders
+from bigxfer.runs import card_groups, finished, folders
 from bigxfer.runs.finished import Finished
+from bigxfer.runs.markdown import Lines, cell, table
 from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import by_source
 
@@ -60,8 +61,6 @@ POINT = (
     " calibrated probabilities, for which they are others."
 )
 
-Lines = list[str]
-
 
 def write(folder: Path, result: dict[str, Any]) -> None:
     """Writes folder/card.md; `result` is what result.json holds."""
@@ -74,6 +73,7 @@ def write(folder: Path, result: dict[str, Any]) -> None:
         protocol(about, result),
         results(result),
         source_lines(test),
+        card_groups.lines(result),
         operating_point(result),
         shortcuts(about, result, test, valid),
         use(run),
@@ -310,29 +310,9 @@ def commands(run: Finished) -> Lines:
     return lines
 
 
-def cell(entry: dict[str, Any]) -> str:
-    """0.903 [0.871, 0.930], without the interval where there is none, or a dash."""
-    if entry["value"] is None:
-        return "-"
-    if entry["low"] is None:
-        return f"{entry['value']:.3f}"
-    return f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
-
-
 def short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= LONG else f"{text[:LONG]} ..."
-
-
-def table(titles: Lines, rows: list[list]) -> Lines:
-    """A table of Markdown whose columns also line up as plain text."""
-    cells = [[str(c).replace("|", r"\|") for c in row] for row in [titles, *rows]]
-    wide = [max(map(len, column)) for column in zip(*cells)]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, wide)) + " |" for row in cells
-    ]
-    rule = "|" + "|".join("-" * (w + 2) for w in wide) + "|"
-    return [lines[0], rule, *lines[1:]]
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.protocols import hyperrule, optim, probe
 from bigxfer.runs import card, evaluate, finished, folders, predictions, provenance
-from bigxfer.statistics import metrics, operating_point
+from bigxfer.statistics import by_group, metrics, operating_point
 from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
 from bigxfer.training import task as tasks
 from bigxfer.training.log import RunLog
@@ -260,6 +260,8 @@ def judge(job: Job, variables: dict, predict: predictor.Predict) -> dict:
     test, logits = found["test"]
     limits = job.run.eval.resamples > 0
     out = metrics.compute(test.labels, logits, test.classes, test.patient, limits)
+    if limits and (groups := by_group.judge(vars(predictions.of(test, logits)))):
+        out["groups"] = groups
     if "valid" in found:
         valid, valid_logits = found["valid"]
         out["operating_point"] = operating_point.judge(

@@ -10,6 +10,8 @@ from bigxfer.data.manifest import Manifest
 
 FILES = {"test": "predictions.npz", "valid": "predictions_valid.npz"}
 
+PEOPLE = {"sex": "sexes", "age": "ages"}  # column of the manifest -> field
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -22,10 +24,14 @@ class Predictions:
     labels: np.ndarray  # int32 [n], or float32 [n, classes] of 0, 1, NaN = unknown
     logits: np.ndarray  # float64 [n, classes]
     classes: tuple[str, ...]
+    # None where the set tells neither, or the run is from before they were read.
+    sexes: np.ndarray | None = None  # str [n]: "F", "M" or ""
+    ages: np.ndarray | None = None  # str [n]: years or ""
 
     def select(self, rows: np.ndarray) -> "Predictions":
         """Those of these rows (indices or a boolean mask), in this order."""
-        columns = {k: v[rows] for k, v in vars(self).items() if k != "classes"}
+        columns = {k: v for k, v in vars(self).items() if k != "classes"}
+        columns = {k: v if v is None else v[rows] for k, v in columns.items()}
         return Predictions(**columns, classes=self.classes)
 
 
@@ -39,6 +45,7 @@ def of(part: Manifest, logits: np.ndarray) -> Predictions:
         labels=part.labels,
         logits=np.asarray(logits, np.float64),
         classes=tuple(part.classes),
+        **{PEOPLE[name]: c.astype(str) for name, c in part.people().items()},
     )
 
 
@@ -50,9 +57,10 @@ def read(path: Path) -> Predictions:
     """
     arrays = tree.load_npz(path)
     fields = Predictions.__dataclass_fields__
-    if missing := [name for name in fields if name not in arrays]:
+    lacks = [name for name in fields if name not in arrays]
+    if missing := [name for name in lacks if name not in PEOPLE.values()]:
         raise ValueError(f"{path} lacks {missing}: it is no predictions.npz of a run")
-    columns = {name: arrays[name] for name in fields}
+    columns = {name: arrays[name] for name in fields if name not in lacks}
     n, classes = len(columns["ids"]), tuple(columns.pop("classes").tolist())
     columns["logits"] = columns["logits"].astype(np.float64)
     if columns["logits"].shape != (n, len(classes)) or any(
@@ -64,5 +72,6 @@ def read(path: Path) -> Predictions:
 
 def save(path: Path, part: Manifest, logits: np.ndarray) -> None:
     """Write the logits [n, classes] of a manifest's images, as the net gave them."""
-    arrays = vars(of(part, logits)) | {"logits": logits}
+    found = vars(of(part, logits)) | {"logits": logits}
+    arrays = {name: column for name, column in found.items() if column is not None}
     tree.save_npz(path, arrays | {"classes": np.asarray(part.classes)})

@@ -1,0 +1,33 @@
+"""What card.md says of groups of patients: sex, age, site and view."""
+
+from bigxfer.runs.markdown import Lines, cell, table
+
+
+def lines(result: dict) -> Lines:
+    """Macro AUROC by sex, age band, site and view, and the largest gap of each."""
+    head = ["## By group of patients", ""]
+    found = result.get("groups", {})
+    if not found:
+        return [
+            *head,
+            "Neither sex, age, site nor view tells two groups of the test set.",
+        ]
+    rows, notes = [], []
+    for factor, of in found.items():
+        for name, group in of["groups"].items():
+            macro = group["metrics"]["auroc_macro"]
+            many = f"{group['images']:,}, {group['patients']:,}"
+            rows.append([factor, name, many, cell(macro)])
+            if macro["value"] is None:
+                notes.append(f"- {factor} {name}: {macro['reason']}")
+        gap = of["gaps"]["auroc_macro"]
+        if gap["value"] is None:
+            notes.append(f"- {factor}: no gap, {gap['reason']}")
+        else:
+            notes.append(
+                f"- {factor}: the largest gap is {cell(gap)}, {' above '.join(gap['of'])},"
+                f" the largest of {gap['pairs']} by an interval that covers them all; over"
+                f" {', '.join(of['classes'])}"
+            )
+    heads = ["", "group", "images, patients", "macro AUROC"]
+    return [*head, *table(heads, rows), "", *notes]
