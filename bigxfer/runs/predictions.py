@@ -30,8 +30,8 @@ class Predictions:
 
     def select(self, rows: np.ndarray) -> "Predictions":
         """Those of these rows (indices or a boolean mask), in this order."""
-        columns = {k: v for k, v in vars(self).items() if k != "classes"}
-        columns = {k: v if v is None else v[rows] for k, v in columns.items()}
+        known = {k: v for k, v in vars(self).items() if v is not None}
+        columns = {k: v[rows] for k, v in known.items() if k != "classes"}
         return Predictions(**columns, classes=self.classes)
 
 

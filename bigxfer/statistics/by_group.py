@@ -110,9 +110,10 @@ def group_scores(
     shared: Sequence[str],
 ) -> dict[str, Score]:
     """{metric: Score} of the images `rows` (bool [n]); NaN and the reason where it lacks."""
-    part = [test[name][rows] for name in ("labels", "logits")]
-    patients = test["patients"][rows]
-    found = metrics.scores(*part, classes, patients)
+    labels, logits, patients = (
+        test[name][rows] for name in ("labels", "logits", "patients")
+    )
+    found = metrics.scores(labels, logits, classes, patients)
     out = {}
     if not shared or len(lacks) == len(classes):
         why = next(

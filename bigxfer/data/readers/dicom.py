@@ -51,6 +51,12 @@ def read(root: str | Path, data: Data) -> Manifest:
         age = spellings.age(str(header.get("PatientAge") or "").strip()) or ""
         ages.append(age if is_age(age) else "")
     notes = {**manifest.notes, "patients": "PatientID"}
-    lists = {"patient": patients, "view": views, "sex": sexes, "age": ages}
-    columns = {name: np.array(values, object) for name, values in lists.items()}
-    return replace(manifest, name="dicom", notes=notes, **columns).validate()
+    return replace(
+        manifest,
+        name="dicom",
+        notes=notes,
+        patient=np.array(patients, object),
+        view=np.array(views, object),
+        sex=np.array(sexes, object),
+        age=np.array(ages, object),
+    ).validate()

@@ -260,6 +260,7 @@ def build(
     Raises DataError for what Manifest.validate finds.
     """
     blank = [""] * len(path)
+    columns: dict[str, Any] = {n: np.array(c, object) for n, c in people.items()}
     try:
         manifest = Manifest(
             name=name,
@@ -273,7 +274,7 @@ def build(
             view=np.array(view or blank, object),
             split=np.array(split or blank, object),
             notes=notes,
-            **{name: np.array(column, object) for name, column in people.items()},
+            **columns,
         )
         for what, out in dropped.items():
             manifest = manifest.dropping(what, out)
