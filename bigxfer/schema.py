@@ -24,16 +24,16 @@ def one_of(default: Any, *others: Any) -> Any:
 class Model:
     name: str = "bit"  # a key of models.MODELS
     blocks: tuple[int, ...] = DEPTHS[50]  # number of units in each stage (BiT)
-    width: float = 1.0  # factor on every channel count (not of Keras's nets)
-    groups: int = 32  # of group normalisation (BiT)
-    narrow: str = one_of("", "fewer", "same")  # groups of few channels (models/bit.py)
-    dtype: str = one_of("float32", "bfloat16")  # of the compute; parameters: float32
+    width: float = 1.0  # factor on every channel count; Keras's nets ignore it
+    groups: int = 32  # number of groups in group normalisation (BiT)
+    narrow: str = one_of("", "fewer", "same")  # groups of narrow norms (models/bit.py)
+    dtype: str = one_of("float32", "bfloat16")  # to compute in; parameters stay float32
     remat: bool = False  # recompute each unit in the backward pass, to save memory
-    slim_above: str = ""  # last block of full width, such as block2; "": all blocks
+    slim_above: str = ""  # last block of full width, such as block2; "": none is slim
     slim: float = 0.5  # factor on the channels of the blocks above slim_above
-    padding: str = one_of("SAME", "VALID")  # of CBR's convolutions and pools
-    hidden: int = 256  # units of SmallCNN's dense layer
-    dropout: float = 0.5  # after SmallCNN's dense layer
+    padding: str = one_of("SAME", "VALID")  # in CBR's convolutions and pools
+    hidden: int = 256  # number of units in SmallCNN's dense layer
+    dropout: float = 0.5  # rate after SmallCNN's dense layer
 
 
 @dataclass
@@ -42,8 +42,8 @@ class Phantom:
 
     images: int = 0  # number of images; 0: real data from data.root
     pixels: int = 64  # side of the images on disk
-    distance: float = 0.0  # of the domain from the default scanner, 0 to 1
-    severity: float = 1.0  # of opacities; above 1 they are easier to see
+    distance: float = 0.0  # how far the domain lies from the default scanner, 0 to 1
+    severity: float = 1.0  # strength of opacities; above 1 they are easier to see
     shortcut: float = 0.0  # probability that the source mark gives the class away
     seed: int = 0
 
@@ -51,37 +51,41 @@ class Phantom:
 @dataclass
 class Data:
     reader: str = "chexpert"  # a key of data.readers.READERS, or a union: "nih+mimic"
-    root: str = ""  # its folder (a union's: "A:B"); "": the phantom stands in
-    version: str = ""  # of the label files, where a reader knows several
-    size: tuple[int, ...] = ()  # training images, classes (`study list`); (): by reader
+    root: str = ""  # folder of the data (of a union "A:B"); "": the phantom stands in
+    version: str = ""  # which label files, where a reader knows several
+    size: tuple[
+        int, ...
+    ] = ()  # images, classes, for `study list`; (): the reader knows
     views: tuple[str, ...] = ("PA", "AP")  # views to keep; (): all; "" is unknown
     labels: tuple[str, ...] = ()  # classes to keep, in this order; (): all
     uncertain: str = one_of("ignore", "zeros", "ones")  # how to read CheXpert's -1
     blank: str = one_of("unknown", "negative")  # how to read CheXpert's empty cells
-    space: str = one_of("union", "intersection")  # of the labels of a union of sets
-    mix: tuple[float, ...] = ()  # shares of a union's sets in training; (): by size
-    split: str = "official"  # or patient: random; reference: the predecessor's
+    space: str = one_of("union", "intersection")  # which labels a union of sets has
+    mix: tuple[
+        float, ...
+    ] = ()  # weight of each set of a union in training; (): by size
+    split: str = "official"  # patient: at random; reference: as the predecessor split
     valid: float = 0.1  # share of the training patients held out for selection
     test: float = 0.15  # share of the patients in the test split (split=patient)
-    folds: int = 0  # folds of cross-validation by patient, in place of `test`; 0: none
-    fold: int = 0  # the fold that is the test split
-    split_seed: int = 0
+    folds: int = 0  # number of folds by patient, in place of `test`; 0: none
+    fold: int = 0  # which fold is the test split
+    split_seed: int = 0  # for split=patient and valid
     fraction: float = 1.0  # share of the training set to use, nested by run.seed
     fraction_of: str = one_of("images", "patients")
-    shots: str = "full"  # or the number of images a class, such as "5"
+    shots: str = "full"  # images a class, such as "5"; full: all images
     negatives: str = one_of("shots", "share", "none")  # in shots (data/fewshot.py)
     sampling: str = one_of("uniform", "classes", "covid_percent")  # data/sampling.py
-    sampling_class: str = ""  # the class covid_percent adds to each batch; "": rarest
-    sampling_share: float = 0.3  # its share of the batch
+    sampling_class: str = ""  # class that covid_percent adds to a batch; "": the rarest
+    sampling_share: float = 0.3  # share of the batch that class has
     resize: int = 280  # side of the cached square image, pixels
     crop: int = 224  # side of the image that the model sees, pixels
-    channels: int = one_of(1, 3)  # in the cache: 1 for radiographs, 3 for colour
+    channels: int = one_of(1, 3)  # of cached images: 1 for radiographs, 3 for colour
     augment: str = one_of("crop", "inception", "affine", "colour")  # data/augment.py
-    flip: bool = True  # mirror half of the images
-    max_bad: float = 0.0  # share of the images that may fail to decode
-    cache: str = "cache"  # folder for decoded images
+    flip: bool = True  # mirror each image with probability 0.5
+    max_bad: float = 0.0  # largest share of images that may fail to decode
+    cache: str = "cache"  # folder that keeps decoded images
     storage: str = one_of("raw", "encoded")  # encoded: decode anew for every batch
-    resident: bool = False  # keep the training images on the devices
+    resident: bool = False  # keep the training images in device memory
     outside: bool = False  # let label files name images outside the root
     phantom: Phantom = field(default_factory=Phantom)
 
@@ -94,9 +98,9 @@ class Init:
     how: str = one_of("copy", "mean_var", "shuffle", "resample")  # of the layers taken
     upto: str = ""  # last layer or block to take; "": all but the head
     above: str = one_of("random", "mean_var")  # start of the layers above `upto`
-    batch_norm: str = one_of("identity", "copy")  # normalisation, where how != copy
+    batch_norm: str = one_of("identity", "copy")  # start of norms, where how != copy
     checkpoint: str = ""  # a run folder, an npz or, of a Keras model, an .h5
-    upstream: str = ""  # without `checkpoint`: config (file:arg) of the run to take
+    upstream: str = ""  # without `checkpoint`: config (FILE:args) of the run to take
     digest: str = ""  # of the upstream; the mains fill it in
 
 
@@ -104,11 +108,11 @@ class Init:
 class Freeze:
     """Which layers stay as they start; the head always trains (protocols/freeze.py)."""
 
-    bottom: float = 0.0  # share of the layers to fix, from the input up
-    top: float = 0.0  # share of the layers to train, from the head down; 0: all
+    bottom: float = 0.0  # share of the layers to fix, counted from the input
+    top: float = 0.0  # share of the layers to train, counted from the head; 0: all
     top_layers: int = 0  # number of layers to train, with the head; 0: all
-    count_by: str = one_of("layers", "keras_layers", "params")  # what shares count
-    batch_norm: str = one_of("inference", "batch")  # of fixed layers
+    count_by: str = one_of("layers", "keras_layers", "params")  # unit of both shares
+    batch_norm: str = one_of("inference", "batch")  # statistics that fixed layers use
     head: str = one_of("trained", "ridge", "logistic")  # the last two: fitted once
 
 
@@ -116,58 +120,60 @@ class Freeze:
 class Phase:
     """Phases before the one that Freeze describes, which is the last."""
 
-    until: tuple[float, ...] = ()  # where each ends, as a fraction of the run
-    bottom: tuple[float, ...] = ()  # share of the layers to fix in each
+    until: tuple[float, ...] = ()  # end of each phase, as a fraction of the run
+    bottom: tuple[float, ...] = ()  # share of the layers to fix in each phase
 
 
 @dataclass
 class Optim:
     optimizer: str = one_of("sgd", "adam")
-    lr: float = 0.003  # at a batch of lr_batch; scaled linearly with the batch
-    lr_batch: int = 512
-    batch: int = 512  # images a step, over all devices
-    micro_batch: int = 0  # images at once; 0: as is fast; -1: the most that fits
-    steps: int = 0  # set steps or epochs, or neither where the HyperRule sets them
-    epochs: float = 0.0
+    lr: float = 0.003  # peak rate at a batch of lr_batch; scales with the batch
+    lr_batch: int = 512  # batch size that lr is for
+    batch: int = 512  # images in a step, over all devices
+    micro_batch: int = 0  # images at once; 0: the fastest; -1: the most that fit
+    steps: int = 0  # set steps or epochs; neither where the HyperRule sets them
+    epochs: float = 0.0  # passes over the training set
     schedule: str = one_of("hyperrule", "cosine", "step", "constant")
-    variant: str = one_of("code", "paper")  # of the HyperRule
-    warmup_steps: int = 0  # linear from 0; set warmup_steps or warmup_epochs
+    variant: str = one_of("code", "paper")  # which published HyperRule
+    warmup_steps: int = 0  # linear rise from 0; set warmup_steps or warmup_epochs
     warmup_epochs: float = 0.0
-    boundaries: tuple[float, ...] = ()  # schedule=step: fractions of the run, x0.1 each
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0  # coupled: added to the gradient, as in BiT
-    agc: float = 0.0  # adaptive gradient clipping (2102.06171); 0: off
-    mixup: float = 0.0  # alpha; 0: off; -1: as the HyperRule says
+    boundaries: tuple[
+        float, ...
+    ] = ()  # of schedule=step: the rate x0.1 at each fraction
+    momentum: float = 0.9  # of sgd
+    nesterov: bool = False  # Nesterov momentum
+    weight_decay: float = 0.0  # added to the gradient (coupled), as in BiT
+    agc: float = 0.0  # threshold of adaptive gradient clipping (2102.06171); 0: off
+    mixup: float = 0.0  # alpha of the Beta; 0: off; -1: as the HyperRule says
 
 
 @dataclass
 class Eval:
     every: int = 0  # steps between validations; 0: only at the end
     select: str = ""  # validation metric that picks the step; "": the last step
-    batch: int = 128  # images at once; on a CPU fewer where they are large
-    resamples: int = 1000  # 0: test metrics without intervals; else it changes nothing
-    margin: float = 0.02  # smaller differences of two cells count as none in reports
+    batch: int = 128  # images at once; a CPU takes fewer where they are large
+    resamples: int = 1000  # 0: no intervals; any other number: intervals
+    margin: float = 0.02  # differences of two cells below it count as none in reports
 
 
 @dataclass
 class Mesh:
     fsdp: int = 1  # number of devices that share one copy of the parameters
-    memory_gb: float = 0.0  # of a device; 0: as the device reports
+    memory_gb: float = 0.0  # memory of a device; 0: as it reports
 
 
 @dataclass
 class Log:
-    every: int = 20  # steps between lines
-    tensorboard: bool = False
+    every: int = 20  # steps between lines of metrics.jsonl
+    tensorboard: bool = False  # also write TensorBoard files (docs/run_folder.md)
 
 
 @dataclass
 class Run:
     kind: str = one_of("upstream", "transfer")
-    seed: int = 0  # of the parameters, the order, the augmentation, the draw
+    seed: int = 0  # for the parameters, the order, the augmentation and the draw
     keep: str = one_of("all", "upstream", "none")  # which runs keep their params.npz
-    checkpoints: int = 0  # minimum in a run; 0: at least 4, never closer than 20 s
+    checkpoints: int = 0  # minimum number; 0: at least 4, never closer than 20 s
     arg: str = ""  # the text behind the colon of --config
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
