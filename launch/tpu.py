@@ -37,6 +37,7 @@ GONE = ("SUSPENDED", "FAILED")  # states from which a request does not come back
 ROUNDS = 50  # of one slice: asked for, set up, at work; a spot slice may need many
 PYTHON = ".venv/bin/python"
 MOUNT = "/mnt/bigxfer"
+HASHED = "--require-hashes"  # of pip and uv: nothing is installed that no lock names
 
 # Who is who among the hosts of a slice, as jax.distributed wants it (sharding.arguments).
 HOSTS = """
@@ -127,9 +128,11 @@ def setup(repo: str, commit: str, nfs: str) -> str:
             f"mountpoint -q {MOUNT} || sudo mount {shlex.quote(nfs)} {MOUNT}",
             f"[ -d bigxfer ] || git clone -q {shlex.quote(repo)} bigxfer",
             f"cd bigxfer && git fetch -q && git checkout -q {shlex.quote(commit)}",
-            "python3 -m pip install -q --user uv==0.13.8",  # for a newer Python
+            # uv brings the newer Python that the host lacks
+            f"python3 -m pip install -q --user {HASHED} -r launch/requirements-uv.lock",
             "~/.local/bin/uv venv -q --allow-existing --python 3.12 .venv",
-            "~/.local/bin/uv pip install -q -r requirements.lock 'jax[tpu]'",
+            f"~/.local/bin/uv pip install -q {HASHED} -r requirements.lock"
+            " -r launch/requirements-tpu.lock",
         )
     )
 

@@ -1,6 +1,7 @@
 """The commands that launch.tpu prints, and what --go does with a gcloud of our own."""
 
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -63,8 +64,15 @@ def test_a_study_over_slices_is_printed():
     assert "describe bigxfer-1 --format=value(state.state)" in describe
     assert setup.startswith("gcloud compute tpus tpu-vm ssh bigxfer-1 --worker=all")
     assert "mount 10.0.0.2:/share /mnt/bigxfer" in setup
-    assert "-r requirements.lock" in setup and "requirements.txt" not in setup
-    assert "uv==" in setup and "| sh" not in setup
+    assert "| sh" not in setup
+    for line in (line for line in setup.splitlines() if "pip install" in line):
+        assert "--require-hashes" in line
+        wanted = line.partition("--require-hashes ")[2].partition(" --")[0].split()
+        assert set(wanted[::2]) == {"-r"}  # nothing is asked for by its name
+        for file in wanted[1::2]:
+            lock = (ROOT / file.strip("'")).read_text()
+            assert re.search(r"^\S+==.* \\\n    --hash=sha256:", lock, re.MULTILINE)
+    assert "-r requirements.lock -r launch/requirements-tpu.lock" in setup
     assert f"launch.local --config {STUDY} --runs /mnt/bigxfer/runs" in work
     assert "queued-resources delete bigxfer-1 --force --quiet" in delete
 
