@@ -38,6 +38,7 @@ ROUNDS = 50  # of one slice: asked for, set up, at work; a spot slice may need m
 PYTHON = ".venv/bin/python"
 MOUNT = "/mnt/bigxfer"
 HASHED = "--require-hashes"  # of pip and uv: nothing is installed that no lock names
+LOCKS = "-r requirements.lock -r launch/requirements-tpu.lock"
 
 # Who is who among the hosts of a slice, as jax.distributed wants it (sharding.arguments).
 HOSTS = """
@@ -131,8 +132,7 @@ def setup(repo: str, commit: str, nfs: str) -> str:
             # uv brings the newer Python that the host lacks
             f"python3 -m pip install -q --user {HASHED} -r launch/requirements-uv.lock",
             "~/.local/bin/uv venv -q --allow-existing --python 3.12 .venv",
-            f"~/.local/bin/uv pip install -q {HASHED} -r requirements.lock"
-            " -r launch/requirements-tpu.lock",
+            f"~/.local/bin/uv pip install -q {HASHED} {LOCKS}",
         )
     )
 

@@ -54,7 +54,7 @@ def call(*command):
 
 # One stage, whose 16 x 16 maps see 19 pixels, on three kinds of plain opacities.
 OPACITIES = """
---config configs/upstream_nih.py:recipe=small,batch=32,steps=600,phantom=5000
+--config configs/upstream_nih.py:recipe=small,batch=32,steps=1800,phantom=5000
 --config.model.blocks=1 --config.model.width=1 --config.optim.lr_batch=32
 --config.data.labels=Consolidation,Pneumonia,Infiltration --config.data.views=
 --config.data.resize=64 --config.data.crop=64 --config.data.augment=crop
@@ -67,6 +67,10 @@ def test_gradcam_points_at_opacities(tmp_path):
 
     Within the tolerance of the game. Without it the prior is as good or better: the
     maps are brightest on the edges of an opacity, which lie just outside the box.
+
+    The net has to have learnt where to look, which it does later than to tell the classes:
+    after 600 steps the first weights decide (macro AUROC 0.878 to 0.891, but hits 0.17 to
+    0.64 by seed, those of the prior 0.45), after 1800 of seed 0 0.909 and 0.73.
     """
     run, out, cache = tmp_path / "run", tmp_path / "out", tmp_path / "cache"
     here = f"--config.data.cache={cache}", f"--workdir={run}"
