@@ -17,8 +17,8 @@ def read_run(folder: Path) -> Row:
 
     Files of a run of format 1 have no sums, see folders.py.
     """
-    found = finished.read(folder)
-    about, result = found.about, found.result
+    run_folder = finished.read(folder)
+    about, result = run_folder.about, run_folder.result
     run, cost, report = about["config"], result["cost"], about.get("data", {})
     model, data, init = run["model"], run["data"], run["init"]
     blocks = tuple(model["blocks"])
@@ -62,7 +62,7 @@ def read_run(folder: Path) -> Row:
         "leaked_images": leaks.get("exact"),
         "lacking": lacking(result["metrics"]),
         "synthetic": phantom,
-        "data": found.data_name,
+        "data": run_folder.data_name,
         "digest": result["digest"],
         "commit": result["commit"],
         "folder": str(folder),
@@ -118,9 +118,9 @@ def check_range(name: str, metric: dict[str, Any], folder: Path) -> None:
             )
 
 
-def lacking(found: dict[str, dict]) -> str | None:
+def lacking(metrics_of_run: dict[str, dict]) -> str | None:
     """Why a run has no macro AUROC, which names the classes that the test split lacks."""
-    macro = found.get("auroc_macro", {"value": 0.0})
+    macro = metrics_of_run.get("auroc_macro", {"value": 0.0})
     return macro.get("reason") if macro["value"] is None else None
 
 
