@@ -10,6 +10,7 @@ from bigxfer.runs import finished, folders, provenance
 from bigxfer.statistics import metrics
 
 Row = dict[str, Any]
+EXTERNAL = ("auroc_macro", "accuracy")  # metrics of other sets that are columns
 
 
 def read_run(folder: Path) -> Row:
@@ -71,6 +72,21 @@ def read_run(folder: Path) -> Row:
         check_range(name, metric, folder)
         row[name] = metric["value"]
         row[f"{name}_low"], row[f"{name}_high"] = metric["low"], metric["high"]
+    row |= of_external(result)
+    return row
+
+
+def of_external(result: dict) -> Row:
+    """Columns of the sets of data.external: external/NAME/METRIC, and the gap to the test
+    split, gap/NAME/METRIC, each with its interval.
+    """
+    row: Row = {}
+    for name, found in result.get("external", {}).items():
+        for kind, values in (("external", "metrics"), ("gap", "gaps")):
+            for metric in EXTERNAL:
+                for end in ("value", "low", "high") if metric in found[values] else ():
+                    column = f"{kind}/{name}/{metric}" + f"_{end}" * (end != "value")
+                    row[column] = found[values][metric][end]
     return row
 
 
