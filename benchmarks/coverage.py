@@ -34,9 +34,9 @@ def main() -> None:
     if args.table:
         print("\n".join(table(saved)))
         return
-    commit = subprocess.check_output(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, text=True
-    ).strip()
+    commit = git("rev-parse", "--short", "HEAD")
+    if git("status", "--porcelain", "--", "../bigxfer", "*.py"):
+        commit += ", changed"
     start = time.monotonic()
     for module in (coverage_cells, coverage_runs):
         for kind, setting, simulate in module.settings():
@@ -60,6 +60,10 @@ def main() -> None:
 
 
 Found = list[tuple[str, str, dict]]  # (setting, row's name, numbers)
+
+
+def git(*words: str) -> str:
+    return subprocess.check_output(["git", *words], cwd=HERE, text=True).strip()
 
 
 def load() -> dict:
