@@ -12,7 +12,7 @@ import pytest
 from bigxfer.scaling import curves, surfaces
 from bigxfer.study.commands import fit
 from bigxfer.tables import table
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 
 ROOT = Path(__file__).parents[1]
 SHOTS = (1, 5, 10, 100, 500)
@@ -58,7 +58,7 @@ def study(laws_of, draws=5, noise=0.03, shots=SHOTS):
 
 def fitted(rows, x="shots", **how):
     grouped, notes = curves.curves(rows, x, "auroc_macro")
-    return [curves.law(c, Predictions(**how)) for c in grouped], grouped, notes
+    return [curves.law(c, PredictionReader(**how)) for c in grouped], grouped, notes
 
 
 def test_a_planted_power_law_comes_back():
@@ -110,7 +110,7 @@ def test_crossings_are_found_and_otherwise_said_to_lie_outside():
         }
     )
     _, grouped, _ = fitted(rows)
-    ab, ac, bc = curves.crossings(grouped, Predictions())
+    ab, ac, bc = curves.crossings(grouped, PredictionReader())
     assert (ab.a, ab.b) == ("a", "b") and ab.found and ab.found.measured
     assert ab.found.low < 1.25**10 < ab.found.high
     assert ab.sentence("shots").startswith("a overtakes b at 9")
@@ -119,7 +119,7 @@ def test_crossings_are_found_and_otherwise_said_to_lie_outside():
     assert bc.basis == "5 draws, no test patients"
     one = curves.crossings(
         fitted(study({"a": lambda s: 1 / s / 2, "b": lambda s: 0.4}, 1))[1],
-        Predictions(),
+        PredictionReader(),
     )
     assert one[0].found is None and one[0].basis == "one draw and no predictions"
 
@@ -183,7 +183,7 @@ def surface_rows(upstreams, sizes=(100, 1000, 10_000, 100_000), shots=(1, 5, 25,
 def test_a_two_way_law_and_the_distance_of_domains_come_back():
     rows = surface_rows({"near": 0.0, "mid": 0.4, "far": 0.8})
     axes = ("upstream_size", "shots")
-    found, notes = surfaces.fitted(rows, axes, "auroc_macro", Predictions(), {})
+    found, notes = surfaces.fitted(rows, axes, "auroc_macro", PredictionReader(), {})
     assert notes == [] and [law.curve.about["line"] for law in found] == [
         "far",
         "mid",
@@ -204,11 +204,15 @@ def test_a_two_way_law_and_the_distance_of_domains_come_back():
             assert abs(at - value) < 0.25 * value
     known = {("near", "covidx"): 0.0, ("mid", "covidx"): 4.0, ("far", "covidx"): 8.0}
     real = [r | {"upstream_distance": None, "target_distance": None} for r in rows]
-    *_, pooled = surfaces.fitted(real, axes, "auroc_macro", Predictions(), known)[0]
+    *_, pooled = surfaces.fitted(real, axes, "auroc_macro", PredictionReader(), known)[
+        0
+    ]
     assert pooled.fit is not None and found[3].fit is not None
     kappa = found[3].fit.parameters["kappa"]
     assert pooled.fit.parameters["kappa"] == pytest.approx(kappa / 10, rel=1e-3)
-    assert len(surfaces.fitted(real, axes, "auroc_macro", Predictions(), {})[0]) == 3
+    assert (
+        len(surfaces.fitted(real, axes, "auroc_macro", PredictionReader(), {})[0]) == 3
+    )
 
 
 def test_a_joint_law_of_size_and_data_comes_back_and_too_few_sizes_are_said():
@@ -226,14 +230,14 @@ def test_a_joint_law_of_size_and_data_comes_back_and_too_few_sizes_are_said():
         for seed in range(5)
     ]
     axes = ("params", "shots")
-    (law,), _ = surfaces.fitted(rows, axes, "auroc_macro", Predictions(), {})
+    (law,), _ = surfaces.fitted(rows, axes, "auroc_macro", PredictionReader(), {})
     assert law.band is not None and law.fit is not None
     assert law.fit.form.name == "joint" and law.cutoff == 32e6
     for name, value in (("floor", 0.05), ("alpha", 0.5), ("beta", 0.4), ("b", 0.3)):
         _, low, high = law.band.parameters[name]
         assert low < value < high, name
     few = [r for r in rows if r["params"] < 16e6 and r["shots"] in ("1", "4")]
-    (law,), _ = surfaces.fitted(few, axes, "auroc_macro", Predictions(), {})
+    (law,), _ = surfaces.fitted(few, axes, "auroc_macro", PredictionReader(), {})
     assert law.fit is None and law.reason.startswith("2 and 2 values of the scales")
 
 

@@ -15,7 +15,7 @@ from bigxfer.scaling import bootstrap, crossover
 from bigxfer.scaling.fit import Fit, Score, choose, draw_mean, fit
 from bigxfer.scaling.forms import CURVES, M1, M2, Array, Form
 from bigxfer.tables import cells, lines
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.table import Row
 
 ALONG = {  # x -> the columns of runs on one line
@@ -49,7 +49,7 @@ class Curve:
         values = [[1 - r.get(s, nan)[self.metric] for r in self.runs] for s in chosen]
         return np.array(values, float)
 
-    def resampled(self, predictions: Predictions) -> tuple[Array | None, int]:
+    def resampled(self, predictions: PredictionReader) -> tuple[Array | None, int]:
         """(mean errors over draws [r, k] on the same resampled patients, how many)."""
         every = [row for runs in self.runs for row in runs.values()]
         samples, patients = predictions.samples(every, self.metric)
@@ -156,7 +156,7 @@ def scale(row: Row, x: str) -> float | None:
     return float(value)
 
 
-def law(curve: Curve, predictions: Predictions) -> Law:
+def law(curve: Curve, predictions: PredictionReader) -> Law:
     """The form that extrapolates best, with its intervals; never an exception."""
     found, x = Law(curve), curve.x
     if len(x) < LEAST:
@@ -173,7 +173,7 @@ def cutoff(scales: Array) -> float:
 
 
 def settle(
-    found: Law, candidates: Iterable[Form], predictions: Predictions, axis: int = 0
+    found: Law, candidates: Iterable[Form], predictions: PredictionReader, axis: int = 0
 ) -> Law:
     """Chooses among the forms those above `found.cutoff` held out, and fits to all.
 
@@ -243,7 +243,7 @@ def _sigma(x: Array, y: Array) -> Array:
     )
 
 
-def crossings(found: Sequence[Curve], predictions: Predictions) -> list[Crossing]:
+def crossings(found: Sequence[Curve], predictions: PredictionReader) -> list[Crossing]:
     """Every pair of lines of one target (and model, shots), on the seeds of both."""
     groups: dict[tuple, list[Curve]] = {}
     for curve in found:
@@ -256,7 +256,7 @@ def crossings(found: Sequence[Curve], predictions: Predictions) -> list[Crossing
     ]
 
 
-def crossing(a: Curve, b: Curve, predictions: Predictions) -> Crossing:
+def crossing(a: Curve, b: Curve, predictions: PredictionReader) -> Crossing:
     """Where the line that leads at the largest common scale overtook the other."""
     about = {k: v for k, v in a.about.items() if k != "line"}
     a, b = _paired(a, b)

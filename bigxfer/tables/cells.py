@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bigxfer.runs import finished
-from bigxfer.runs.predictions import Predictions as Saved
+from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import metrics
 from bigxfer.statistics.limits import Score
 from bigxfer.tables.table import Row
@@ -55,7 +55,7 @@ def group(rows: Sequence[Row], metric: str, *by: str) -> dict[tuple, Runs]:
     return dict(groups)
 
 
-class Predictions:
+class PredictionReader:
     """predictions.npz of run folders, each opened once.
 
     `find(folder)` says where the folder of a row is now. What could not be read is
@@ -71,7 +71,7 @@ class Predictions:
         self._scores: dict[str, dict[str, Score]] = {}
         self._resampled: dict[str, metrics.Values] = {}
 
-    def load(self, folder: str) -> Saved | None:
+    def load(self, folder: str) -> Predictions | None:
         """What a run predicted, in the order of the ids; None where it kept nothing.
 
         A damaged file is named in `unreadable`, and None.

@@ -23,7 +23,7 @@ import numpy as np
 from bigxfer.statistics import crossed, intervals, metrics
 from bigxfer.statistics.crossed import Part, Side
 from bigxfer.tables import cells, estimates
-from bigxfer.tables.cells import Predictions, Runs
+from bigxfer.tables.cells import PredictionReader, Runs
 from bigxfer.tables.estimates import MANY, Grid
 from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row
@@ -90,7 +90,7 @@ class Comparison:
 
 
 def difference(
-    a: Runs, b: Runs, metric: str, predictions: Predictions, margin: float = MARGIN
+    a: Runs, b: Runs, metric: str, predictions: PredictionReader, margin: float = MARGIN
 ) -> Difference | None:
     """a - b on the draws that both have; None where there is none."""
     if not a or not b:
@@ -198,7 +198,7 @@ class Target:
     name: str
     cells: dict[tuple, Runs]
     metric: str
-    predictions: Predictions
+    predictions: PredictionReader
     margin: float
 
     def family(self, title: str, net: str, pairs: list[tuple[tuple, tuple]]) -> Family:
@@ -220,7 +220,7 @@ class Target:
 
 
 def families(
-    rows: Sequence[Row], metric: str, predictions: Predictions
+    rows: Sequence[Row], metric: str, predictions: PredictionReader
 ) -> list[Family]:
     """Every comparison of the rows, which `lines.lines` has named, by one metric."""
     groups = cells.group(rows, metric, "target", "model", "line", "shots")
@@ -265,7 +265,7 @@ def compare(
     metric: str,
     a: dict[str, Any],
     b: dict[str, Any],
-    predictions: Predictions,
+    predictions: PredictionReader,
 ) -> list[Comparison]:
     """a - b at every target and number of shots that has both: a question of one's own.
 

@@ -13,7 +13,7 @@ import numpy as np
 from bigxfer.statistics import crossed, metrics
 from bigxfer.statistics.crossed import Part, Side
 from bigxfer.statistics.limits import Score, Z
-from bigxfer.tables.cells import Predictions, Runs, seeds
+from bigxfer.tables.cells import PredictionReader, Runs, seeds
 from bigxfer.tables.table import Row
 
 MANY = 1e9  # degrees of freedom where a variance is known
@@ -139,7 +139,9 @@ class Estimate:
     covers: str
 
 
-def estimate(rows: Sequence[Row], metric: str, predictions: Predictions) -> Estimate:
+def estimate(
+    rows: Sequence[Row], metric: str, predictions: PredictionReader
+) -> Estimate:
     """The mean of a metric over the runs of a cell.
 
     The interval stays within the metric's range. Where a run's predictions are lost the
@@ -194,7 +196,9 @@ class Tested:
     reason: str = ""
 
 
-def patients_of(sides: Sequence[Grid], metric: str, predictions: Predictions) -> Tested:
+def patients_of(
+    sides: Sequence[Grid], metric: str, predictions: PredictionReader
+) -> Tested:
     """From the predictions of all runs, else from the limits that the table holds."""
     rows = [row for grid in sides for row in grid.rows]
     scores = predictions.scores(rows, metric)

@@ -14,7 +14,9 @@ ABREAST = 4  # more lines of runs than this stand below each other
 
 
 def text(
-    rows: Sequence[Row], predictions: cells.Predictions, metric: str = "auroc_macro"
+    rows: Sequence[Row],
+    predictions: cells.PredictionReader,
+    metric: str = "auroc_macro",
 ) -> str:
     """Shots by line of runs, then each line against scratch on the same draws."""
     runs, notes = lines.lines(rows)
@@ -46,7 +48,9 @@ def _lacking(rows: list[Row], metric: str) -> list[str]:
     return [f"  - stands for no {metric}: {reason}" for reason in reasons]
 
 
-def _means(rows: list[Row], metric: str, predictions: cells.Predictions) -> list[str]:
+def _means(
+    rows: list[Row], metric: str, predictions: cells.PredictionReader
+) -> list[str]:
     sources = sorted({row["line"] for row in rows})
     if len(sources) > ABREAST:
         return _one_a_line(rows, sources, metric, predictions)
@@ -64,7 +68,7 @@ def _one_a_line(
     rows: list[Row],
     sources: list[str],
     metric: str,
-    predictions: cells.Predictions,
+    predictions: cells.PredictionReader,
 ) -> list[str]:
     out = []
     for shots in order({row["shots"] for row in rows}):
@@ -76,7 +80,7 @@ def _one_a_line(
     return out
 
 
-def _mean(rows: list[Row], metric: str, predictions: cells.Predictions) -> str:
+def _mean(rows: list[Row], metric: str, predictions: cells.PredictionReader) -> str:
     if not rows or any(row.get(metric) is None for row in rows):
         return "-"
     e = estimates.estimate(rows, metric, predictions)

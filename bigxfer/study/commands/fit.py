@@ -48,12 +48,12 @@ def add(commands) -> None:
 
 def fit(args: argparse.Namespace) -> None:
     from bigxfer.scaling import curves, surfaces
-    from bigxfer.tables.cells import Predictions
+    from bigxfer.tables.cells import PredictionReader
 
     if args.distances and args.x != "upstream_size,shots":
         raise ValueError("--distances is read with --x upstream_size,shots only")
     table = table_args.given(args)
-    predictions = Predictions(table.find)
+    predictions = PredictionReader(table.find)
     crossings: list = []
     if args.x in PAIRS:
         known = surfaces.read_distances(args.distances) if args.distances else {}
