@@ -1,171 +1,191 @@
-"""Coverage and width of laws' and crossovers' 95% intervals, on simulated (synthetic) studies.
+"""Forecasts and crossovers on simulated (synthetic) studies whose truth is known.
 
-    python benchmarks/coverage_laws.py [--simulations 500] [--only laws patients crossovers]
+    python benchmarks/coverage_laws.py [--simulations 2000] [--only forecasts crossovers]
+                                       [--out laws.json] [--minutes 4]
 
-Noise: the standard deviations over 5 draws of the published runs of arXiv 2106.00116
-(CSV files of SLAMPAI/large-scale-pretraining-transfer), and the sampling of 400 test
-patients (COVIDx). A row passes where coverage is at least 92%.
+A forecast covers where its 95% band holds the true error at 2, 4 and 10 times the
+largest scale. Of lines that are equal no more than 5% of studies may tell a crossing.
+With --out the simulations are kept, and a call goes on where the last one stopped.
 """
 
 import argparse
+import functools
+import itertools
+import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from scipy.stats import norm
 
-from bigxfer.scaling import forms
-from bigxfer.scaling.bootstrap import bootstrap, smooth_sigma
-from bigxfer.scaling.crossover import crossover
-from bigxfer.scaling.fit import fit
-from bigxfer.statistics import intervals
+from bigxfer.scaling import trend
+from bigxfer.scaling.crossover import Crossover, crossover, decide
+from bigxfer.scaling.curves import cutoff
+from bigxfer.scaling.forecast import forecast
+from bigxfer.scaling.forms import CURVES
+from bigxfer.scaling.scatter import scatter
+from bigxfer.statistics import crossed
+from bigxfer.statistics.crossed import Side
+from bigxfer.tables.differences import Difference
 
-PATIENTS = 400
-
-# shots a class ("full" taken as 5,000 and 15,000), error (1 - accuracy) and its sd over
-# 5 draws: R50x1 pre-trained on ImageNet-1k. The offset power law that fits CIFAR-10 best
-# has no floor: the truth at the edge of the parameters, the hard case for intervals.
-PUBLISHED = {
-    "CIFAR-10": (
-        [1, 5, 10, 100, 500, 5000],
-        [0.5107, 0.2771, 0.2083, 0.1191, 0.1115, 0.0574],
-        [0.0431, 0.0102, 0.0100, 0.0020, 0.0015, 0.0005],
-    ),
-    "COVIDx": (
-        [1, 5, 10, 100, 500, 15000],
-        [0.4345, 0.4210, 0.3685, 0.2250, 0.2340, 0.2370],
-        [0.0868, 0.0816, 0.1006, 0.0554, 0.0162, 0.0130],
-    ),
+DRAWS, REPLICATES = 5, 200
+TURN = 20  # simulations of a row before the next one
+LAWS: dict[str, Callable] = {
+    "power law": lambda x: 0.5 * x**-0.3,
+    "slow floor": lambda x: 0.05 + 0.45 * x**-0.4,
+    "plateau within the data": lambda x: 0.10 + 0.4 * x**-1.0,
+    "M3": lambda x: 0.5 * (1 / x + 0.01) ** 0.4,
+    "rectified": lambda x: 0.05 + 0.45 / (1 + (x / 20) ** 0.9),
+    "saturating": lambda x: 0.06 + 2 * (x + 8) ** -0.7,
+    "break within the data": lambda x: 0.5 * x**-0.05 * (1 + (x / 15) ** 3) ** -0.15,
 }
+AHEAD = (2.0, 4.0, 10.0)
 
 
-def tally(rows: list, name: str, truth: float, ends: list) -> None:
-    """Print and keep one row: coverage of `truth` and median width of [(low, high)]."""
-    low, high = np.array(ends, float).T
-    covered = np.mean((low <= truth) & (truth <= high))
-    width = np.median(high - low)
-    verdict = "" if "only" in name else "pass" if covered >= 0.92 else "BELOW 92%"
-    print(
-        f"| {name} | {covered:.3f} | {width:.3g} | {len(low)} | {verdict} |", flush=True
-    )
-    rows.append((name, covered))
+def one_forecast(law: Callable, noise: float, k: int, seed: int) -> list | None:
+    """[(low, true, high)] at AHEAD times the largest scale; None: no falling law.
+
+    Half of the variance of a draw is common to its scales, as nested draws have it.
+    """
+    rng = np.random.default_rng([seed, k, round(1000 * noise)])
+    x = np.geomspace(1, 500, k)
+    luck = rng.normal(0, noise, (DRAWS, 1)) + rng.normal(0, noise, (DRAWS, k))
+    y = law(x) * np.exp(np.sqrt(0.5) * luck)
+    scattered = scatter(x, y[None], np.zeros(k), REPLICATES, None)
+    if trend.rises(x, scattered, trend.slope(x, scattered)):
+        return None
+    prediction = forecast(CURVES.values(), x, scattered, cutoff(x))
+    far = x[-1] * np.array(AHEAD)
+    _, low, high = prediction.predict(far)
+    return np.stack([low, law(far), high], 1).tolist()
 
 
-def cover_laws(rows: list, simulations: int) -> None:
-    """Parameters and a prediction of the offset power law fitted to 5 or 20 draws."""
-    for name, draws in (("CIFAR-10", 5), ("CIFAR-10", 20), ("COVIDx", 5)):
-        x, mean, sd = (np.array(v, float) for v in PUBLISHED[name])
-        relative = sd / mean
-        truth = fit(forms.M2, x, mean, sigma=smooth_sigma(x, relative))
-        parameters = truth.parameters
-        found = {key: [] for key in parameters}
-        ahead = []
-        for seed in range(simulations):
-            rng = np.random.default_rng([seed, draws, 7])
-            noise = rng.normal(0, relative, (draws, len(x)))
-            y = truth.predict(x) * np.maximum(1 + noise, 0.05)
-            sigma = smooth_sigma(x, y.std(0, ddof=1) / y.mean(0))
-            got = bootstrap(fit(forms.M2, x, y, sigma=sigma, starts=16), replicates=500)
-            for key, kept in found.items():
-                kept.append(got.parameters[key][1:])
-            _, low, high = got.predict([10 * x[-1]])
-            ahead.append((low[0], high[0]))
-        for key, ends in found.items():
-            tally(rows, f"{name} law, {draws} draws: {key}", parameters[key], ends)
-        forecast = float(truth.predict([10 * x[-1]])[0])
-        tally(rows, f"{name} law, {draws} draws: error at 10x", forecast, ahead)
+def forecast_row(found: list) -> str:
+    """Of what one_forecast gave: coverage (median half-width) at AHEAD, how many told."""
+    kept = np.array([f for f in found if f])
+    low, true, high = np.moveaxis(kept, -1, 0)
+    covered = ((low <= true) & (true <= high)).mean(0)
+    width = np.expm1(np.median(np.log(high / low), 0) / 2)
+    cells = " | ".join(f"{c:.3f} (±{w:.0%})" for c, w in zip(covered, width))
+    return f"{cells} | {1 - len(kept) / len(found):.1%} | {len(found)} |"
 
 
-def cover_laws_with_patients(rows: list, simulations: int) -> None:
-    """The same law where 400 test patients, the same at all shots, add their noise."""
-    x, mean, sd = (np.array(v, float) for v in PUBLISHED["COVIDx"])
-    truth = fit(forms.M2, x, mean, sigma=smooth_sigma(x, sd / mean))
-    luck = sd / 0.35 * np.sqrt(2)  # 0.35: slope of the error in the latent score
-    cut = np.sqrt(2 + luck**2) * norm.ppf(truth.predict(x))
-    found = {
-        (key, kind): [] for kind in ("", ", draws only") for key in truth.parameters
-    }
-    for seed in range(simulations):
-        rng = np.random.default_rng([seed, 17])
-        score = rng.normal(size=(5, len(x), PATIENTS)) + rng.normal(size=PATIENTS)
-        score += luck[:, None] * rng.normal(size=(5, len(x), 1))
-        wrong = (score < cut[:, None]).astype(float)
-        y = wrong.mean(2)
-        sigma = smooth_sigma(x, y.std(0, ddof=1) / y.mean(0))
-        law = fit(forms.M2, x, y, sigma=sigma, starts=16)
-        curves = intervals.means(wrong.mean(0), np.arange(PATIENTS), 500, seed)
-        for kind, resampled in (("", curves), (", draws only", None)):
-            got = bootstrap(law, resampled=resampled, replicates=500).parameters
-            for key in truth.parameters:
-                found[key, kind].append(got[key][1:])
-    for (key, kind), ends in found.items():
-        name = f"COVIDx law, 5 draws, {PATIENTS} patients{kind}: {key}"
-        tally(rows, name, truth.parameters[key], ends)
+SHOTS = np.array([1.0, 5, 10, 50, 100, 500])
+LINES = 6  # 15 pairs
+SHARED = 0.04  # sd over draws that all lines have in common
+OWN = np.array([0.03, 0.015, 0.012, 0.008, 0.006, 0.005])  # sd over draws of one line
 
 
-def cover_crossovers(rows: list, simulations: int) -> None:
-    """ln n* by the crossed bootstrap over images and draws; and from refitted laws."""
-    shots = np.array([1.0, 2, 5, 10, 25, 50, 100, 250])
-    inside = [np.log(shots[0]), np.log(shots[-1])]
-    for slope, falling in ((0.02, False), (0.01, False), (0.005, False), (0.02, True)):
-        found, closed = [], 0
-        # facts of the published runs: draw noise of a paired difference, either equal
-        # at all shots or falling from 0.06 at 1 shot to 0.006 at 250
-        sd = 0.06 * (shots / 1) ** -0.42 if falling else np.full(len(shots), 0.015)
-        for seed in range(simulations):
-            rng = np.random.default_rng([seed, 11])
-            d = slope * np.log(shots / 20)[:, None] + rng.normal(0, 0.2, 300)
-            d = d + rng.normal(0, sd[:, None], (5, len(shots), 1))
-            got = crossover(shots, np.zeros_like(d), d, replicates=1000, seed=seed)
-            closed += got.low > 0 and got.high < np.inf
-            with np.errstate(divide="ignore"):
-                found.append(np.log([got.low, got.high]))
-        tag = "falling" if falling else "equal"
-        name = f"crossover ln n*, slope {slope}, {tag} noise, 300 patients"
-        tally(rows, name, np.log(20), np.clip(found, *inside))
-        print(
-            f"|   of these bounded within the data | {closed / simulations:.3f} | | | |"
-        )
-    cover_law_crossovers(rows, max(1, simulations // 2), shots)
+def study(rng, truths: np.ndarray, patients: int) -> list[Crossover]:
+    """All pairs of lines with the true errors [lines, k], of 5 paired draws.
+
+    A patient's part of the error has the sd 0.4, half of its variance common to all
+    lines; an influence is that part over the number of patients.
+    """
+    lines, k = truths.shape
+    own = rng.normal(0, OWN, (lines, DRAWS, k)) + rng.normal(0, SHARED, (DRAWS, k))
+    hard = rng.normal(0, 0.4, (patients, 1, 1)) * np.sqrt(0.5)
+    hard = hard + rng.normal(0, 0.4, (patients, lines, 1)) * np.sqrt(0.4)
+    hard = hard + rng.normal(0, 0.4, (patients, lines, k)) * np.sqrt(0.1)
+    means = truths[:, None] + own + hard.mean(0)[:, None]  # [lines, draws, k]
+    sums = (hard - hard.mean(0)) / patients
+    pairs = []
+    for a in range(lines):
+        for b in range(a):
+            differences, tails = [], []
+            for i in range(k):
+                sides = [
+                    Side(
+                        means[j, :, i][None],
+                        np.repeat(sums[:, j, i, None, None], DRAWS, 2),
+                        sign,
+                    )
+                    for j, sign in ((b, 1), (a, -1))
+                ]
+                value = float(sum(s.sign * s.points.mean() for s in sides))
+                parts = crossed.parts(sides)
+                ends = crossed.interval(value, parts)
+                none = np.nan
+                differences.append(
+                    Difference(value, *ends, none, none, none, tuple(parts), "", "")
+                )
+                tails.append(crossed.tail_beyond(value, parts))
+            pairs.append(crossover(SHOTS, differences, tails))
+    return pairs
 
 
-def cover_law_crossovers(rows: list, simulations: int, shots) -> None:
-    """Two offset power laws that cross once, from 5 draws each: interpolated, refitted."""
-    laws = [(0.9, 0.5, 0.02), (0.5, 0.4, 0.10)]
-    grid = np.linspace(0, np.log(250), 100_000)
-    d = np.diff([np.log(b * np.exp(-c * grid) + e) for b, c, e in laws], axis=0)[0]
-    truth = grid[np.argmax(d > 0)]
-    found = {"two fits of M2": [], "interpolation": []}
-    for seed in range(simulations):
-        rng = np.random.default_rng([seed, 13])
-        noise = rng.normal(0, 0.03, (2, 5, len(shots)))
-        a, b = ((b * shots**-c + e) * np.exp(z) for (b, c, e), z in zip(laws, noise))
-        for name, form in zip(found, (forms.M2, None)):
-            got = crossover(shots, a, b, form=form, replicates=400, seed=seed)
-            with np.errstate(divide="ignore"):
-                found[name].append(np.log([got.low, got.high]))
-    for name, ends in found.items():
-        ends = np.clip(ends, grid[0], grid[-1])
-        tally(rows, f"crossover ln n* of two M2 curves, {name}", truth, ends)
+def one_crossover(truths: np.ndarray, seed: int) -> list:
+    """[whether any pair is said to cross, [(low, high) of pair 0]]."""
+    decided = decide(study(np.random.default_rng([seed, 11]), truths, 300))
+    return [any(decided), [[over.low, over.high] for over in decided[0]]]
+
+
+def crossover_row(found: list, at: float) -> str:
+    """The share of studies that tell a crossing; of pair 0, how often, and how well."""
+    ends = np.array([e for _, over in found for e in over]).reshape(-1, 2)
+    told = len(ends) / len(found)
+    text = f"{np.mean([told_any for told_any, _ in found]):.3f} | {told:.3f} |"
+    if np.isfinite(at) and len(ends):
+        right = np.mean((ends[:, 0] <= at) & (at <= ends[:, 1]))
+        width = np.exp(np.median(np.log(ends[:, 1] / ends[:, 0])))
+        text += f" {right:.3f} | {width:.1f}x |"
+    else:
+        text += " | |"
+    return f"{text} {len(found)} |"
+
+
+def crossing_studies() -> dict[str, tuple[np.ndarray, float]]:
+    """{what: (true errors [lines, k], where lines 1 and 0 cross)}: line 1 less line 0."""
+    equal = np.tile(0.5 * SHOTS**-0.2, (LINES, 1))
+    late = equal.copy()
+    late[1:] += 0.1 * (SHOTS > 20) * np.arange(1, LINES)[:, None]
+    found = {"6 equal lines": (equal, np.nan)}
+    found["equal up to 10 shots, then apart"] = late, np.nan
+    for slope in (0.02, 0.04):
+        for lines in (2, LINES):
+            lines_of = equal[:lines].copy()
+            lines_of[1] += slope * np.log(SHOTS / 20)
+            name = f"{lines} lines, one crosses at 20, slope {slope} per e-fold"
+            found[name] = lines_of, 20.0
+    return found
+
+
+def rows(only: list[str]) -> dict[str, tuple[Callable, Callable]]:
+    """{name: (one simulation by its seed, the row of all)}."""
+    out: dict[str, tuple[Callable, Callable]] = {}
+    if "forecasts" in only:
+        for name, noise, k in itertools.product(LAWS, (0.05, 0.15), (6, 8)):
+            one = functools.partial(one_forecast, LAWS[name], noise, k)
+            out[f"{name}, noise {noise:.0%}, {k} scales"] = one, forecast_row
+    if "crossovers" in only:
+        for name, (truths, at) in crossing_studies().items():
+            one = functools.partial(one_crossover, truths)
+            out[name] = one, functools.partial(crossover_row, at=at)
+    return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=500)
-    parts = {
-        "laws": cover_laws,
-        "patients": cover_laws_with_patients,
-        "crossovers": cover_crossovers,
-    }
-    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--simulations", type=int, default=2000)
+    parts = ["forecasts", "crossovers"]
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--out", type=Path, help="simulations done, to go on from")
+    parser.add_argument("--minutes", type=float, default=1e9)
     args = parser.parse_args()
-    rows: list = []
-    start = time.time()
-    print("| synthetic study | coverage | median width | simulations | |")
-    print("|---|---|---|---|---|")
-    for part in args.only:
-        parts[part](rows, args.simulations)
-    low = [name for name, covered in rows if covered < 0.92 and "only" not in name]
-    print(f"\n{time.time() - start:.0f} s; below 92%: {low or 'none'}")
+    done = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    wanted, start = rows(args.only), time.time()
+    for n in range(0, args.simulations, TURN):  # in turns, so that rows grow alike
+        for name, (one, _) in wanted.items():
+            found = done.setdefault(name, [])
+            for seed in range(len(found), min(n + TURN, args.simulations)):
+                if time.time() - start < 60 * args.minutes:
+                    found.append(one(seed))
+        if args.out:
+            args.out.write_text(json.dumps(done))
+    for name, (_, row) in wanted.items():
+        if done[name]:
+            print(f"| {name} | {row(done[name])}")
+    print(f"\n{time.time() - start:.0f} s")
 
 
 if __name__ == "__main__":

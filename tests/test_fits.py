@@ -10,7 +10,7 @@ from scipy import optimize, stats
 
 from bigxfer.scaling import forms
 from bigxfer.scaling.bootstrap import bootstrap, smooth_sigma, t_deviations
-from bigxfer.scaling.fit import choose, draw_mean, fit, inverse
+from bigxfer.scaling.fit import choose, draw_mean, fit, inverse, simplest
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "scaling_data"
 needs_data = pytest.mark.skipif(
@@ -228,10 +228,38 @@ def test_choose_prefers_what_extrapolates():
     every = [*forms.CURVES.values(), *forms.FLEXIBLE.values()]
     scores = choose(every, SHOTS, y, sigma=np.full(len(SHOTS), 0.1))
     named = {s.form.name: s for s in scores}
-    assert scores[0].held_out <= named["rectified"].held_out < 1e-4
+    assert scores[0].form is forms.RECTIFIED and scores[0].held_out < 1e-4
     assert named["M1"].held_out > 0.15
     wide = choose(every, SHOTS, y, cutoff=30)
     assert "broken" not in {s.form.name for s in wide}  # 6 parameters, 5 scales
+
+
+def test_the_simpler_form_stays_unless_another_gains_clearly():
+    """Misses of forms with 2, 3, 3 and 4 parameters, a column a data set."""
+    misses = np.array(
+        [[0.10, 0.10, 0.1], [0.06, 0.04, 0.04], [0.09, 0.02, 0.3], [0.02, 0.019, 0.3]]
+    )
+    assert list(simplest([2, 3, 3, 4], misses)) == [3, 2, 1]
+    assert list(simplest([4, 3, 3, 2], misses[::-1])) == [0, 1, 2]
+
+
+def test_a_parameter_at_its_bound_is_named():
+    y = np.full(len(SHOTS), 0.3) * SHOTS**0.05
+    assert fit(forms.M1, SHOTS, y).at_bounds == ["c"]
+    assert fit(forms.M2, SHOTS, 0.6 * SHOTS**-0.3).at_bounds == ["floor"]
+    assert fit(forms.M1, SHOTS, 0.6 * SHOTS**-0.3).at_bounds == []
+
+
+def test_a_scale_with_one_draw_has_the_pooled_deviation():
+    """It was without any noise: a band through it was as narrow as if it were exact."""
+    y = np.random.default_rng(0).normal(1, 0.1, (5, 4))
+    y[1:, 3] = np.nan
+    moved = t_deviations(y, 20_000, np.random.default_rng(1), np.full(4, 0.1))
+    t4 = stats.t.ppf(0.975, 4)
+    assert np.quantile(moved[:, 3], 0.975) == pytest.approx(0.1 * t4, rel=0.05)
+    assert np.quantile(moved[:, 0], 0.975) == pytest.approx(
+        t4 * stats.sem(y[:, 0]), rel=0.05
+    )
 
 
 def test_inverse_gives_effective_data():

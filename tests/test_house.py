@@ -35,7 +35,7 @@ readers pixels phantom
 loader fetch
 duplicates identity
 dataset
-exposure shortcuts external
+exposure shortcuts
 """,
     "bigxfer.study": """
 claims
@@ -50,9 +50,11 @@ forms
 solver
 fit
 bootstrap
-crossover
+scatter crossover
+forecast trend
+reach
 curves
-surfaces
+crossings surfaces
 """,
     "bigxfer.report": """
 style

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -10,8 +11,7 @@ import numpy as np
 
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import UNITS, Panel, chance, pretty, shots_name, table_html
-from bigxfer.scaling import curves
-from bigxfer.scaling.crossover import Crossover
+from bigxfer.scaling.crossings import Crossing
 from bigxfer.tables import differences as compared
 from bigxfer.tables.differences import Comparison, Family
 
@@ -126,73 +126,80 @@ def _cell(drawing: Drawing, c: Comparison | None) -> tuple[float, str, int, str]
 
 def crossovers(
     drawing: Drawing,
-    crossings: Sequence[curves.Crossing],
+    pairs: Sequence[Crossing],
     metric: str,
     x: str = "shots",
 ) -> list[Panel]:
-    """Where one line overtakes another: a figure of those within the data, and all as
+    """Where one line overtakes another: a figure of those that are told, and all as
     sentences."""
     panels = []
-    groups: dict[tuple, list[curves.Crossing]] = {}
-    for crossing in crossings:
-        about = crossing.about
-        groups.setdefault((about["target"], about["model"]), []).append(crossing)
+    groups: dict[tuple, list[Crossing]] = {}
+    for pair in pairs:
+        about = pair.about
+        groups.setdefault((about["target"], about["model"]), []).append(pair)
     found = sorted(groups.items(), key=lambda g: drawing.models.index(g[0][1]))
-    for (target, model), pairs in found:
+    for (target, model), members in found:
         place = {"target": target, "metric": metric, "model": model}
-        measured = [(c, c.found) for c in pairs if c.found and c.found.measured]
-        measured.sort(key=lambda pair: pair[1].value)
-        closed = [f for _, f in measured if f.low > 0 and f.high < np.inf]
         name = f"{pretty(target)}, {model}"
-        says = f"{escape(name)}: one upstream overtakes another for {len(measured) or 'none'}"
-        says += f" of {len(pairs)} pairs within the data"
-        if measured:
-            says += f", and {len(closed) or 'none'} of the intervals lie within it too"
-        says += "."
-        panels.append(Panel("crossovers", html=says, **place))
-        if measured:
-            figure = _forest(drawing, measured, x)
-            tall = 28 * len(measured) + 80
+        told = [c for c in members if c.overtakings]
+        count = Counter(c.verdict for c in members)
+        says = (
+            f"{escape(name)}: of {len(members)} pairs one line overtakes the other in"
+        )
+        says += f" {len(told) or 'none'}"
+        if twice := count["crosses twice"]:
+            says += f" ({twice} of them cross twice)"
+        says += (
+            f", one is ahead at some scale in {count['ahead']}, and"
+            f" {count[compared.OPEN]} are not told apart"
+        )
+        if without := count[""]:
+            says += f"; {without} cannot be compared"
+        panels.append(Panel("crossovers", html=says + ".", **place))
+        if told:
+            told.sort(key=lambda c: c.overtakings[-1].at)
+            figure = _forest(drawing, told, x)
+            tall = 28 * sum(len(c.overtakings) for c in told) + 80
             panels.append(
                 Panel("crossovers", name, figure=figure, height=tall, **place)
             )
-        panels.append(Panel("crossovers", html=_sentences(pairs, name, x), **place))
+        panels.append(Panel("crossovers", html=_sentences(members, name, x), **place))
     return panels
 
 
-def _forest(
-    drawing: Drawing, pairs: Sequence[tuple[curves.Crossing, Crossover]], x: str
-) -> dict[str, Any]:
-    """One row a pair: the crossing and its interval, with an arrow where it is open."""
-    traces, scales = [], sorted({float(s) for _, found in pairs for s in found.x})
-    low, high = scales[0] / 1.6, scales[-1] * 1.6
-    for c, found in pairs:
-        left, right = max(found.low, low), min(found.high, high)
-        label = f"{pretty(c.a)} over {pretty(c.b)}"
-        first = "line-ns" if found.low > 0 else "triangle-left"
-        last = "line-ns" if found.high < np.inf else "triangle-right"
+def _forest(drawing: Drawing, told: Sequence[Crossing], x: str) -> dict[str, Any]:
+    """One row an overtaking: its place and the interval of it."""
+    traces = []
+    scales = sorted({float(s) for c in told if c.found for s in c.found.x})
+    for c in told:
         source = drawing.strings.add(f"{_named(c, x)}. {c.basis}")
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "x": [left, found.value, right],
-                "y": [label] * 3,
-                "showlegend": False,
-                "text": [f"at {found.value:.3g}"] * 3,
-                "marker": {
-                    "symbol": [first, drawing.look[c.a].symbol, last],
-                    "size": [8, 10, 8],
-                    "line": {"color": drawing.look[c.a].colour, "width": [2, 0, 2]},
-                },
-                "meta": {"line": c.a, "other": c.b, "sources": [source] * 3},
-            }
-        )
+        for o in c.overtakings:
+            first, second = (c.a, c.b) if o.leads > 0 else (c.b, c.a)
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers",
+                    "x": [o.low, o.at, o.high],
+                    "y": [f"{pretty(first)} over {pretty(second)}"] * 3,
+                    "showlegend": False,
+                    "text": [f"at {o.at:.3g}"] * 3,
+                    "marker": {
+                        "symbol": ["line-ns", drawing.look[first].symbol, "line-ns"],
+                        "size": [8, 10, 8],
+                        "line": {
+                            "color": drawing.look[first].colour,
+                            "width": [2, 0, 2],
+                        },
+                    },
+                    "meta": {"line": first, "other": second, "sources": [source] * 3},
+                }
+            )
+    low, high = np.log10([scales[0] / 1.3, scales[-1] * 1.3])
     layout = {
         "xaxis": {
             "title": {"text": UNITS[x]},
             "type": "log",
-            "range": [float(np.log10(low * 0.9)), float(np.log10(high * 1.1))],
+            "range": [float(low), float(high)],
             "tickvals": scales,
         },
         "yaxis": {"type": "category", "autorange": "reversed"},
@@ -200,13 +207,14 @@ def _forest(
     return {"data": traces, "layout": layout}
 
 
-def _sentences(pairs: Sequence[curves.Crossing], name: str, x: str) -> str:
+def _sentences(pairs: Sequence[Crossing], name: str, x: str) -> str:
     rows = [(escape(_named(c, x)), c.basis if c.found else "") for c in pairs]
-    table = table_html(("pair", "interval over"), rows)
-    return f"<details><summary>Every pair of {escape(name)}</summary>{table}</details>"
+    table = table_html(("pair", "interval"), rows)
+    family = f"Every pair of {escape(name)}, one family"
+    return f"<details><summary>{family}</summary>{table}</details>"
 
 
-def _named(c: curves.Crossing, x: str) -> str:
+def _named(c: Crossing, x: str) -> str:
     """Its sentence, with names as the page has them."""
-    named = curves.Crossing(c.about, pretty(c.a), pretty(c.b), c.found, c.basis)
+    named = replace(c, a=pretty(c.a), b=pretty(c.b))
     return named.sentence(UNITS[x].partition(" ")[0])

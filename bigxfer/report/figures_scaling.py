@@ -22,7 +22,8 @@ from bigxfer.tables import cells
 from bigxfer.tables.lines import natural, rank
 
 ASIDE = 0.01  # share of the width of the data between neighbouring points
-AHEAD = 10  # laws are drawn to this multiple of the largest scale
+AHEAD = 4  # laws are drawn to this multiple of the largest scale: bands cover so far
+WANTED = 0.90  # of the metric: how many labels or images reach it?
 
 
 def scaling(
@@ -34,6 +35,7 @@ def scaling(
     """
     panels = []
     for place, members in _groups(drawing, found):
+        members = [law for law in members if np.nanmax(law.curve.errors()) > 0]
         if len({scale for law in members for scale in law.curve.x}) < 2:
             continue
         figure = _figure(drawing, members, x)
@@ -79,7 +81,7 @@ def _figure(drawing: Drawing, members: list[curves.Law], x: str) -> dict[str, An
     for i, law in enumerate(members):
         aside = (i - (len(members) - 1) / 2) * ASIDE
         traces += _law_traces(drawing, law, x, (scales[-1] / scales[0]) ** aside)
-    if any(law.fit for law in members):
+    if any(law.band for law in members):
         scales.append(scales[-1] * AHEAD)
     ticks = _apart(scales)
     error = f"1 − {METRICS[members[0].curve.metric]}"
@@ -103,10 +105,12 @@ def _law_traces(drawing: Drawing, law: curves.Law, x: str, aside: float) -> list
     curve, line = law.curve, law.curve.about["line"]
     points = []
     unit = UNITS[x].partition(" (")[0]
-    for scale, runs in zip(curve.x, curve.runs, strict=True):
+    for k, (scale, runs) in enumerate(zip(curve.x, curve.runs, strict=True)):
         p = drawing.point(list(runs.values()), curve.metric)
         text = f"{number(scale)} {unit}: 1 − {p['text']}"
         flipped = {"value": 1 - p["value"], "low": 1 - p["high"], "high": 1 - p["low"]}
+        if not flipped["value"] > 0:  # half an error, as the law has it
+            flipped["value"] = law.scatter.mean[k] if law.scatter else np.nan
         if not flipped["low"] > 0:  # a logarithmic axis has no 0
             flipped["low"] = (
                 flipped["value"] / 3 if np.isfinite(flipped["low"]) else np.nan
@@ -119,15 +123,13 @@ def _law_traces(drawing: Drawing, law: curves.Law, x: str, aside: float) -> list
     meta = {"line": line}
     plain = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
     plain |= {"showlegend": False, "meta": meta}
-    beyond = np.geomspace(curve.x[-1], curve.x[-1] * AHEAD, 8)
-    for grid, dash in (
-        (np.geomspace(curve.x[0], curve.x[-1], 20), "solid"),
-        (beyond, "dash"),
-    ):
-        y = law.fit.predict(grid)
-        traces.append(plain | {"x": grid, "y": y, "line": {"dash": dash}})
-    if law.band:
-        _, low, high = law.band.predict(beyond)
+    grid = np.geomspace(curve.x[0], curve.x[-1], 20)
+    within = {"x": grid, "y": law.fit.predict(grid), "line": {"dash": "solid"}}
+    traces.append(plain | within)
+    if law.band:  # without one nothing is said beyond the data
+        beyond = np.geomspace(curve.x[-1], curve.x[-1] * AHEAD, 8)
+        y, low, high = law.band.predict(beyond)
+        traces.append(plain | {"x": beyond, "y": y, "line": {"dash": "dash"}})
         low = np.maximum(low, 0.3 * min(p["value"] for p in points))
         high = np.minimum(high, 3 * max(p["value"] for p in points))
         around = {"x": [*beyond, *beyond[::-1]], "y": [*high, *low[::-1]]}
@@ -212,78 +214,109 @@ def _log_ticks(traces: Sequence[dict]) -> dict[str, Any]:
 def laws_table(
     drawing: Drawing, found: Sequence[curves.Law], unit: str, section: str
 ) -> list[Panel]:
-    """The laws of each target and model in numbers."""
+    """The slopes and laws of each target and model, in sentences and in numbers."""
     panels = []
     for place, members in _groups(drawing, found):
-        name = escape(_name(place))
-        fitted = [law for law in members if law.fit]
-        if fitted:
-            off = float(np.median([_held_out(law) for law in fitted]))
-            says = (
-                f"{name}: fitted to the small scales alone, the laws missed the error at"
-                f" the largest by {np.expm1(off):.0%} (median over the {len(fitted)} fitted)."
-            )
-            panels.append(Panel(section, html=says, **place))
-        elif section != "laws":
+        known = [law for law in members if law.slope]
+        if not known:
             continue
-        rows = [_law_row(law, unit) for law in members]
+        name = _name(place)
+        lines = [_missed(members), _few(members), *_flat(members, unit)]
+        lines.append(_first(members, place["metric"], unit))
+        says = " ".join(f"{line}." for line in lines if line)
+        panels.append(Panel(section, html=escape(f"{name}: {says}"), **place))
+        metric = METRICS[place["metric"]]
         head = (
             "upstream",
+            "errors fall with the power",
             "law",
             "parameters",
             "held-out miss",
-            f"1 − {METRICS[place['metric']]}",
+            f"1 − {metric}",
+            f"{metric} {WANTED:.2f}",
         )
-        html = f"<details><summary>Laws of {name} in numbers</summary>"
+        rows = [_law_row(law, unit) for law in members]
+        html = f"<details><summary>Laws of {escape(name)} in numbers</summary>"
         panels.append(
             Panel(section, html=html + table_html(head, rows) + "</details>", **place)
         )
-    return panels + _too_few(found, section)
-
-
-def _too_few(found: Sequence[curves.Law], section: str) -> list[Panel]:
-    """For each target and model without any law, how many scales there are."""
-    most: dict[tuple, int] = {}
-    for law in found:
-        about = law.curve.about
-        key = (about["target"], law.curve.metric, about.get("model", ""))
-        scales = curves.LEAST if law.fit else len(law.curve.x)
-        most[key] = max(most.get(key, 0), scales)
-    panels = []
-    for (target, metric, model), n in most.items():
-        if 1 < n < curves.LEAST:
-            name = ", ".join(filter(None, (pretty(target), model)))
-            says = f"{escape(name)}: {n} scales on a line, too few for a law."
-            place = {"target": target, "metric": metric, "model": model}
-            panels.append(Panel(section, html=says, **place))
     return panels
 
 
+def _missed(members: Sequence[curves.Law]) -> str:
+    fitted = [_held_out(law) for law in members if law.fit]
+    if not fitted:
+        return ""
+    return (
+        "fitted to the smaller scales alone, the laws missed the errors at the largest"
+        f" by up to {np.expm1(np.median(fitted)):.0%} (median over the {len(fitted)} fitted)"
+    )
+
+
+def _few(members: Sequence[curves.Law]) -> str:
+    """Where no line has the scales of a forecast."""
+    most = max(len(law.curve.x) for law in members)
+    if most >= curves.LEAST:
+        return ""
+    return f"{most} scales on a line have a slope; a forecast needs {curves.LEAST}"
+
+
+def _flat(members: Sequence[curves.Law], unit: str) -> list[str]:
+    """The lines whose errors are shown to be equal at all scales."""
+    return [
+        f"from {number(law.curve.x[0])} to {number(law.curve.x[-1])} {unit} makes no"
+        f" difference within {100 * law.flat:g} points to {pretty(law.curve.about['line'])}"
+        for law in members
+        if law.flat
+    ]
+
+
+def _first(members: Sequence[curves.Law], metric: str, unit: str) -> str:
+    """The line that reaches WANTED with the least, or that none is known to."""
+    reaches = [(law, law.reach(1 - WANTED)) for law in members]
+    known = [(law, r) for law, r in reaches if r]
+    if not known:
+        return ""
+    law, least = min(known, key=lambda pair: (pair[1].value, pair[1].high))
+    wanted = f"{METRICS[metric]} {WANTED:.2f}"
+    if least.value == np.inf:
+        return f"no line is known to reach {wanted}"
+    line = pretty(law.curve.about["line"])
+    return f"{line} reaches {wanted} first, {least.sentence(unit)}"
+
+
 def _held_out(law: curves.Law) -> float:
-    return next(s.held_out for s in law.scores if law.fit and s.form is law.fit.form)
+    return law.scores[0].largest
 
 
 def _law_row(law: curves.Law, unit: str) -> tuple[str, ...]:
     name = escape(pretty(law.curve.about["line"]))
+    slope = "{:.2f} [{:.2f}, {:.2f}]".format(*law.slope) if law.slope else ""
+    reached = law.reach(1 - WANTED)
+    wanted = reached.sentence(unit) if reached else ""
     if not law.fit:
-        return name, "none", law.reason, "", ""
-    ends: dict = law.band.parameters if law.band else {}
-    values = [
-        f"{k} {v:.3g}" + (f" [{ends[k][1]:.3g}, {ends[k][2]:.3g}]" if ends else "")
-        for k, v in law.fit.parameters.items()
-    ]
-    if law.reason:
-        values.append(law.reason)
-    far = 10 * law.curve.x[-1]
-    ahead = f"{law.fit.predict([far])[0]:.3g}"
-    if law.band:
-        _, low, high = law.band.predict([far])
-        ahead += f" [{low[0]:.3g}, {high[0]:.3g}]"
+        return name, slope, "none", escape(law.reason), "", "", wanted
     miss = f"{np.expm1(_held_out(law)):.0%}"
-    return (
-        name,
-        law.fit.form.name,
-        ", ".join(values),
-        miss,
-        f"{ahead} at {number(far)} {unit}",
-    )
+    values = ", ".join([*_parameters(law), *filter(None, [law.reason])])
+    if not law.band:
+        return name, slope, law.fit.form.name, values, miss, "", wanted
+    far = AHEAD * law.curve.x[-1]
+    value, low, high = (v[0] for v in law.band.predict([far]))
+    ahead = f"{value:.3g} [{low:.3g}, {high:.3g}] at {number(far)} {unit}"
+    return name, slope, law.fit.form.name, values, miss, ahead, wanted
+
+
+def _parameters(law: curves.Law) -> list[str]:
+    """Each parameter of a law with its interval; one at a bound of the search is said."""
+    if not law.fit:
+        return []
+    ends = law.band.parameters if law.band else {}
+    values = []
+    for name, value in law.fit.parameters.items():
+        text = f"{name} {value:.3g}"
+        if name in ends:
+            text += f" [{ends[name][1]:.3g}, {ends[name][2]:.3g}]"
+        if name in law.fit.at_bounds:
+            text += " (at its bound)"
+        values.append(text)
+    return values

@@ -18,9 +18,9 @@ from bigxfer.report import (
 )
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import ERRORS, METRICS, UNITS, Panel
-from bigxfer.scaling import curves
+from bigxfer.scaling import crossings, curves
 from bigxfer.tables import differences, lines
-from bigxfer.tables.cells import PredictionReader
+from bigxfer.tables.cells import Predictions
 from bigxfer.tables.differences import Family
 from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
@@ -29,7 +29,7 @@ from bigxfer.tables.table_args import Given
 
 def build(
     given: Given,
-    predictions: PredictionReader,
+    predictions: Predictions,
     title: str = "",
     unfinished: Sequence[str] | None = None,
     families: Sequence[Family] | None = None,
@@ -64,7 +64,7 @@ def build(
     return page(title or _title(given), opening, head, drawing, panels, metrics)
 
 
-def comparisons(given: Given, predictions: PredictionReader) -> list[Family]:
+def comparisons(given: Given, predictions: Predictions) -> list[Family]:
     """Every comparison of the table, by every metric that a page shows."""
     rows, _ = lines.lines(given.rows)
     metrics = overview.metrics_of(rows)
@@ -84,8 +84,8 @@ def _laws(
             continue
         if x == "shots":
             notes += [f"Laws and crossovers over shots: {line}" for line in more]
-            crossings = curves.crossings(grouped, drawing.predictions)
-            panels += figures_pairs.crossovers(drawing, crossings, metric)
+            pairs = crossings.crossings(grouped, drawing.predictions)
+            panels += figures_pairs.crossovers(drawing, pairs, metric)
         fitted = [curves.law(curve, drawing.predictions) for curve in grouped]
         drawing.look = style.styles((c.about["line"] for c in grouped), drawing.look)
         drawn = figures_scaling.scaling(drawing, fitted, x, section)

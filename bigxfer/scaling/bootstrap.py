@@ -10,6 +10,9 @@ from bigxfer.scaling.forms import Array
 from bigxfer.scaling.solver import minimise
 from bigxfer.statistics.intervals import FEW
 
+FEWEST = (
+    3  # draws whose own standard deviation is used: of two it is within a factor of 30
+)
 FAR = 50.0  # in ln y: a t of one degree of freedom goes further than floats do
 
 
@@ -84,11 +87,14 @@ def bootstrap(
             theta = refit(law, np.tile(law.y, (replicates, 1)), count.astype(float))
             method = "groups resampled" if groups is not None else "points resampled"
         else:
-            theta, method = _t_residuals(law, replicates, rng), "t over residuals"
+            theta = refit(law, around(law, replicates, rng))
+            method = "t over residuals"
     return Intervals(law, theta, method, level)
 
 
-def refit(law: Fit, y: Array, weight: Array | None = None) -> Array:
+def refit(
+    law: Fit, y: Array, weight: Array | None = None, iterations: int = 200
+) -> Array:
     """Fit each row of y [replicates, n], from every basin -> theta [replicates, p].
 
     Here a floor may fall below 0, as noise lets it. Held at 0, replicates of a law
@@ -101,24 +107,42 @@ def refit(law: Fit, y: Array, weight: Array | None = None) -> Array:
     weight = np.ones_like(y) if weight is None else weight
     target = np.repeat(law.objective.link(y), k, axis=0)
     start = np.tile(law.basins, (n, 1))
-    theta, cost = minimise(objective, target, np.repeat(weight, k, axis=0), start)
+    weights = np.repeat(weight, k, axis=0)
+    theta, cost = minimise(objective, target, weights, start, iterations)
     return theta.reshape(n, k, -1)[np.arange(n), cost.reshape(n, k).argmin(1)]
 
 
-def t_deviations(y: Array, replicates: int, rng: np.random.Generator) -> Array:
+def t_deviations(
+    y: Array,
+    replicates: int,
+    rng: np.random.Generator,
+    pooled: Array | None = None,
+) -> Array:
     """y [draws, ...] -> t-distributed deviations of its mean [replicates, ...].
 
     Every linear function of the mean gets exactly its Student t interval with
     draws - 1 degrees of freedom; correlation between the trailing axes is kept.
+    `pooled` [...] is the standard deviation of one draw where fewer than FEWEST draws
+    are present (NaN y: missing). Without it one draw alone would be without any noise.
+    Raises ValueError for one draw.
     """
     if len(y) < 2:
         raise ValueError("one draw gives no interval: repeat it with other seeds")
     present = np.isfinite(y)
-    count = np.maximum(present.sum(0), 2)
-    deviation = np.where(present, y - draw_mean(y), 0.0) / np.sqrt(count * (count - 1))
+    count = present.sum(0)
+    shared = np.maximum(count, 2)
+    deviation = np.where(present, y - draw_mean(y), 0.0) / np.sqrt(
+        shared * (shared - 1)
+    )
     normal = rng.standard_normal((replicates, len(y)))
     chi = np.sqrt(rng.chisquare(len(y) - 1, replicates) / (len(y) - 1))
-    return np.tensordot(normal / chi[:, None], deviation, 1)
+    moved = np.tensordot(normal / chi[:, None], deviation, 1)
+    if pooled is None:
+        return moved
+    shape = (replicates, *count.shape)
+    noise = pooled / np.sqrt(np.maximum(count, 1)) * rng.standard_normal(shape)
+    noise /= chi.reshape(-1, *[1] * count.ndim)
+    return np.where(count < FEWEST, noise, moved)
 
 
 def smooth_sigma(x: ArrayLike, sigma: ArrayLike) -> Array:
@@ -139,16 +163,21 @@ def smooth_sigma(x: ArrayLike, sigma: ArrayLike) -> Array:
     return np.exp(target.mean() + columns @ power)
 
 
-def _t_residuals(law: Fit, replicates: int, rng: np.random.Generator) -> Array:
-    n, freedom = len(law.y), len(law.y) - len(law.theta)
+def around(law: Fit, replicates: int, rng: np.random.Generator) -> Array:
+    """Curves [replicates, n] about a law, by the t of its residuals.
+
+    Raises ValueError where as many parameters as points leave nothing to judge by.
+    """
+    n, freedom = len(law.objective.x), len(law.objective.x) - len(law.theta)
     if freedom < 1:
         raise ValueError(
             f"bootstrap: {n} points and {len(law.theta)} parameters leave nothing to "
             "judge the scatter by; give draws [draws, n] or more scales"
         )
     x, scale = law.objective.x, law.objective.scale
-    residual = scale * np.log(law.predict(x) / law.y)
+    observed = law.y if law.y.ndim == 1 else draw_mean(law.y)
+    residual = scale * np.log(law.predict(x) / observed)
     sd = np.sqrt(np.sum(residual**2) / freedom)
     t = rng.standard_normal((replicates, n))
     t /= np.sqrt(rng.chisquare(freedom, (replicates, 1)) / freedom)
-    return refit(law, law.predict(x) * np.exp(np.clip(sd * t / scale, -FAR, FAR)))
+    return law.predict(x) * np.exp(np.clip(sd * t / scale, -FAR, FAR))

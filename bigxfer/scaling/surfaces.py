@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bigxfer.scaling import curves
-from bigxfer.scaling.curves import LEAST, Curve, Law
+from bigxfer.scaling import bootstrap, curves, trend
+from bigxfer.scaling.curves import REPLICATES, Curve, Law
+from bigxfer.scaling.fit import choose, fit
+from bigxfer.scaling.forecast import STARTS, STEPS
 from bigxfer.scaling.forms import JOINT, TWO_WAY, TWO_WAY_DISTANCE, TWO_WAY_FLOOR, Form
 from bigxfer.tables import lines
-from bigxfer.tables.cells import PredictionReader
+from bigxfer.tables.cells import Predictions
 from bigxfer.tables.table import Row
 
 FORMS: dict[tuple[str, str], tuple[Form, ...]] = {  # the two scales -> laws to try
@@ -31,6 +33,8 @@ FIXED = {  # the two scales -> the columns that all runs of a surface share
     ("params", "upstream_examples"): ("target", "line", "shots"),
     ("upstream_size", "shots"): ("target", "model", "line"),
 }
+
+LEAST = 3  # values of a scale: two to fit, one to hold out
 
 Distances = dict[tuple[str, str], float]  # {(upstream, target): distance}
 
@@ -68,7 +72,7 @@ def fitted(
     rows: Sequence[Row],
     scales: tuple[str, str],
     metric: str,
-    predictions: PredictionReader,
+    predictions: Predictions,
     known: Distances,
 ) -> tuple[list[Law], list[str]]:
     """A law for every surface, and notes on what was left out."""
@@ -97,7 +101,7 @@ def fitted(
     return found, notes
 
 
-def law(curve: Curve, forms: Iterable[Form], predictions: PredictionReader) -> Law:
+def law(curve: Curve, forms: Iterable[Form], predictions: Predictions) -> Law:
     """Held out is the upper part of the first scale that has LEAST values."""
     found = Law(curve)
     values = [np.unique(column) for column in curve.x[:, :2].T]
@@ -107,4 +111,39 @@ def law(curve: Curve, forms: Iterable[Form], predictions: PredictionReader) -> L
         found.reason = f"{have} values of the scales: it takes 2 and {LEAST} or more"
         return found
     found.cutoff = curves.cutoff(values[axis])
-    return curves.settle(found, forms, predictions, axis)
+    return settle(found, forms, predictions, axis)
+
+
+def settle(
+    found: Law, candidates: Iterable[Form], predictions: Predictions, axis: int
+) -> Law:
+    """Chooses among the laws of a surface those above `found.cutoff` held out along the
+    input `axis`, and fits to all; the intervals are of parameters, not of a forecast."""
+    x, scattered = found.curve.x, found.curve.scatter(predictions)
+    found.scatter = scattered
+    below = len(np.unique(x[x[:, axis] <= found.cutoff], axis=0))
+    forms = []
+    for form in candidates:
+        if len(form.parameters) <= below:
+            forms.append(form)
+            continue
+        why = f"{len(form.parameters)} parameters, {below} scales up to"
+        found.left_out[form.name] = f"{why} {found.cutoff:g}"
+    if not forms:
+        found.reason = f"{below} scales up to {found.cutoff:g} are too few for any law"
+        return found
+    mean, how = scattered.mean, {"sigma": scattered.sigma, "starts": STARTS}
+    found.scores = choose(forms, x, mean, found.cutoff, axis=axis, **how)
+    found.fit = fit(found.scores[0].form, x, mean, **how)
+    curves_of = scattered.curves
+    if curves_of is None:
+        if len(x) < len(found.fit.theta) + trend.FREEDOM:
+            found.reason = (
+                f"no interval: it takes 3 draws, or {trend.FREEDOM} scales more"
+            )
+            found.reason += " than parameters"
+            return found
+        curves_of = bootstrap.around(found.fit, REPLICATES, np.random.default_rng(0))
+    theta = bootstrap.refit(found.fit, curves_of, iterations=2 * STEPS)
+    found.band = bootstrap.Intervals(found.fit, theta, scattered.words)
+    return found

@@ -1,7 +1,8 @@
 """`fit`: a law for every line of a study, and where the lines of two upstreams cross.
 
 Writes DIR/fits.json (all of it), DIR/fits.csv (a row a parameter) and
-DIR/crossovers.csv (a row a pair). Along two scales at once (--x params,shots and so on)
+DIR/crossovers.csv (a row a pair). Every line also says which scale reaches the wanted
+metric (--reach). Along two scales at once (--x params,shots and so on)
 the laws are joint ones, and there are no crossovers.
 """
 
@@ -28,6 +29,7 @@ PAIRS = {
     "upstream_size,shots": ("upstream_size", "shots"),
 }
 METRICS = ("auroc_macro", "accuracy")
+REACH = 0.90
 
 
 def add(commands) -> None:
@@ -43,18 +45,22 @@ def add(commands) -> None:
         " the phantom's own distances are known",
     )
     p.add_argument("--metric", choices=METRICS, default=METRICS[0])
+    words = "the metric whose scale is asked: how many labels, or images, reach it?"
+    p.add_argument("--reach", type=float, default=REACH, help=words)
     p.set_defaults(call=fit)
 
 
 def fit(args: argparse.Namespace) -> None:
-    from bigxfer.scaling import curves, surfaces
-    from bigxfer.tables.cells import PredictionReader
+    from bigxfer.scaling import crossings, curves, surfaces
+    from bigxfer.tables.cells import Predictions
 
     if args.distances and args.x != "upstream_size,shots":
         raise ValueError("--distances is read with --x upstream_size,shots only")
+    if not 0 < args.reach < 1:
+        raise ValueError(f"--reach {args.reach:g}: give a metric between 0 and 1")
     table = table_args.given(args)
-    predictions = PredictionReader(table.find)
-    crossings: list = []
+    predictions = Predictions(table.find)
+    pairs: list = []
     if args.x in PAIRS:
         known = surfaces.read_distances(args.distances) if args.distances else {}
         scales = PAIRS[args.x]
@@ -64,9 +70,9 @@ def fit(args: argparse.Namespace) -> None:
     else:
         grouped, notes = curves.curves(table.rows, args.x, args.metric)
         fitted = [curves.law(curve, predictions) for curve in grouped]
-        crossings = curves.crossings(grouped, predictions)
+        pairs = crossings.crossings(grouped, predictions)
     synthetic = any(row["synthetic"] for row in table.rows)
-    pairs = [crossing_dict(c, args.x) for c in crossings]
+    pair_rows = [crossing_dict(c, args.x) for c in pairs]
     about = {
         "table": table.path.name,
         "synthetic": synthetic,
@@ -74,47 +80,63 @@ def fit(args: argparse.Namespace) -> None:
         "error": f"1 - {args.metric}",
         "level": 0.95,
         "notes": [*notes, *predictions.unreadable],
-        "fits": [as_dict(law) for law in fitted],
-        "crossovers": pairs,
+        "reach": args.reach,
+        "fits": [as_dict(law, args) for law in fitted],
+        "crossovers": pair_rows,
     }
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "fits.json"
     durable.write_json(path, about)
-    _write(args.out / "fits.csv", (r for law in fitted for r in parameter_rows(law)))
-    _write(args.out / "crossovers.csv", pairs)
+    _write(
+        args.out / "fits.csv", (r for law in fitted for r in parameter_rows(law, args))
+    )
+    _write(args.out / "crossovers.csv", pair_rows)
     if synthetic:
         print("SYNTHETIC data")
     for note in about["notes"]:
         print(note)
     for law in fitted:
-        print(describe(law))
-    for c in crossings:
+        print(describe(law, args))
+    for c in pairs:
         if c.found:
             print(sentence(c, args.x))
-    apart = sum(c.found is None for c in crossings)
+    apart = sum(c.found is None for c in pairs)
     if apart:
         print(f"{apart} pairs of lines cannot be compared; crossovers.csv says why")
     print(f"wrote fits.json, fits.csv and crossovers.csv to {args.out}")
 
 
-def describe(law) -> str:
-    """One line for the terminal."""
-    name = " ".join(map(str, law.curve.about.values()))
+def describe(law, args: argparse.Namespace) -> str:
+    """One line for the terminal: the law or why there is none, then what it reaches."""
+    texts = [_law_text(law)]
+    if law.slope:
+        slope = "{:.2g} [{:.2g}, {:.2g}]".format(*law.slope)
+        texts.append(f"errors fall with the power {slope}")
+    if law.flat:
+        texts.append(f"no difference between the scales within {law.flat:g}")
+    if reached := _reached(law, args):
+        texts.append(f"{args.metric} {args.reach:g} {reached.sentence(UNITS[args.x])}")
+    return f"{' '.join(map(str, law.curve.about.values()))}: {'; '.join(texts)}"
+
+
+def _law_text(law) -> str:
     if law.fit is None:
-        return f"{name}: no law, {law.reason}"
-    score = next(s for s in law.scores if s.form is law.fit.form)
-    found = law.fit.parameters
+        return f"no law, {law.reason}"
     ends = law.band.parameters if law.band else {}
     values = ", ".join(
-        f"{k} {v:.3g}" + (f" [{ends[k][1]:.3g}, {ends[k][2]:.3g}]" if ends else "")
-        for k, v in found.items()
+        f"{k} {v:.3g}"
+        + (f" [{ends[k][1]:.3g}, {ends[k][2]:.3g}]" if ends else "")
+        + " (at its bound)" * (k in law.fit.at_bounds)
+        for k, v in law.fit.parameters.items()
     )
-    held = f"held-out error {score.held_out:.2g} in ln"
-    return f"{name}: {law.fit.form.name}, {values}; {held}{_tail(law.reason)}"
+    held = f"held-out error {law.scores[0].held_out:.2g} in ln"
+    reason = f"; {law.reason}" if law.reason else ""
+    return f"{law.fit.form.name}, {values}; {held}{reason}"
 
 
-def _tail(reason: str) -> str:
-    return f"; {reason}" if reason else ""
+def _reached(law, args: argparse.Namespace):
+    """What scale reaches --reach; None for laws of two scales, or without scatter."""
+    return law.reach(1 - args.reach) if args.x in UNITS else None
 
 
 def sentence(c, x: str) -> str:
@@ -123,8 +145,12 @@ def sentence(c, x: str) -> str:
     return f"{where}: {c.sentence(UNITS[x])}" + (f"; {c.basis}" if c.found else "")
 
 
-def as_dict(law) -> dict[str, Any]:
-    """A law as fits.json has it; null is what could not be had."""
+def as_dict(law, args: argparse.Namespace) -> dict[str, Any]:
+    """A law as fits.json has it; null is what could not be had, or lies outside.
+
+    reach_value null: not up to reach_asked_to; reach_low and reach_high 0: below the
+    smallest scale.
+    """
     curve = law.curve
     entry: dict[str, Any] = {
         **curve.about,
@@ -144,9 +170,16 @@ def as_dict(law) -> dict[str, Any]:
         ],
         "left_out": law.left_out,
         "parameters": {},
-        "interval": law.band.method if law.band else None,
+        "interval": law.words or None,
         "reason": law.reason or None,
+        "flat_within": law.flat,
+        **_triple("slope", law.slope),
     }
+    reached = _reached(law, args)
+    ends = (reached.value, reached.low, reached.high) if reached else None
+    entry |= _triple("reach", ends)
+    entry["reach_asked_to"] = reached.end if reached else None
+    entry["reach_says"] = reached.sentence(UNITS[args.x]) if reached else None
     if law.fit is not None:
         ends = law.band.parameters if law.band else {}
         entry["parameters"] = {
@@ -154,10 +187,16 @@ def as_dict(law) -> dict[str, Any]:
                 "value": _number(value),
                 "low": _number(ends[name][1]) if name in ends else None,
                 "high": _number(ends[name][2]) if name in ends else None,
+                "at_bound": name in law.fit.at_bounds,
             }
             for name, value in law.fit.parameters.items()
         }
     return entry
+
+
+def _triple(name: str, ends: tuple[float, float, float] | None) -> dict[str, Any]:
+    keys = (f"{name}_value", f"{name}_low", f"{name}_high")
+    return dict(zip(keys, map(_number, ends) if ends else (None,) * 3, strict=True))
 
 
 def _mean(runs: dict, metric: str) -> float:
@@ -169,49 +208,43 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def parameter_rows(law) -> list[dict[str, Any]]:
+def parameter_rows(law, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row a parameter of the chosen form, or one that says why there is none."""
-    entry = as_dict(law)
+    entry = as_dict(law, args)
     row = entry.copy()
     for name in ("scales", "draws", "error", "scores", "left_out", "parameters"):
         del row[name]
     row["n_scales"] = len(entry["scales"])
     held_out = {s["form"]: s["held_out"] for s in entry["scores"]}
     row["held_out"] = held_out.get(entry["chosen"])
-    empty = {"parameter": None, "value": None, "low": None, "high": None}
+    empty = dict.fromkeys(("parameter", "value", "low", "high", "at_bound"))
     if not entry["parameters"]:
         return [row | empty]
     return [row | {"parameter": k, **v} for k, v in entry["parameters"].items()]
 
 
 def crossing_dict(c, x: str) -> dict[str, Any]:
-    """A crossing; low null: below the smallest scale, high null: above the largest."""
-    found = c.found
-    entry = {
+    """A pair of lines; `ahead` leads at the largest common scale.
+
+    at, low and high are of the last overtaking, null where none is told; first_at of
+    the one before it, where the lines cross twice.
+    """
+    last = c.overtakings[-1] if c.overtakings else None
+    first = c.overtakings[0] if len(c.overtakings) > 1 else None
+    return {
         **c.about,
         "ahead": c.a,
         "behind": c.b,
-        "within_the_data": bool(found and found.measured),
-        "at": found.value if found and found.measured else None,
-        "low": None,
-        "high": None,
-        "low_is_below_the_data": None,
-        "high_is_above_the_data": None,
-        "share_inside": None,
-        "sign_changes": None,
+        "verdict": c.verdict,
+        "at": last.at if last else None,
+        "low": last.low if last else None,
+        "high": last.high if last else None,
+        "first_at": first.at if first else None,
+        "family": c.pairs,
+        "sign_changes": c.found.sign_changes if c.found else None,
         "interval": c.basis,
         "says": sentence(c, x),
     }
-    if found:
-        entry |= {
-            "low": found.low if 0 < found.low < math.inf else None,
-            "high": found.high if 0 < found.high < math.inf else None,
-            "low_is_below_the_data": found.low == 0,
-            "high_is_above_the_data": found.high == math.inf,
-            "share_inside": found.inside,
-            "sign_changes": found.sign_changes,
-        }
-    return entry
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
