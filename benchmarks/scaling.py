@@ -159,7 +159,7 @@ def made(run: Any, fsdp: int) -> tuple[turns.Steps, dict[str, Any]]:
 
 
 def sharded(model: str, res: int, devices: int) -> dict[str, Any]:
-    """Bytes of a state of SGD with momentum on one device, and with fsdp over so many."""
+    """Bytes of a state of SGD with momentum on one device, and with fsdp over several."""
     import math
 
     import jax

@@ -62,7 +62,7 @@ class Worker:
 
 
 def serve(makes: Mapping[str, Make], seconds: float, peak: Callable[[], int]) -> None:
-    """Answers a name by making that, and "turn" by doing it for so many seconds.
+    """Answers a name by making it, and "turn" by running it for the seconds given.
 
     To a name: what is known of the steps. To "turn": {"seconds", "cpu_seconds"} of a
     step, and the peak of memory in bytes up to then.

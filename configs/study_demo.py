@@ -8,7 +8,7 @@ findings of NIH and unrelated shapes and textures, and two sizes of net; each is
 transferred to three classes, as in COVIDx, at 1, 5, 10 shots and at full data, three
 draws each, beside training from scratch: 76 runs, under ten minutes on two cores. The
 schedules are short ones of our own, far from HyperRule length: scratch at full data has
-not converged, so read its last row as "in so many steps". Expect the radiographs ahead
+not converged, so its last row holds for that number of steps only. Expect the radiographs ahead
 of scratch at every shot, and the shapes near scratch.
 """
 

@@ -6,11 +6,11 @@
   python -m launch.local --config configs/study_freeze.py:small=1,nih=A,covid=B
 
 The talk fixes the lowest 100, 75, 50, 30, 20, 10 and 0% of the layers of four nets
-that start from ImageNet, and shows the features of Inception-v3 at 100, 10 and 0%; of
-what it found our sources keep no number. With R26x0.25 from NIH to COVID-19 at 32 px
+that start from ImageNet, and shows the features of Inception-v3 at 100, 10 and 0%; our
+sources keep no number of what it found. With R26x0.25 from NIH to COVID-19 at 32 px
 we find AUROCs of 0.767, 0.734, 0.733, 0.722, 0.708, 0.673 and 0.611 as 0, 10, 20, 30,
 50, 75 and 100% are fixed (docs/findings.md). A column for a net that starts at random
-says what of it comes from the weights, not from the number of layers that train.
+shows how much comes from the weights, and how much from the number of layers that train.
 
 The recipe, the sets and what differs from the talk are those of study_init.py. Layers
 are counted as Keras's model.layers, activations and pools among them; SmallCNN's and

@@ -54,10 +54,10 @@ class Pool:
     """Runs of one study, on as many workers as there are environments.
 
     `command` starts a worker, `hang` is in seconds, `say` takes a line for people. The
-    pool ends when nothing is left to do; with `patience`, also when for so many seconds
-    it had nothing to do itself. Who sets `stopping` (a signal handler may) has all
-    workers save and leave; `grace` seconds later they are killed. With `leave` that is
-    also so once a worker was stopped by somebody else: the machine is about to go.
+    pool ends when nothing is left to do, or after `patience` seconds without work of its
+    own. Set `stopping` (a signal handler may) to make all workers save and exit; after
+    `grace` seconds they are killed. With `leave` the pool also stops once somebody else
+    stopped a worker: the machine is about to go.
     """
 
     study: list[grid.Node]

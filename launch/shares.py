@@ -11,7 +11,7 @@ TUNABLES = "glibc.malloc.hugetlb=1"
 
 
 def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
-    """The environments of so many workers: one GPU each, where there are GPUs.
+    """Return the environment of each worker: one GPU each, where there are GPUs.
 
     Without, each has its own cores (if there are enough), on which a net of few
     operations trains for less: one thread need not wait for another. All have TUNABLES,

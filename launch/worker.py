@@ -2,12 +2,12 @@
 
   python -m launch.worker --config configs/study_demo.py --runs runs
 
-A launcher starts it. Digests of the study's nodes come by stdin, one a line; what became of each goes out
-by stdout, as a line of JSON: {"how": ready, done or failed, "kind", "message"}. The end
-of stdin is the end of the pool: the worker dies at once, whatever it is doing. SIGTERM
-asks it to save and to leave, with status 75. What the run says goes to
-runs/DIGEST/log.txt. In several processes of one run (srun, a TPU pod) each does the
-same, and the first one speaks; --only DIGEST is for those that have no pool.
+A launcher starts it. It reads digests of the study's nodes from stdin, one a line, and answers
+each with a line of JSON on stdout: {"how": ready, done or failed, "kind", "message"}. When stdin
+ends the worker exits at once, whatever it is doing. SIGTERM asks it to save and to exit with
+status 75. The run's own lines go to runs/DIGEST/log.txt. In several processes of one run (srun,
+a TPU pod) each does the same, and the first one answers; --only DIGEST does one run without a
+pool.
 """
 
 import json
