@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow lint docs mutants
+.PHONY: install demo test test-slow lint docs results mutants
 install: .venv/installed
 .venv/installed: requirements.lock pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
@@ -28,3 +28,6 @@ mutants: install
 
 docs: install
 	$(BIN)/mkdocs build -q
+
+results: install  # DATA=FOLDER with nih64 and covid_cxr for the real radiographs
+	PYTHONPATH=. $(BIN)/python benchmarks/results.py $(if $(DATA),--data $(DATA))

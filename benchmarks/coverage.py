@@ -1,146 +1,138 @@
-"""Coverage and width of every kind of 95% interval, on simulated (synthetic) studies.
+"""Coverage and width of every printed kind of 95% interval, on simulated (synthetic) studies.
 
-    python benchmarks/coverage.py [--simulations 500] [--only single differences]
+    python benchmarks/coverage.py [--simulations 2000] [--minutes 4] [--only mean family]
+    python benchmarks/coverage.py --table
 
-A row passes where coverage is at least 92%. Laws and crossovers: coverage_laws.py.
+Truths come from the description of each simulation, never from the code that is judged.
+Groups of rows are saved in results/coverage.json as they are done; a call goes on where the
+last one stopped, and computes a group anew where fewer simulations are saved. `--table`
+prints the table of README.md. Laws and crossovers: coverage_laws.py.
 """
 
 import argparse
+import json
+import subprocess
 import time
+from pathlib import Path
 
-import numpy as np
-from scipy.stats import norm
+import coverage_cells
+import coverage_runs
 
-from bigxfer.statistics import crossed, metrics
-from bigxfer.statistics.crossed import Side
-
-
-def tally(rows: list, name: str, truth: float, ends: list) -> None:
-    """Print and keep one row: coverage of `truth` and median width of [(low, high)]."""
-    low, high = np.array(ends, float).T
-    covered = np.mean((low <= truth) & (truth <= high))
-    width = np.median(high - low)
-    verdict = "" if "only" in name else "pass" if covered >= 0.92 else "BELOW 92%"
-    print(
-        f"| {name} | {covered:.3f} | {width:.3g} | {len(low)} | {verdict} |", flush=True
-    )
-    rows.append((name, covered))
-
-
-def cover_single(rows: list, simulations: int) -> None:
-    """Limits of one run's metrics: three classes, at several skills and patients.
-
-    Logits are normal, the true class `skill` above the others; the images of a patient
-    share 0.6 of the variance. The truth is the metric of 300,000 images.
-    """
-    names = ("auroc/c0", "auroc_macro", "auroc_micro", "auprc/c0", "accuracy")
-    names += ("balanced_accuracy", "loss", "brier")
-
-    def draw(rng, patients: int, images: int, skill: float):
-        labels = np.repeat(rng.integers(0, 3, patients), images)
-        common = np.repeat(rng.normal(size=(patients, 3)), images, axis=0)
-        own = rng.normal(size=(patients * images, 3))
-        noise = np.sqrt(0.6) * common + np.sqrt(0.4) * own if images > 1 else own
-        ids = np.repeat(np.arange(patients), images)
-        return (
-            labels,
-            1.3 * (noise + skill * np.eye(3)[labels]),
-            ["c0", "c1", "c2"],
-            ids,
-        )
-
-    truths = {}
-    for skill in (0.3, 0.8, 1.2, 1.7, 2.1, 2.5):
-        many = draw(np.random.default_rng(9), 300_000, 1, skill)
-        found = metrics.compute(*many, limits=False)["metrics"]
-        truths[skill] = {name: found[name]["value"] for name in names}
-    covered: dict[str, list] = {name: [] for name in names}
-    for images in (1, 4):
-        for patients in (50, 100, 300):
-            for skill, truth in truths.items():
-                rng = np.random.default_rng([patients, images])
-                ends: dict[str, list] = {name: [] for name in names}
-                for _ in range(simulations):
-                    found = metrics.compute(*draw(rng, patients, images, skill))
-                    for name in names:
-                        if (e := found["metrics"][name])["low"] is not None:
-                            ends[name].append((e["low"], e["high"]))
-                for name in names:
-                    tag = f"{name} of {truth[name]:.3f}, {patients} x {images}"
-                    tally(rows, tag, truth[name], ends[name])
-                    covered[name].append(rows[-1][1])
-    for name, found in covered.items():
-        print(f"| mean over the parameter: {name} | {np.mean(found):.3f} | | | |")
-
-
-def crossed_runs(rng, seeds, draws: int, patients: int, sd, level: float):
-    """Two sides of accuracies, true difference 0: [(points [U, D], right [p, U, D])].
-
-    A probit model. sd: of the accuracy over upstream seeds, draws, single runs. Of a
-    patient's variance half is common to all runs, a tenth each to a side's, a seed's and
-    a draw's runs, the rest is one run's.
-    """
-    cut, slope = norm.ppf(level), norm.pdf(norm.ppf(level))
-    source, draw, run = (s / slope for s in sd)
-    spread = np.sqrt(1 + source**2 + draw**2 + run**2)
-    common, luck = rng.normal(size=(patients, 1, 1)), rng.normal(0, draw, draws)
-    sides = []
-    for u in seeds:
-        parts = rng.normal(size=(patients, 1, 1)), rng.normal(size=(patients, u, 1))
-        parts += (rng.normal(size=(patients, 1, draws)),)
-        latent = np.sqrt(0.5) * common + np.sqrt(0.1) * sum(parts)
-        latent = latent + np.sqrt(0.2) * rng.normal(size=(patients, u, draws))
-        skill = rng.normal(0, source, (u, 1)) + rng.normal(0, run, (u, draws))
-        skill = skill + np.sqrt(0.5) * (luck + rng.normal(0, draw, draws))
-        right = (latent + skill + cut * spread > 0).astype(float)
-        sides.append((right.mean(axis=0), right))
-    return sides
-
-
-def cover_differences(rows: list, simulations: int) -> None:
-    """Differences of cells: upstream seeds, draws and patients, and p of no effect."""
-    print("| difference of accuracies, true 0 | coverage | width over ideal | n | |")
-    for patients in (50, 100, 300):
-        for draws in (3, 5, 10):
-            for seeds in ((1, 1), (3, 3), (5, 5), (3, 5)):
-                for sd in ((0.02, 0.03, 0.01), (0.04, 0.01, 0.01), (0.01, 0.08, 0.02)):
-                    known = sd if max(seeds) > 1 else (0.0, *sd[1:])
-                    rng, ends, values = np.random.default_rng([patients, draws]), [], []
-                    for _ in range(simulations):
-                        made = crossed_runs(rng, seeds, draws, patients, known, 0.8)
-                        sides = [
-                            Side(points, (right - points) / patients, sign)
-                            for (points, right), sign in zip(made, (1, -1))
-                        ]
-                        value = sides[0].points.mean() - sides[1].points.mean()
-                        parts = crossed.parts(sides, 1 / patients**2)
-                        ends.append(crossed.interval(value, parts))
-                        values.append(value)
-                    low, high = np.array(ends).T
-                    covered = float(np.mean((low <= 0) & (high >= 0)))
-                    wide = np.mean(high - low) / (2 * 1.96 * np.std(values))
-                    name = f"{patients} patients, {draws} draws, seeds {seeds}, sd {sd}"
-                    print(f"| {name} | {covered:.3f} | {wide:.2f} | {len(ends)} | |")
-                    rows.append((name, covered))
+HERE = Path(__file__).parent
+SAVED = HERE / "results" / "coverage.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--simulations", type=int, default=500)
-    parts = {
-        "single": cover_single,
-        "differences": cover_differences,
-    }
-    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--minutes", type=float, default=1e9, help="start none after")
+    parser.add_argument("--only", nargs="+", default=[], help="parts of kinds' names")
+    parser.add_argument("--anew", action="store_true", help="also what is saved")
+    parser.add_argument("--table", action="store_true", help="print, simulate nothing")
     args = parser.parse_args()
-    rows: list = []
-    start = time.time()
-    print("| synthetic study | coverage | median width | simulations | |")
-    print("|---|---|---|---|---|")
-    for part in args.only:
-        parts[part](rows, args.simulations)
-    low = [name for name, covered in rows if covered < 0.92 and "only" not in name]
-    print(f"\n{time.time() - start:.0f} s; below 92%: {low or 'none'}")
+    saved = load()
+    if args.table:
+        print("\n".join(table(saved)))
+        return
+    commit = git("rev-parse", "--short", "HEAD")
+    if git("status", "--porcelain", "--", "../bigxfer", "*.py"):
+        commit += ", changed"
+    start = time.monotonic()
+    for module in (coverage_cells, coverage_runs):
+        for kind, setting, simulate in module.settings():
+            name = f"{kind}: {setting}"
+            done = saved.get(name, {}).get("asked", 0)
+            if args.only and not any(word in name for word in args.only):
+                continue
+            if done >= args.simulations and not args.anew:
+                continue
+            if time.monotonic() - start > 60 * args.minutes:
+                return
+            began = time.process_time()
+            rows = simulate(args.simulations)
+            seconds = round(time.process_time() - began, 1)
+            about = {"asked": args.simulations, "commit": commit, "seconds": seconds}
+            saved = load()  # another call may have added to it
+            saved[name] = {**about, "rows": rows}
+            SAVED.write_text(json.dumps(saved, indent=1) + "\n")
+            print(f"{name}: {seconds} s", flush=True)
+    print("nothing left")
+
+
+Found = list[tuple[str, str, dict]]  # (setting, row's name, numbers)
+
+
+def git(*words: str) -> str:
+    return subprocess.check_output(["git", *words], cwd=HERE, text=True).strip()
+
+
+def load() -> dict:
+    return json.loads(SAVED.read_text()) if SAVED.is_file() else {}
+
+
+def table(saved: dict) -> list[str]:
+    """The tables of README.md, from what is saved."""
+    found: dict[str, Found] = {}
+    for name, group in saved.items():
+        kind, _, setting = name.partition(": ")
+        found.setdefault(kind, []).extend((setting, *r) for r in group["rows"].items())
+    out = [
+        "| interval | rows | coverage: least | mean | most | width over ideal | power |"
+    ]
+    out.append("|---|---|---|---|---|---|---|")
+    for kind in ("run, one class", "run, multi-label", "run, operating point"):
+        names = dict.fromkeys(row for _, row, _ in found.get(kind, []))
+        for metric in names:
+            out.append(
+                _line(f"{kind}: {metric}", [f for f in found[kind] if f[1] == metric])
+            )
+    for kind in ("mean", "difference"):
+        places = dict.fromkeys(
+            row.partition(", ")[2] for _, row, _ in found.get(kind, [])
+        )
+        for place in places:
+            rows = [f for f in found[kind] if f[1].partition(", ")[2] == place]
+            out.append(_line(f"{kind}: {place}", rows))
+    for kind in ("family", "false claim", "false claim, two runs"):
+        out += ["", *_shares(kind, found.get(kind, []))]
+    return out
+
+
+def _line(what: str, rows: Found) -> str:
+    """One line over all settings; the power is of 100 and 300 patients, AUROC .80."""
+    numbers = [n for *_, n in rows if n["coverage"] is not None]
+    covered = [n["coverage"] for n in numbers]
+    least, most = min(covered), max(covered)
+    cells = [f"{least:.3f}", f"{sum(covered) / len(covered):.3f}", f"{most:.3f}"]
+    wide = [n["over_ideal"] for n in numbers if "over_ideal" in n]
+    cells.append(f"{min(wide):.2f} to {max(wide):.2f}" if wide else "")
+    power = {
+        p: [n["power"] for s, _, n in rows if s.startswith(p) and "power" in n]
+        for p in ("100 ", "300 ")
+    }
+    means = [f"{sum(x) / len(x):.2f}" for x in power.values() if x]
+    cells.append(", ".join(means) * what.startswith("difference"))
+    return f"| {what} | {len(covered)} | {' | '.join(cells)} |"
+
+
+def _shares(kind: str, rows: Found) -> list[str]:
+    """Shares over all settings: the least and the most of each column."""
+    columns = dict.fromkeys(name for *_, n in rows for name in n)
+    columns.pop("simulations", None)
+    out = [f"| {kind} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for place in dict.fromkeys(row for _, row, _ in rows):
+        cells = []
+        for column in columns:
+            values = [
+                value
+                for _, row, numbers in rows
+                for name, value in numbers.items()
+                if row == place and name == column and value is not None
+            ]
+            span = f"{min(values):.3f} to {max(values):.3f}" if values else ""
+            cells.append(span)
+        out.append(f"| {place} | {' | '.join(cells)} |")
+    return out
 
 
 if __name__ == "__main__":

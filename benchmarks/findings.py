@@ -47,7 +47,7 @@ def main() -> None:
             row["line"] += f", {row['start']}"
     state = f"{len(named)} transfers, {len(wanted) - len(rows)} runs are not done"
     print(*(f"- {line}" for line in (state, *notes, *sources(rows))), sep="\n")
-    predictions = cells.Predictions()
+    predictions = cells.PredictionReader()
     groups = cells.group(named, "auroc_macro", "target", "model", "shots", "line")
     parts: dict[tuple, Runs] = defaultdict(dict)
     for (*place, line), runs in sorted(groups.items()):
@@ -89,7 +89,7 @@ def upstream(row: table.Row) -> str:
 
 
 def ends(
-    place: tuple, runs: Runs, predictions: cells.Predictions, compared: Compared
+    place: tuple, runs: Runs, predictions: cells.PredictionReader, compared: Compared
 ) -> None:
     """Test metrics by line, and their differences from the random start."""
     first = next(iter(next(iter(runs.values())).values()))

@@ -38,7 +38,14 @@ GROUPS = {  # the commands whose next word names the module
     "launch": {name: f"launch.{name}" for name in ("local", "slurm", "tpu")},
     "data": {"fetch": "bigxfer.data.fetch"},
 }
-STUDY = ("list", "status", "collect", "fit", "report")  # the next words of study
+STUDY = (
+    "list",
+    "status",
+    "watch",
+    "collect",
+    "fit",
+    "report",
+)  # the next words of study
 
 BASH = """
 _bigxfer() {{

@@ -219,7 +219,9 @@ def probe_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         )
         for name in names[:2]:
             v = p["auroc"][name]
-            parts.append(f"{name} {v['value']:.3f} ({v['low']:.3f}-{v['high']:.3f})")
+            none = v["low"] is None
+            ends = "" if none else f" ({v['low']:.3f}-{v['high']:.3f})"
+            parts.append(f"{name} {v['value']:.3f}{ends}")
         if p["held_out"] is not None:
             parts.append(f"train -> test {p['held_out']:.3f}")
         lines.append((f"{p['target']} from {p['name']} alone", ", ".join(parts)))

@@ -137,6 +137,10 @@ def check_data(d: Data) -> None:
             f"config.data.mix={d.mix}: one weight above 0 for each set of"
             f" config.data.reader={d.reader!r}"
         )
+    if bad := [pair for pair in d.external_classes if pair.count("=") != 1]:
+        raise ConfigError(
+            f"config.data.external_classes holds {bad[0]!r}; theirs=ours is expected"
+        )
     if d.mix and d.sampling == "covid_percent":
         raise ConfigError("set one of config.data.mix and sampling=covid_percent")
 

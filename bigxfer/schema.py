@@ -87,6 +87,11 @@ class Data:
     storage: str = one_of("raw", "encoded")  # encoded: decode anew for every batch
     resident: bool = False  # keep the training images in device memory
     outside: bool = False  # let label files name images outside the root
+    # Sets that the run is judged on too, and never trains on (data/external.py).
+    external: str = ""  # their readers: "csv+nih"
+    external_root: str = ""  # their folders: "A:B"
+    external_version: str = ""  # one for all, or joined by "+"; it is part of the name
+    external_classes: tuple[str, ...] = ()  # "theirs=ours", where names differ
     phantom: Phantom = field(default_factory=Phantom)
 
 
@@ -194,7 +199,7 @@ class Run:
 #   rows      says which of these images are used, and how
 # `since` is the date of a field that came after the first runs. At its default it is left
 # out of the digest: otherwise each new field would give every old run another name.
-SECOND, THIRD = "2026-11-22", "2026-11-30"
+SECOND, THIRD, FOURTH = "2026-11-22", "2026-11-30", "2026-12-01"
 PLACES = (
     ("", "kind seed", "digest", ""),
     ("", "keep checkpoints arg", "", ""),
@@ -212,6 +217,8 @@ PLACES = (
     ("data/", "space mix", "digest rows", SECOND),
     ("data/", "negatives", "digest rows", THIRD),
     ("data/", "sampling sampling_class sampling_share", "digest rows", SECOND),
+    ("data/", "external external_version external_classes", "digest rows", FOURTH),
+    ("data/", "external_root", "rows", FOURTH),
     ("data/phantom/", "images pixels distance", "digest images", ""),
     ("data/phantom/", "shortcut seed", "digest images", ""),
     ("data/phantom/", "severity", "digest images", SECOND),

@@ -82,7 +82,7 @@ def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
     for folder, why in bad.items():
         print(f"not in the table: {folder}: {why}", file=sys.stderr)
     table.save(rows, runs / name)
-    predictions = cells.Predictions()
+    predictions = cells.PredictionReader()
     print(summary.text(rows, predictions))
     print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
     if any(row["kind"] == "transfer" for row in rows):

@@ -3,6 +3,7 @@ from contextlib import suppress
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import expit, softmax
 from sklearn.calibration import calibration_curve
 from test_analysis_gradcam import made
@@ -170,6 +171,14 @@ def test_referral_rises_where_uncertainty_knows():
     assert curve[0]["low"] <= curve[0]["accuracy"] <= curve[0]["high"]
     blind = ensembles.referral(labels, p, patients, np.arange(1000.0))
     assert abs(blind[9]["accuracy"] - blind[9]["chance"]) < 0.05
+    right = np.eye(4)[labels[:20]]  # all right: 20 of 20 is not [1, 1]
+    sure = ensembles.referral(labels[:20], right, patients[:20], unsure[:20])
+    want = stats.beta.ppf(0.025 / 0.65, 20, 1)  # of the tail .65 of 20 of 20 count
+    assert sure[-1]["low"] == pytest.approx(want) and sure[-1]["high"] == 1
+    assert np.isnan(sure[0]["low"])  # two patients
+    many = np.where(np.eye(4)[labels] > 0, 1.0, np.where(p > 0.2, np.nan, 0.0))
+    curve = ensembles.referral(many, p, patients, unsure)
+    assert all(row["low"] < row["accuracy"] < row["high"] for row in curve[5:])
 
 
 def test_entropy():

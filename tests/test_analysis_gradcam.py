@@ -228,4 +228,10 @@ def test_pointing_pairs_the_comparison():
     found = pointing.pointing({"net": good, "chance": bad}, patients)
     assert found["net"]["low"] < good.mean() < found["net"]["high"]
     assert found["above/chance"]["low"] > 0.2
-    assert found["chance"]["low"] == pytest.approx(0.3)
+    assert np.isnan(found["chance"]["low"])  # of one share for all, no interval
+    sure = pointing.pointing({"net": np.ones(6), "other": np.ones(6)}, patients[:6])
+    assert sure["net"]["high"] == 1 and 0.5 < sure["net"]["low"] < 0.9
+    # two of six more or less: they may differ on a patient who is not among the six
+    assert sure["above/other"]["high"] == -sure["above/other"]["low"] > 0.3
+    few = pointing.pointing({"net": np.ones(4), "other": np.ones(4)}, patients[:4])
+    assert np.isnan([few["net"]["low"], few["above/other"]["low"]]).all()

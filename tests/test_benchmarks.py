@@ -42,6 +42,52 @@ def test_help(name):
     assert done.returncode == 0 and "--out" in done.stdout, done.stderr
 
 
+def test_truths_of_simulated_studies_are_their_means():
+    """coverage_cells.expected, over all luck and given one seed's, beside 200 studies."""
+    import coverage_cells as cells
+
+    gap, sd = cells.NOISES["AUROC .80, sd .02 .03 .01"]
+    rng, found = np.random.default_rng(0), {m: [] for m in cells.METRICS}
+    for _ in range(200):
+        study = cells.Study(rng, 60, gap, sd, "a")
+        for metric, (points, sums) in study.judged("a").items():
+            np.testing.assert_allclose(sums.sum(axis=0), 0, atol=1e-12)
+            given = cells.expected(metric, gap, sd, study.luck["a"])
+            found[metric].append((points.mean(), points[0].mean() - given))
+    for metric, values in found.items():
+        error = np.std(values, axis=0) / np.sqrt(len(values))
+        mean, apart = np.mean(values, axis=0)
+        assert abs(mean - cells.expected(metric, gap, sd)) < 3 * error[0]
+        assert abs(apart) < 3 * error[1]
+    assert cells.expected("auroc", gap, (0, 0, 0)) == pytest.approx(0.802, abs=1e-3)
+
+
+def test_every_kind_of_interval_is_simulated_and_printed():
+    import coverage
+    import coverage_cells as cells
+    import coverage_runs
+
+    rows = [*cells.settings(), *coverage_runs.settings()]
+    kinds = {kind: (where, simulate) for kind, where, simulate in rows[::-1]}
+    assert len({(kind, where) for kind, where, _ in rows}) == len(rows)
+    coverage_runs.LARGE, large = 3000, coverage_runs.LARGE
+    saved = {
+        f"{kind}: {where}": {"rows": simulate(6)}
+        for kind, (where, simulate) in kinds.items()
+    }
+    coverage_runs.LARGE = large
+    text = "\n".join(coverage.table(saved))
+    for kind in kinds:
+        assert kind in text
+    for name in (
+        "auroc_micro",
+        "sensitivity",
+        "5 paired seeds, 10 draws",
+        "any of ten",
+    ):
+        assert name in text
+
+
 def test_collectives_are_counted_by_their_bytes():
     import scaling
 

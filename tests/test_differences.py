@@ -13,7 +13,7 @@ from make_run import predicted
 from bigxfer.report import findings, page
 from bigxfer.statistics import metrics
 from bigxfer.tables import cells, differences, estimates, lines, summary, table
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.table_args import Given
 
 CLASSES = ["a", "b"]
@@ -83,7 +83,7 @@ def toy(tmp_path_factory):
 def family(rows, metric="auroc_macro"):
     named, notes = lines.lines(rows)
     assert notes == []
-    (found,) = differences.families(named, metric, Predictions())
+    (found,) = differences.families(named, metric, PredictionReader())
     return found
 
 
@@ -99,7 +99,9 @@ def test_all_runs_of_several_upstream_seeds_are_in_the_mean(toy):
     assert {r["line"] for r in named} == {"nih", "same", "scratch"}
     groups = cells.group(named, "auroc_macro", "line")
     assert len(groups["nih",]) == 12 and len(groups["scratch",]) == 4
-    e = estimates.estimate(list(groups["nih",].values()), "auroc_macro", Predictions())
+    e = estimates.estimate(
+        list(groups["nih",].values()), "auroc_macro", PredictionReader()
+    )
     mean = np.mean([r["auroc_macro"] for r in groups["nih",].values()])
     assert e.value == pytest.approx(mean) and e.low < mean < e.high
     assert e.covers == "over 3 upstream seeds, 4 draws and 120 test patients"
@@ -108,7 +110,9 @@ def test_all_runs_of_several_upstream_seeds_are_in_the_mean(toy):
 def test_nothing_depends_on_when_a_file_was_touched(toy):
     rows = [r | {"changed_ns": 5} for r in toy]
     late = [r | {"changed_ns": -i} for i, r in enumerate(toy)][::-1]
-    assert summary.text(rows, Predictions()) == summary.text(late, Predictions())
+    assert summary.text(rows, PredictionReader()) == summary.text(
+        late, PredictionReader()
+    )
 
 
 def test_a_p_needs_two_upstream_seeds_of_each_side(toy):
@@ -238,7 +242,7 @@ def test_lines_are_told_apart_by_what_varies():
 
 def test_terminal_page_and_csv_say_the_same(toy, tmp_path):
     given = Given(toy, tmp_path / "study_toy" / "table.parquet", "")
-    predictions = Predictions()
+    predictions = PredictionReader()
     found = page.comparisons(given, predictions)
     path = tmp_path / "differences.csv"
     differences.write(found, path)
@@ -306,7 +310,7 @@ def test_the_opening_says_what_would_settle_what_is_open(toy):
 def test_a_missing_run_costs_a_draw_and_is_said(toy):
     few = [r for r in toy if r["shots"] == "5" and r["upstream"] == "nih"]
     part = [r for r in few if (r["upstream_seed"], r["seed"]) != (1, 3)]
-    e = estimates.estimate(part, "auroc_macro", Predictions())
+    e = estimates.estimate(part, "auroc_macro", PredictionReader())
     kept = [r["auroc_macro"] for r in part if r["seed"] != 3]
     assert e.value == pytest.approx(np.mean(kept))
     assert "3 draws" in e.covers and "2 runs are left out" in e.covers

@@ -79,3 +79,42 @@ def test_the_citation_has_the_version_of_the_package():
 
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cited["version"] == bigxfer.__version__ and cited["license"] == "Apache-2.0"
+
+
+def test_make_results_rewrites_its_tables_and_nothing_else(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import results
+
+    before = results.PAGE.read_text()
+    configs = [name for _, name, _ in results.BLOCK.findall(before)]
+    assert [c.partition(":")[0] for c in configs] == [
+        "configs/study_covid_cxr.py",
+        "configs/study_demo.py",
+    ]
+    for name in configs:
+        presets.find(name.partition(":")[0])
+    made = "SYNTHETIC auroc on toy\n   shots  scratch\n       1  0.5"
+    page = tmp_path / "results.md"
+    page.write_text(before)
+    monkeypatch.setattr(results, "PAGE", page)
+    monkeypatch.setattr(results, "of_study", lambda folder: made)
+    monkeypatch.setattr(results.folders, "commit", lambda: "c" * 40)
+    calls = []
+    monkeypatch.setattr(
+        results.subprocess, "run", lambda call, check: calls.append(call)
+    )
+    monkeypatch.setattr("sys.argv", ["results"])
+    results.main()
+    after = page.read_text()
+    assert [call[4] for call in calls] == ["configs/study_demo.py"]  # no --data
+    assert "    SYNTHETIC auroc on toy\n       shots  scratch\n" in after
+    assert f"Commit {'c' * 12}, 20" in after
+    real, demo = (results.BLOCK.search(text)[0] for text in (before, after))
+    assert real == demo  # the block of the real radiographs stands
+    assert (
+        after.partition("<!-- end -->\n\nNear upstreams")[2]
+        == (before.partition("<!-- end -->\n\nNear upstreams")[2])
+    )
+    monkeypatch.setattr(results.folders, "commit", lambda: "c" * 40 + "-dirty")
+    with pytest.raises(SystemExit, match="commit them first"):
+        results.main()

@@ -35,7 +35,7 @@ readers pixels phantom
 loader fetch
 duplicates identity
 dataset
-exposure shortcuts
+exposure shortcuts external
 """,
     "bigxfer.study": """
 claims

@@ -66,15 +66,15 @@ def test_patients_with_equal_images_vary_as_their_patients_do():
 
 
 def test_mid_p_by_its_definition():
-    """At a limit the tail beyond, with half of the observed number, is 2.5%."""
+    """At a limit the tail beyond, with .65 of the observed number, is 2.5%."""
     for hits, n in ((0, 10), (1, 10), (6, 6), (45, 50), (130, 300)):
         low, high = limits.mid_p(hits, n)
         if hits:
-            tail = stats.binom.sf(hits, n, low) + stats.binom.pmf(hits, n, low) / 2
+            tail = stats.binom.sf(hits, n, low) + 0.65 * stats.binom.pmf(hits, n, low)
             assert tail == pytest.approx(0.025, abs=1e-9)
         if hits < n:
             tail = stats.binom.cdf(hits - 1, n, high)
-            tail += stats.binom.pmf(hits, n, high) / 2
+            tail += 0.65 * stats.binom.pmf(hits, n, high)
             assert tail == pytest.approx(0.025, abs=1e-9)
         assert (low == 0) == (hits == 0) and (high == 1) == (hits == n)
     exact = stats.binomtest(45, 50).proportion_ci()
@@ -82,6 +82,16 @@ def test_mid_p_by_its_definition():
     assert exact.low < low < high < exact.high
     wilson = stats.binomtest(45, 50).proportion_ci(method="wilson")
     np.testing.assert_allclose(limits.wilson(0.9, 50), wilson)
+
+
+@pytest.mark.parametrize("n", [15, 30, 50, 100])
+def test_proportions_cover_at_every_share(n):
+    """By the binomial distribution: at least 93% at each share, 94 to 97% in the mean."""
+    low, high = np.array([limits.mid_p(hits, n) for hits in range(n + 1)]).T[..., None]
+    share = np.linspace(0.5, 1 - 1 / n, 500)
+    chance = stats.binom.pmf(np.arange(n + 1)[:, None], n, share)
+    covered = (((low <= share) & (share <= high)) * chance).sum(axis=0)
+    assert 0.93 <= covered.min() and 0.94 <= covered.mean() <= 0.97
 
 
 def test_newcombe_by_its_definition():

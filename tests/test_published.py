@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from bigxfer.tables import differences, estimates, lines, published, table
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 
 SHARED = Path(__file__).parents[2] / "shared"
 DATA = SHARED / "data" / "published"
@@ -115,7 +115,7 @@ def test_means_and_standard_deviations_are_those_of_the_facts(found):
 
 def difference(found, target, metric, a, b, shots):
     rows = differences.select(found.rows, target=target, shots=shots)
-    (result,) = differences.compare(rows, metric, a, b, Predictions())
+    (result,) = differences.compare(rows, metric, a, b, PredictionReader())
     assert result.verdict == "" and np.isnan(result.p_holm)  # one upstream seed each
     return result.difference
 
@@ -128,7 +128,7 @@ def test_claim_1_holds_on_cifar_and_flowers_and_fails_on_pets(found):
     large, small = model("imagenet21k", "R152x4"), model("imagenet1k", "R50x1")
     for target in ("cifar10", "cifar100", "flowers_oversampling"):
         rows = differences.select(found.rows, target=target)
-        cells = differences.compare(rows, "accuracy", large, small, Predictions())
+        cells = differences.compare(rows, "accuracy", large, small, PredictionReader())
         assert len(cells) == (4 if target.startswith("flowers") else 6)
         for c in cells:
             assert c.difference.low > 0 and c.difference.false < 0.01, c
@@ -192,7 +192,7 @@ def test_claim_2_fails_at_few_shots_of_covidx_and_tuberculosis(found):
         shots=("1", "5", "10"),
     )
     sides = model(UNION, "R152x4"), model("chexpert", "R152x4")
-    cells = differences.compare(rows, "accuracy", *sides, Predictions())
+    cells = differences.compare(rows, "accuracy", *sides, PredictionReader())
     assert len(cells) == 6
     for c in cells:
         assert abs(c.difference.value) < 0.05, c
@@ -278,7 +278,7 @@ def test_claim_4_accuracy_and_auroc_disagree_on_covidx(found):
 def test_claim_5_five_draws_cannot_rank_upstreams_at_one_shot_of_covidx(found):
     rows = differences.select(found.rows, target="covidx_cxr2", model="R152x4")
     named, _ = lines.lines(rows)
-    (family,) = differences.families(named, "accuracy", Predictions())
+    (family,) = differences.families(named, "accuracy", PredictionReader())
     pairs = [c for c in family.found.values() if c.about["shots"] == "1"]
     assert len(pairs) == 8 * 7 // 2 and family.judged == []
     inside = [c.difference.low < 0 < c.difference.high for c in pairs]
@@ -296,7 +296,7 @@ def test_limits_of_a_published_run_hold_the_choice_of_test_images(found):
         found.rows, target="tuberculosis_full", shots="full", model="R152x4"
     )
     runs = differences.select(rows, upstream="imagenet21k")
-    e = estimates.estimate(runs, "auroc_macro", Predictions())
+    e = estimates.estimate(runs, "auroc_macro", PredictionReader())
     assert e.high - e.low > 2 * 1.96 * np.sqrt(0.03 * 0.97 / 121) / 3
     assert e.covers.endswith(
         "121 test images, as in independent patients; about this one upstream"

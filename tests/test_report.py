@@ -25,7 +25,7 @@ from bigxfer.statistics import metrics
 from bigxfer.study.commands import report
 from bigxfer.study.commands.report import LIMIT
 from bigxfer.tables import differences, lines, table
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.table_args import Given
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def toy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(toy):
     path = toy.path.with_name("report.html")
-    path.write_text(build(toy, Predictions(toy.find)), "utf-8")
+    path.write_text(build(toy, PredictionReader(toy.find)), "utf-8")
     return path
 
 
@@ -95,7 +95,7 @@ def data_in(text):
 def drawing(rows):
     named, _ = lines.lines(rows)
     styles = style.styles(r["line"] for r in named)
-    return figures.Drawing(named, styles, Predictions())
+    return figures.Drawing(named, styles, PredictionReader())
 
 
 def test_curves_without_predictions_have_students_interval_over_draws():
@@ -114,7 +114,7 @@ def test_differences_on_the_same_draws_have_the_interval_of_the_paired_t_test():
     laws = {"a": lambda s: 0.5 * s**-0.3, "b": lambda s: 0.49 * s**-0.29}
     rows = study(laws, shots=(1, 5))
     drawn = drawing(rows)
-    found = differences.families(drawn.rows, "auroc_macro", Predictions())
+    found = differences.families(drawn.rows, "auroc_macro", PredictionReader())
     says, panel = figures_pairs.differences(drawn, found)
     (trace,) = panel.figure["data"]
     for i, shots in enumerate(("1", "5")):
@@ -165,7 +165,9 @@ def test_bins_of_several_labels_leave_out_the_unknown():
     ids=["one run", "no metric", "full data", "no error", "no pair", "ece alone"],
 )
 def test_poor_tables_make_a_page_too(rows):
-    assert "</html>" in build(Given(rows, Path("t/table.parquet"), ""), Predictions())
+    assert "</html>" in build(
+        Given(rows, Path("t/table.parquet"), ""), PredictionReader()
+    )
 
 
 def test_reliability_agrees_with_scikit_learn(page, toy):
@@ -229,7 +231,7 @@ def test_the_page_is_whole_and_says_what_it_is(page):
 
 def test_real_studies_have_no_banner_and_leaks_are_said(toy):
     rows = [r | {"synthetic": False, "leaked_patients": 3} for r in toy.rows[:8]]
-    text = build(Given(rows, toy.path, ""), Predictions(toy.find))
+    text = build(Given(rows, toy.path, ""), PredictionReader(toy.find))
     assert "SYNTHETIC" not in text.partition("<script>")[0]
     assert "8 transfers were tested on patients or images" in text
 
@@ -244,7 +246,7 @@ def test_a_config_says_which_runs_are_missing(toy, monkeypatch):
 
 def test_names_cannot_break_out_of_the_page(toy):
     rows = [r | {"upstream": "</script><b>x", "study": "<i>"} for r in toy.rows[:8]]
-    text = build(Given(rows, Path("elsewhere/table.parquet"), ""), Predictions())
+    text = build(Given(rows, Path("elsewhere/table.parquet"), ""), PredictionReader())
     assert "</script><b>" not in text and "<i>" not in text
     said = [p["html"] for p in data_in(text)["panels"] if "html" in p]
     assert said and not any("<b>x" in html for html in said)

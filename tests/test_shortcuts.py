@@ -73,6 +73,12 @@ def test_aurocs_are_those_of_scikit_learn():
         want = roc_auc_score(labels[known, k], scores[known, k])
         assert got[name]["value"] == pytest.approx(want)
         assert got[name]["low"] < want < got[name]["high"]
+    truth = np.repeat([[1.0], [0.0]], 6, axis=0)  # all in order: not [1, 1]
+    people = np.arange(12).astype(str)
+    got = shortcuts.aurocs(truth, truth, people, ["a"])["a"]
+    assert got["value"] == got["high"] == 1 and 0.5 < got["low"] < 0.9
+    few = shortcuts.aurocs(truth[2:], truth[2:], people[2:], ["a"])["a"]
+    assert few == {"value": 1, "low": None, "high": None}
 
 
 def test_large_sets_are_sampled_by_patient(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from bigxfer.scaling import crossings, curves, surfaces
 from bigxfer.study.commands import fit
 from bigxfer.tables import table
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 
 ROOT = Path(__file__).parents[1]
 SHOTS = (1, 5, 10, 50, 100, 500)
@@ -58,7 +58,7 @@ def study(laws_of, draws=5, noise=0.03, shots=SHOTS):
 
 def fitted(rows, x="shots", **how):
     grouped, notes = curves.curves(rows, x, "auroc_macro")
-    return [curves.law(c, Predictions(**how)) for c in grouped], grouped, notes
+    return [curves.law(c, PredictionReader(**how)) for c in grouped], grouped, notes
 
 
 def test_a_planted_power_law_comes_back():
@@ -173,7 +173,7 @@ def test_crossings_are_told_or_said_not_to_be():
         }
     )
     _, grouped, _ = fitted(rows)
-    every = crossings.crossings(grouped, Predictions())
+    every = crossings.crossings(grouped, PredictionReader())
     found = {tuple(sorted((c.a, c.b))): c for c in every}
     ab, bc, cd = found["a", "b"], found["b", "c"], found["c", "d"]
     assert ab.verdict == "overtakes" and len(found) == 6
@@ -186,7 +186,7 @@ def test_crossings_are_told_or_said_not_to_be():
     assert cd.basis.startswith("over 5 draws") and cd.pairs == 6
     one = crossings.crossings(
         fitted(study({"a": lambda s: 1 / s / 2, "b": lambda s: 0.4}, 1))[1],
-        Predictions(),
+        PredictionReader(),
     )
     assert one[0].found is None and one[0].basis.startswith("fewer than two common")
 
@@ -254,7 +254,7 @@ def surface_rows(upstreams, sizes=(100, 1000, 10_000, 100_000), shots=(1, 5, 25,
 def test_a_two_way_law_and_the_distance_of_domains_come_back():
     rows = surface_rows({"near": 0.0, "mid": 0.4, "far": 0.8})
     axes = ("upstream_size", "shots")
-    found, notes = surfaces.fitted(rows, axes, "auroc_macro", Predictions(), {})
+    found, notes = surfaces.fitted(rows, axes, "auroc_macro", PredictionReader(), {})
     assert notes == [] and [law.curve.about["line"] for law in found] == [
         "far",
         "mid",
@@ -275,11 +275,15 @@ def test_a_two_way_law_and_the_distance_of_domains_come_back():
             assert abs(at - value) < 0.25 * value
     known = {("near", "covidx"): 0.0, ("mid", "covidx"): 4.0, ("far", "covidx"): 8.0}
     real = [r | {"upstream_distance": None, "target_distance": None} for r in rows]
-    *_, pooled = surfaces.fitted(real, axes, "auroc_macro", Predictions(), known)[0]
+    *_, pooled = surfaces.fitted(real, axes, "auroc_macro", PredictionReader(), known)[
+        0
+    ]
     assert pooled.fit is not None and found[3].fit is not None
     kappa = found[3].fit.parameters["kappa"]
     assert pooled.fit.parameters["kappa"] == pytest.approx(kappa / 10, rel=1e-3)
-    assert len(surfaces.fitted(real, axes, "auroc_macro", Predictions(), {})[0]) == 3
+    assert (
+        len(surfaces.fitted(real, axes, "auroc_macro", PredictionReader(), {})[0]) == 3
+    )
 
 
 def test_a_joint_law_of_size_and_data_comes_back_and_too_few_sizes_are_said():
@@ -297,14 +301,14 @@ def test_a_joint_law_of_size_and_data_comes_back_and_too_few_sizes_are_said():
         for seed in range(5)
     ]
     axes = ("params", "shots")
-    (law,), _ = surfaces.fitted(rows, axes, "auroc_macro", Predictions(), {})
+    (law,), _ = surfaces.fitted(rows, axes, "auroc_macro", PredictionReader(), {})
     assert law.band is not None and law.fit is not None
     assert law.fit.form.name == "joint" and law.cutoff == 16e6
     for name, value in (("floor", 0.05), ("alpha", 0.5), ("beta", 0.4), ("b", 0.3)):
         _, low, high = law.band.parameters[name]
         assert low < value < high, name
     few = [r for r in rows if r["params"] < 16e6 and r["shots"] in ("1", "4")]
-    (law,), _ = surfaces.fitted(few, axes, "auroc_macro", Predictions(), {})
+    (law,), _ = surfaces.fitted(few, axes, "auroc_macro", PredictionReader(), {})
     assert law.fit is None and law.reason.startswith("2 and 2 values of the scales")
 
 

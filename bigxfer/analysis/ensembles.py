@@ -4,7 +4,7 @@ Everything is computed from saved predictions; nothing here sees a test label be
 judges. `labels` and `logits` are as in statistics/metrics.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -13,11 +13,11 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from bigxfer.data import augment
 from bigxfer.models import Model
 from bigxfer.runs.predictions import Predictions
-from bigxfer.statistics import auroc, calibration, intervals, metrics
+from bigxfer.statistics import calibration, limits, metrics
+from bigxfer.statistics.influence import Patients
 from bigxfer.tree import Tree
 
 COVERAGES = np.linspace(0.1, 1, 19)  # of the referral curves
-REFERRAL_RESAMPLES = 500
 
 
 def ensemble(labels: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
@@ -106,8 +106,9 @@ def referral(
 ) -> list[dict[str, float]]:
     """Accuracy of what is kept where the least sure are referred to a reader.
 
-    Rows of coverage, images, accuracy, low, high (95% over patients) and chance, the
-    accuracy without referral. Of a multi-label set the mean over known labels at
+    Rows of coverage, images, accuracy, low, high (95% over patients, limits.proportion;
+    NaN below five of them) and chance, the accuracy without referral. Who is referred is
+    taken as given: an interval does not cover the choice. Of a multi-label set the mean over known labels at
     probability 0.5. Leibig et al. 2017 (Sci Rep 7:17816) for retinopathy.
     """
     if labels.ndim == 1:
@@ -117,25 +118,15 @@ def referral(
         right = ((p > 0.5) == (labels == 1)) & np.isfinite(labels)
         right = right.sum(axis=1).astype(float)
     order, out = np.argsort(unsure, kind="stable"), []
-    everywhere = right.sum() / known.sum()
+    everywhere, people = right.sum() / known.sum(), Patients.of(patients)
     for coverage in COVERAGES:
         kept = np.zeros(len(p))
         kept[order[: max(1, round(coverage * len(p)))]] = 1
-        share = accuracy_on(right * kept, known * kept)
-        low, high = intervals.percentile(
-            intervals.resample(share, patients, REFERRAL_RESAMPLES)
-        )
+        score = limits.proportion(right * kept, known * kept, people)
         names = "coverage", "images", "accuracy", "low", "high", "chance"
-        value = share(np.ones((1, len(p))))[0]
-        values = coverage, kept.sum(), value, low, high, everywhere
+        values = coverage, kept.sum(), *score[:3], everywhere
         out.append(dict(zip(names, map(float, values), strict=True)))
     return out
-
-
-def accuracy_on(
-    right: np.ndarray, known: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda weights: auroc.ratio(weights @ right, weights @ known)
 
 
 def judged(labels: np.ndarray, logits: np.ndarray, patients: np.ndarray) -> dict:

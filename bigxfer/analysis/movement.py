@@ -21,9 +21,10 @@ import numpy as np
 from bigxfer import tree
 from bigxfer.analysis import features, layer_pairs, plots
 from bigxfer.models import Model, leaves
-from bigxfer.runs import evaluate
 from bigxfer.runs.finished import WithData
-from bigxfer.statistics import intervals, metrics
+from bigxfer.statistics import crossed, metrics
+from bigxfer.statistics.crossed import Side
+from bigxfer.statistics.limits import Score
 from bigxfer.tree import Tree
 
 
@@ -126,8 +127,8 @@ def blocks(layers: Sequence[str]) -> dict[str, list[str]]:
 
 Nets = Sequence[tuple[WithData, Tree]]  # (run, the variables of its start)
 AVERAGED = 256  # training images that batch norm's averages are taken anew from
-RESAMPLES = 500
 METRIC = "auroc_macro"
+ENDS = ("value", "low", "high")
 
 
 def weights(nets: Nets, split: str, most: int, out: Path) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def first_likeness(
 def reuse(run: WithData, begun: Tree, split: str, out: Path) -> dict[str, Any]:
     """Writes reuse.*: the test metric with one block's start put back at a time.
 
-    The difference from the trained net is paired: 95% over the same resampled patients.
+    The difference from the trained net is paired by patient (Student's t, crossed.py).
     ValueError where the split lacks a class.
     """
     manifest, rows = run.data.manifest, np.sort(run.data.rows[split])
@@ -231,32 +232,43 @@ def reuse(run: WithData, begun: Tree, split: str, out: Path) -> dict[str, Any]:
     images = jnp.asarray(features.view(run, features.sample(run, "train", AVERAGED)))
     averaged = averager(run.model)
 
-    def judged(variables: Tree) -> tuple[float, np.ndarray]:
-        logits = predict(variables, rows)
-        value = evaluate.points(manifest, rows, logits)[METRIC]
-        args = part.labels, logits, part.classes, part.patient
-        return value, metrics.resampled(*args, resamples=RESAMPLES)[METRIC]
+    def judged(variables: Tree) -> Score:
+        args = part.labels, predict(variables, rows), part.classes, part.patient
+        return metrics.scores(*args)[METRIC]
 
-    value, samples = judged(run.variables)
-    if np.isnan(value):
+    trained = judged(run.variables)
+    if np.isnan(trained.value):
         raise ValueError(f"the {split} split lacks a class: no {METRIC} to compare")
-    low, high = intervals.percentile(samples)
-    table = [{"block": "none (trained)", "value": value, "low": low, "high": high}]
+    table: list[dict[str, Any]] = [
+        {"block": "none (trained)", **dict(zip(ENDS, trained))}
+    ]
     layers = [n for n in run.model.layers() if not re.match(run.model.head, n + "/")]
     for block, names in blocks(layers).items():
         params = run.variables["params"]
         for name in names:
             params = put_back(begun["params"], params, name)
         net = averaged({**run.variables, "params": params}, images)
-        now, drawn = judged(net)
-        low, high = intervals.percentile(drawn - samples)
-        row = {"block": block, "value": now - value, "low": low, "high": high}
-        table.append({**row, METRIC: now})
+        now = judged(net)
+        ends = now.value - trained.value, *difference(now, trained)
+        row = {"block": block, **dict(zip(ENDS, ends, strict=True))}
+        table.append({**row, METRIC: now.value})
     save_reuse(run, table, split, out)
     return {
-        "trained": {k: table[0][k] for k in ("value", "low", "high")},
-        **{r["block"]: {k: r[k] for k in ("value", "low", "high")} for r in table[1:]},
+        "trained": {k: table[0][k] for k in ENDS},
+        **{r["block"]: {k: r[k] for k in ENDS} for r in table[1:]},
     }
+
+
+def difference(a: Score, b: Score) -> tuple[float, float]:
+    """The 95% interval of a - b, of two nets on the same patients; NaN where few."""
+    if a.sums is None or b.sums is None or not math.isfinite(a.low + b.low):
+        return math.nan, math.nan
+    sides = [
+        Side(np.array([[s.value]]), s.sums[:, None, None], sign)
+        for s, sign in ((a, 1), (b, -1))
+        if s.sums is not None
+    ]
+    return crossed.interval(a.value - b.value, crossed.parts(sides, max(a.one, b.one)))
 
 
 def save_reuse(run: WithData, table: list[dict], split: str, out: Path) -> None:

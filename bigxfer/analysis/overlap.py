@@ -20,6 +20,7 @@ from bigxfer.analysis import features, plots
 from bigxfer.data import shortcuts
 from bigxfer.runs.finished import WithData
 from bigxfer.statistics import auroc, calibration, intervals
+from bigxfer.statistics.limits import LEAST
 
 Matrices = Callable[[np.ndarray], np.ndarray]  # weights [r, n] -> [r, k, k]
 RESAMPLES = 500
@@ -138,8 +139,14 @@ def apart(truth: np.ndarray, i: int, j: int) -> np.ndarray:
 
 
 def measured(statistic: Matrices, patients: np.ndarray) -> np.ndarray:
-    """[3, k, k]: value, low and high, 95% over patients."""
+    """[3, k, k]: value, low and high: percentiles of a bootstrap over patients.
+
+    They describe, they decide nothing: of rare classes, and near an end of a measure's
+    range, such percentiles are too narrow. NaN below five patients.
+    """
     value = statistic(np.ones((1, len(patients))))[0]
+    if len(np.unique(patients)) < LEAST:
+        return np.stack([value, *np.full((2, *value.shape), np.nan)])
     samples = intervals.resample(statistic, patients, RESAMPLES)
     spans = np.array(
         [intervals.percentile(samples[:, i, j]) for i, j in np.ndindex(value.shape)]
@@ -159,7 +166,7 @@ TITLES = {
 
 
 def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
-    """Writes *: four matrices of classes, each with 95% over patients.
+    """Writes *: four matrices of classes, each with percentiles over patients (measured).
 
     Labels are those of the whole set; of a set with one class an image a patient's
     images are taken together. Probes are fitted to training images.

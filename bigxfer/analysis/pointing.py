@@ -14,7 +14,9 @@ import numpy as np
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.phantom.layouts import CHEXPERT, COVIDX, NIH
 from bigxfer.data.pixels import decode
-from bigxfer.statistics import intervals
+from bigxfer.statistics import crossed, influence, limits
+from bigxfer.statistics.crossed import Side
+from bigxfer.statistics.influence import Patients
 
 # Zhang et al. (1608.00507) count a hit within 15 pixels, here of a side of 224: what tells
 # a shadow from its surroundings is its edge, and maps are coarse.
@@ -160,18 +162,31 @@ def box_prior(
 
 
 def pointing(
-    scores: dict[str, np.ndarray], patients: np.ndarray, resamples: int = 1000
+    scores: dict[str, np.ndarray], patients: np.ndarray
 ) -> dict[str, dict[str, float]]:
     """{name: {"value", "low", "high"}} of hits [n] by name, 95% over patients.
 
-    For every name but the first also "above/NAME": the first less this one, paired.
+    For every name but the first also "above/NAME": the first less this one, paired. Limits
+    of hits (0 and 1) are limits.proportion's, of shares in between limits.mean's, of
+    differences Student's t over patients. NaN below five patients, and where all have
+    one share.
     """
+    people, known = Patients.of(patients), np.ones(len(patients))
     first, out = next(iter(scores)), {}
-    table = {**scores}
+    sums = {}
+    for name, hit in scores.items():
+        value, effect = float(hit.mean()), influence.of_mean(hit, known)
+        score = limits.mean(value, effect, people, highest=1.0)
+        if np.isin(hit, (0, 1)).all():
+            score = limits.proportion(hit, known, people)
+        out[name] = {"value": value, "low": score.low, "high": score.high}
+        sums[name] = people.sums(effect)[:, None, None]
     for name in list(scores)[1:]:
-        table[f"above/{name}"] = scores[first] - scores[name]
-    samples = intervals.means(np.stack(list(table.values())), patients, resamples)
-    for k, (name, values) in enumerate(table.items()):
-        low, high = intervals.percentile(samples[:, k])
-        out[name] = {"value": float(values.mean()), "low": low, "high": high}
+        pair = ((first, 1), (name, -1))
+        sides = [Side(np.array([[out[n]["value"]]]), sums[n], sign) for n, sign in pair]
+        value, ends = out[first]["value"] - out[name]["value"], (np.nan, np.nan)
+        if people.count >= limits.LEAST:
+            one = 1 / people.count**2
+            ends = crossed.interval(value, crossed.parts(sides, one))
+        out[f"above/{name}"] = {"value": value, "low": ends[0], "high": ends[1]}
     return out

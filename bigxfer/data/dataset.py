@@ -22,6 +22,7 @@ LATER = {  # settings that `open` uses after the set is read, split and decoded,
     for name in (
         *("fraction", "fraction_of", "shots", "negatives", "mix", "sampling"),
         *("sampling_class", "sampling_share", "crop", "augment", "flip", "resident"),
+        *("external", "external_root", "external_version", "external_classes"),
     )
 }
 KEPT = 2_000_000  # rows of the sets that a worker keeps open, about 1 GB
@@ -45,6 +46,8 @@ class Dataset:
     sampling: Sampling = UNIFORM  # of the training rows
     identity: Identity = field(default_factory=dict)
     codes: np.ndarray | None = None  # bytes [n]: cache.Cache.codes
+    # Further sets to judge on, by name (data/external.py fills it in).
+    external: "dict[str, Dataset]" = field(default_factory=dict)
 
     def loader(self, name: str, batch: int, seed: int, process: int, of: int) -> Loader:
         labels, rows = self.manifest.labels, self.rows[name]

@@ -4,6 +4,7 @@
  "labels": classes and labels, "split": the split of the files themselves,
  "people": sexes and ages, where a reader knows them,
  "pixels": the checksums of every row of the cache, "form": what these are of,
+ "external": the sets that it is judged on beside its own,
  "rows": the images of this run: train (after the draw), valid, test}
 
 Each but "form" is the start of a sha256. Where the data lie is no part of it, so that
@@ -28,6 +29,7 @@ WORDS = {
     "labels": "labels",
     "split": "the split that the files give",
     "people": "sexes or ages",
+    "external": "the sets of data.external",
     "pixels": "pixels",
     "rows": "the images that train, validate or test",
 }
@@ -57,6 +59,14 @@ def of_sets(sets: Sequence[Manifest], images: Any, storage: str) -> Identity:
 def of_rows(manifest: Manifest, rows: dict[str, np.ndarray]) -> Identity:
     """The part that tells one run on a set from another."""
     return {"rows": _hash([(name, manifest.id[rows[name]]) for name in sorted(rows)])}
+
+
+def of_external(sets: Sequence[Identity]) -> Identity:
+    """The part that says which sets a run is judged on beside its own."""
+    if not sets:
+        return {}
+    text = " ".join(f"{name(one)} {one.get('people', '')}" for one in sets)
+    return {"external": hashlib.sha256(text.encode()).hexdigest()[:LENGTH]}
 
 
 def _hash(parts: Sequence[tuple[Any, np.ndarray]]) -> str:

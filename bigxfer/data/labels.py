@@ -223,7 +223,7 @@ def concatenate(manifests: Sequence[Manifest], classes: Classes, how: str) -> Ma
         prefix = "" if inner == "." else Path(inner).as_posix() + "/"
         columns["id"][-1] = np.array([f"{m.name}/{i}" for i in m.id], object)
         columns["path"][-1] = np.array([f"{prefix}{p}" for p in m.path], object)
-        labels.append(_under(m, classes, multilabel))
+        labels.append(under(m, classes, multilabel))
     return Manifest(
         name="+".join(names),
         root=common,
@@ -235,7 +235,7 @@ def concatenate(manifests: Sequence[Manifest], classes: Classes, how: str) -> Ma
     ).validate()
 
 
-def _under(manifest: Manifest, classes: Classes, multilabel: bool) -> np.ndarray:
+def under(manifest: Manifest, classes: Classes, multilabel: bool) -> np.ndarray:
     """The labels of one set, rewritten for the classes of the whole."""
     index = {name: i for i, name in enumerate(classes)}
     own = [index.get(canonical(name), -1) for name in manifest.classes]

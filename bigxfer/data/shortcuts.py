@@ -19,13 +19,13 @@ from bigxfer.data import duplicates, split
 from bigxfer.data.loader import Images
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.pixels import decode
-from bigxfer.statistics import auroc, intervals
+from bigxfer.statistics import auroc, influence, limits, metrics
+from bigxfer.statistics.influence import Patients
 
 FOLDS = 5  # of the cross-validation, by patient
 SIDE, RIM = 32, 4  # pixels: the image is shrunk to 32 x 32, its outer 4 are the rim
 C = 0.01  # inverse strength of the penalty, on standardised features
 MOST = 5000  # images looked at; of more, so many drawn by patient
-RESAMPLES = 500  # of the patients, for the intervals
 
 
 @dataclass(frozen=True)
@@ -129,26 +129,24 @@ def fit(features: np.ndarray, labels: np.ndarray, others: np.ndarray) -> np.ndar
 def aurocs(
     labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, classes: list[str]
 ) -> dict[str, dict]:
-    """{class or "macro": value and 95% interval over patients}; {} if none has one."""
-    out, samples, values = {}, [], []
+    """{class or "macro": value and 95% interval over patients}; {} if none has one.
+
+    The limits are limits.auroc's, None below five patients of either side. The fits are
+    taken as given: other folds would give other scores.
+    """
+    found, people = {}, Patients.of(patients)
     one = np.ones((1, len(labels)))
     for k, name in enumerate(classes):
         truth = np.where(np.isfinite(scores[:, k]), labels[:, k], np.nan)
         order = auroc.rank(truth, scores[:, k])
         if not (len(order.positive) and len(order.negative)):
             continue
-        values.append(float(order.areas(one)[0][0]))
-        drawn = intervals.patient_weights(patients, RESAMPLES)
-        samples.append(np.concatenate([order.areas(w)[0] for w in drawn]))
-        out[name] = interval(values[-1], samples[-1])
-    if out:
-        out["macro"] = interval(float(np.mean(values)), np.mean(samples, axis=0))
-    return out
-
-
-def interval(value: float, samples: np.ndarray) -> dict[str, float]:
-    low, high = intervals.percentile(samples)
-    return {"value": value, "low": float(low), "high": float(high)}
+        value = float(order.areas(one)[0][0])
+        effect = influence.of_auroc(truth, scores[:, k])
+        found[name] = limits.auroc(value, effect, truth, people)
+    if found:
+        found["macro"] = limits.average(list(found.values()))
+    return {name: metrics.entry(score) for name, score in found.items()}
 
 
 def sizes(manifest: Manifest) -> np.ndarray:

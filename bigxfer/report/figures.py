@@ -19,7 +19,7 @@ from bigxfer.report.style import (
 )
 from bigxfer.statistics import metrics
 from bigxfer.tables import cells, differences, estimates
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row
 
@@ -28,7 +28,7 @@ class Drawing:
     """What all figures of one report share."""
 
     def __init__(
-        self, rows: Sequence[Row], look: dict[str, Style], predictions: Predictions
+        self, rows: Sequence[Row], look: dict[str, Style], predictions: PredictionReader
     ) -> None:
         self.rows, self.look, self.predictions = rows, look, predictions
         self.strings = Strings()

@@ -8,14 +8,14 @@ from scipy.special import expit, softmax
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import Panel, pretty, shots_name
 from bigxfer.runs.predictions import Predictions
-from bigxfer.statistics import auroc, intervals
+from bigxfer.statistics import auroc, limits
+from bigxfer.statistics.influence import Patients
 from bigxfer.tables import cells
 from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row, metric_names
 
 BINS = 10
 LEAST = 10  # predictions in a bin that is drawn
-RESAMPLES = 300
 
 
 def reliability(drawing: Drawing) -> list[Panel]:
@@ -79,14 +79,12 @@ def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:
     share, middle = (auroc.ratio(v, counts)[kept] for v in (right, sure))
     low = high = np.full(kept.sum(), np.nan)
     same = all(np.array_equal(s.ids, saved[0].ids) for s in saved)
-    if same:  # the same images: every draw on the same resampled patients
+    people = Patients.of(saved[0].patients)
+    if same:  # the same images: all draws of a patient's count as its own
         c, h = (np.sum([b[i] for b in binned], axis=0)[:, kept] for i in (0, 2))
-        samples = intervals.resample(
-            lambda w: auroc.ratio(w @ h, w @ c), saved[0].patients, RESAMPLES
-        )
-        low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
-    patients = len(np.unique(saved[0].patients))
-    basis = f"95%: bootstrap over {patients} test patients" if same else "no interval"
+        each = [limits.proportion(h[:, i], c[:, i], people) for i in range(c.shape[1])]
+        low, high = np.array([(s.low, s.high) for s in each]).reshape(-1, 2).T
+    basis = f"95% over {people.count} test patients" if same else "no interval"
     source = drawing.strings.add(
         f"{basis}; {len(saved)} draws pooled. {cells.source(runs)}"
     )

@@ -8,14 +8,14 @@ from pathlib import Path
 from bigxfer.report.style import METRICS, number, pretty, table_html
 from bigxfer.runs import folders
 from bigxfer.tables import cells
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.table import Row
 from bigxfer.tables.table_args import Given
 
 MOST = 12  # lines of one kind before the rest is only counted
 
 
-def tiles(given: Given, predictions: Predictions) -> str:
+def tiles(given: Given, predictions: PredictionReader) -> str:
     """The study in a few numbers."""
     rows = given.rows
     runs = [r for r in rows if r["kind"] == "transfer"]
@@ -101,7 +101,7 @@ def costs(rows: Sequence[Row]) -> str:
 
 def notes(
     given: Given,
-    predictions: Predictions,
+    predictions: PredictionReader,
     unfinished: Sequence[str],
     more: Sequence[str],
 ) -> str:

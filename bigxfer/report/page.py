@@ -20,7 +20,7 @@ from bigxfer.report.figures import Drawing
 from bigxfer.report.style import ERRORS, METRICS, UNITS, Panel
 from bigxfer.scaling import crossings, curves
 from bigxfer.tables import differences, lines
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.differences import Family
 from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
@@ -29,7 +29,7 @@ from bigxfer.tables.table_args import Given
 
 def build(
     given: Given,
-    predictions: Predictions,
+    predictions: PredictionReader,
     title: str = "",
     unfinished: Sequence[str] | None = None,
     families: Sequence[Family] | None = None,
@@ -64,7 +64,7 @@ def build(
     return page(title or _title(given), opening, head, drawing, panels, metrics)
 
 
-def comparisons(given: Given, predictions: Predictions) -> list[Family]:
+def comparisons(given: Given, predictions: PredictionReader) -> list[Family]:
     """Every comparison of the table, by every metric that a page shows."""
     rows, _ = lines.lines(given.rows)
     metrics = overview.metrics_of(rows)

@@ -33,7 +33,7 @@ WHOLE = {  # metric -> how the card calls it
     "ece": "ECE",
     "loss": "loss",
 }
-TOLD = ("counts", "split", "undecodable", "drawn", "positives", "leaks")
+TOLD = ("external", "counts", "split", "undecodable", "drawn", "positives", "leaks")
 NOTES = {
     "uncertain": "uncertain labels",
     "blank": "blank labels",
@@ -74,6 +74,7 @@ def write(folder: Path, result: dict[str, Any]) -> None:
         results(result),
         source_lines(test),
         card_groups.lines(result),
+        card_groups.external(result),
         operating_point(result),
         shortcuts(about, result, test, valid),
         use(run),

@@ -31,3 +31,28 @@ def lines(result: dict) -> Lines:
             )
     heads = ["", "group", "images, patients", "macro AUROC"]
     return [*head, *table(heads, rows), "", *notes]
+
+
+def external(result: dict) -> Lines:
+    """The sets of data.external, beside the run's own test split."""
+    found = result.get("external", {})
+    if not found:
+        return []
+    rows, notes = [], []
+    for name, of in found.items():
+        gap = of["gaps"]["auroc_macro"]
+        many = f"{of['images']:,}, {of['patients']:,}"
+        values = of["metrics"]["auroc_macro"], of["own"]["auroc_macro"], gap
+        rows.append([name, many, *map(cell, values)])
+        paired = f"paired over {of['shared_patients']:,} patients that are in both"
+        how = paired if of["shared_patients"] else "no patient is in both"
+        notes.append(
+            f"- {name}: {of['data']['of']}; over {', '.join(of['classes']) or 'no class'};"
+            f" {how}"
+        )
+        if why := gap.get("reason"):
+            notes.append(f"- {name}: no gap, {why}")
+        if leaked := of["data"]["patients_in_training"]:
+            notes.append(f"- LEAK: {leaked} patients of {name} are trained on")
+    heads = ["", "images, patients", "macro AUROC", "own test split", "gap"]
+    return ["## On other sets", "", *table(heads, rows), "", *notes]

@@ -1,10 +1,16 @@
 """Predictions of a model on a split, to predictions.npz and to metrics."""
 
+from pathlib import Path
+from typing import Any
+
+import jax
 import numpy as np
 
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
-from bigxfer.statistics import metrics
+from bigxfer.runs import predictions
+from bigxfer.runs.predictions import Predictions
+from bigxfer.statistics import by_group, metrics
 from bigxfer.training import loop
 
 
@@ -25,3 +31,22 @@ def check_select(name: str, data: Dataset) -> None:
     rows, classes = data.rows["valid"], len(data.manifest.classes)
     logits = np.random.default_rng(0).normal(size=(len(rows), classes))
     loop.better(name, points(data.manifest, rows, logits), {})
+
+
+def beside(
+    folder: Path,
+    name: str,
+    other: Dataset,
+    found: tuple[np.ndarray, np.ndarray],
+    own: Predictions,
+) -> dict[str, Any]:
+    """What result.json says of a set of data.external, whose predictions it saves.
+
+    found: (rows, logits) of the set; own: the predictions of the run's test split. The
+    gaps are `other` less `own`, on the classes that both can be judged by.
+    """
+    part, logits = other.manifest.select(found[0]), found[1]
+    if jax.process_index() == 0:
+        predictions.save(folder / predictions.external(name), part, logits)
+    told = vars(predictions.of(part, logits))
+    return {**by_group.against(told, vars(own)), "data": other.report}

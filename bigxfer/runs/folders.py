@@ -97,6 +97,7 @@ def read(path: Path) -> dict[str, Any]:
 def sums(folder: Path) -> dict[str, str]:
     """{name: sha256} of the files that a run has written, for result.json."""
     there = [folder / name for name in FILES if (folder / name).is_file()]
+    there += sorted(folder.glob("predictions_external_*.npz"))
     return {path.name: durable.sha256(path) for path in there}
 
 

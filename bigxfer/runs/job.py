@@ -16,7 +16,7 @@ import numpy as np
 
 from bigxfer import config, models, tree
 from bigxfer.config import Run
-from bigxfer.data import dataset, exposure, fewshot
+from bigxfer.data import dataset, exposure, external, fewshot
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
 from bigxfer.protocols import hyperrule, optim, probe
@@ -93,7 +93,7 @@ def tell(
     if damage:
         log.say(f"{damage}; the run is done again")
 
-    data = sharding.in_turn(partial(dataset.open, run.data, run.seed, log.say, kept))
+    data = sharding.in_turn(partial(external.open, run.data, run.seed, log.say, kept))
     plan = optim.plan(run.optim, len(data.rows["train"]))
     about = describe(run, digest, plan, data)
     check_data(folder, before, about, done)
@@ -262,6 +262,11 @@ def judge(job: Job, variables: dict, predict: predictor.Predict) -> dict:
     out = metrics.compute(test.labels, logits, test.classes, test.patient, limits)
     if limits and (groups := by_group.judge(vars(predictions.of(test, logits)))):
         out["groups"] = groups
+    for name, other in job.data.external.items():
+        other_found = predict(variables, load(other, "test", job.run))
+        own = predictions.of(test, logits)
+        about = evaluate.beside(job.folder, name, other, other_found, own)
+        out.setdefault("external", {})[name] = about
     if "valid" in found:
         valid, valid_logits = found["valid"]
         out["operating_point"] = operating_point.judge(

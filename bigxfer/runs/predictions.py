@@ -35,6 +35,11 @@ class Predictions:
         return Predictions(**columns, classes=self.classes)
 
 
+def external(name: str) -> str:
+    """The file of the predictions on a set of data.external."""
+    return f"predictions_external_{name}.npz"
+
+
 def of(part: Manifest, logits: np.ndarray) -> Predictions:
     """The predictions of a manifest's images; logits [n, classes] in their order."""
     return Predictions(

@@ -11,7 +11,7 @@ from bigxfer.scaling.crossover import Crossover, Overtaking, crossover, decide
 from bigxfer.scaling.curves import Curve
 from bigxfer.statistics import crossed
 from bigxfer.tables import differences
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Crossing:
         return f"{a} and {b} are not told apart from {ends}"
 
 
-def crossings(found: Sequence[Curve], predictions: Predictions) -> list[Crossing]:
+def crossings(found: Sequence[Curve], predictions: PredictionReader) -> list[Crossing]:
     """Every pair of lines of one target (and model, shots): a family for each."""
     groups: dict[tuple, list[Curve]] = {}
     for curve in found:
@@ -78,7 +78,7 @@ def crossings(found: Sequence[Curve], predictions: Predictions) -> list[Crossing
     return out
 
 
-def crossing(a: Curve, b: Curve, predictions: Predictions) -> Crossing:
+def crossing(a: Curve, b: Curve, predictions: PredictionReader) -> Crossing:
     """The differences of two lines at their common scales, not yet decided.
 
     They are those of the page's matrices. Line `a` is the one that leads at the largest

@@ -17,7 +17,7 @@ from bigxfer.scaling.forms import CURVES, Array
 from bigxfer.scaling.reach import Reach
 from bigxfer.scaling.scatter import Scatter, scatter
 from bigxfer.tables import cells, differences, estimates, lines
-from bigxfer.tables.cells import Predictions, Runs
+from bigxfer.tables.cells import PredictionReader, Runs
 from bigxfer.tables.table import Row
 
 ALONG = {  # x -> the columns of runs on one line
@@ -63,7 +63,7 @@ class Curve:
         total = np.nansum(out, axis=1, keepdims=True)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
-    def scatter(self, predictions: Predictions) -> Scatter:
+    def scatter(self, predictions: PredictionReader) -> Scatter:
         """Replicates of the mean errors, over what the runs vary in."""
         errors = self.errors()
         least = np.nanmin(np.where(errors > 0, errors, np.nan), initial=1.0)
@@ -156,7 +156,7 @@ def scale(row: Row, x: str) -> float | None:
     return float(value)
 
 
-def law(curve: Curve, predictions: Predictions) -> Law:
+def law(curve: Curve, predictions: PredictionReader) -> Law:
     """The slope, and from LEAST scales on a forecast; never an exception."""
     found, x = Law(curve), curve.x
     if len(x) < 2:

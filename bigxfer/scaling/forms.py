@@ -159,9 +159,12 @@ def _two_way_floor(n, s, delta, gap, alpha, beta, floor):
     return np.log(floor + np.exp(_two_way(n, s, delta, gap, alpha, beta)))
 
 
-def _two_way_distance(n, s, distance, delta, gap, alpha, beta, kappa):
-    """two_way whose transfer gap is gap exp(kappa distance): an interval of kappa
-    above 0 says that distant domains transfer worse however large the upstream."""
+def _two_way_distance(n, s, distance, *parameters):
+    """two_way (delta, gap, alpha, beta) with a transfer gap of gap exp(kappa distance).
+
+    A kappa above 0 says that distant domains transfer worse however large the upstream.
+    """
+    delta, gap, alpha, beta, kappa = parameters
     return _two_way(n, s, delta, gap + kappa * distance, alpha, beta)
 
 

@@ -18,7 +18,7 @@ from bigxfer.scaling.fit import choose, fit
 from bigxfer.scaling.forecast import STARTS, STEPS
 from bigxfer.scaling.forms import JOINT, TWO_WAY, TWO_WAY_DISTANCE, TWO_WAY_FLOOR, Form
 from bigxfer.tables import lines
-from bigxfer.tables.cells import Predictions
+from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.table import Row
 
 FORMS: dict[tuple[str, str], tuple[Form, ...]] = {  # the two scales -> laws to try
@@ -72,7 +72,7 @@ def fitted(
     rows: Sequence[Row],
     scales: tuple[str, str],
     metric: str,
-    predictions: Predictions,
+    predictions: PredictionReader,
     known: Distances,
 ) -> tuple[list[Law], list[str]]:
     """A law for every surface, and notes on what was left out."""
@@ -101,7 +101,7 @@ def fitted(
     return found, notes
 
 
-def law(curve: Curve, forms: Iterable[Form], predictions: Predictions) -> Law:
+def law(curve: Curve, forms: Iterable[Form], predictions: PredictionReader) -> Law:
     """Held out is the upper part of the first scale that has LEAST values."""
     found = Law(curve)
     values = [np.unique(column) for column in curve.x[:, :2].T]
@@ -115,7 +115,7 @@ def law(curve: Curve, forms: Iterable[Form], predictions: Predictions) -> Law:
 
 
 def settle(
-    found: Law, candidates: Iterable[Form], predictions: Predictions, axis: int
+    found: Law, candidates: Iterable[Form], predictions: PredictionReader, axis: int
 ) -> Law:
     """Chooses among the laws of a surface those above `found.cutoff` held out along the
     input `axis`, and fits to all; the intervals are of parameters, not of a forecast."""

@@ -59,8 +59,10 @@ class Ranking:
 
 def micro(truth: np.ndarray, scores: np.ndarray) -> Ranking:
     """All entries of truth and scores [n, k] in one order, for weights of the n rows."""
-    found, k = rank(truth.ravel(), scores.ravel()), truth.shape[1]
-    return replace(found, positive=found.positive // k, negative=found.negative // k)
+    ranking, k = rank(truth.ravel(), scores.ravel()), truth.shape[1]
+    return replace(
+        ranking, positive=ranking.positive // k, negative=ranking.negative // k
+    )
 
 
 def rank(truth: np.ndarray, scores: np.ndarray) -> Ranking:

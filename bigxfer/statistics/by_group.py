@@ -19,6 +19,7 @@ from bigxfer.tree import Tree
 
 FACTORS = {"sex": "sexes", "age": "ages", "site": "sources", "view": "views"}
 BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, math.inf))  # years, [from, to)
+NONE = {"value": None, "low": None, "high": None}
 MOST = 8  # groups of a factor, the largest: hundreds of sites would fill the page
 
 
@@ -77,9 +78,7 @@ def compared(test: Tree, values: np.ndarray, names: Sequence[str]) -> dict[str, 
             name: {
                 "images": int(rows.sum()),
                 "patients": len(people[name]),
-                "metrics": {
-                    m: metrics.entry(s, s.reason) for m, s in scores[name].items()
-                },
+                "metrics": entries(scores[name]),
             }
             for name, rows in parts.items()
         },
@@ -138,9 +137,7 @@ def gap(
     """The largest difference of a metric between two groups.
 
     {"value", "low", "high", "of": [higher, lower], "pairs"}, or a null value and a "reason".
-    The interval is simultaneous (Bonferroni) over all pairs, of which the largest was picked:
-    the distances to the limits of the two groups (MOVER, Zou and Donner 2008) are widened by
-    the quotient of the normal quantiles, and correlated where patients are in both groups.
+    The interval is simultaneous (Bonferroni) over all pairs, of which the largest was picked.
     """
     known = {
         name: found[metric]
@@ -148,33 +145,80 @@ def gap(
         if np.isfinite(found[metric].low)
     }
     if len(known) < 2:
-        return {
-            "value": None,
-            "low": None,
-            "high": None,
-            "reason": "fewer than two groups have a value with an interval",
-        }
-    pairs = list(combinations(known, 2))
-    wider = float(scipy.special.ndtri(1 - 0.025 / len(pairs))) / Z
+        return NONE | {"reason": "fewer than two groups have a value with an interval"}
+    pairs = len(list(combinations(known, 2)))
     first = max(known, key=lambda name: known[name].value)
     last = min(known, key=lambda name: known[name].value)
-    a, b = known[first], known[last]
-    r = correlation(a, people[first], b, people[last])
-    ends = [
+    ends = difference(known[first], people[first], known[last], people[last], pairs)
+    return {**ends, "of": [first, last], "pairs": pairs}
+
+
+def difference(
+    a: Score, a_people: np.ndarray, b: Score, b_people: np.ndarray, pairs: int = 1
+) -> dict[str, float]:
+    """{"value", "low", "high"} of a - b, metrics of these patients (sorted str).
+
+    MOVER (Zou and Donner 2008, Statistics in Medicine 27:1693): distances to the limits add
+    as standard deviations do, with the correlation that patients in both make. For one of
+    several `pairs` the distances are widened by the quotient of the normal quantiles.
+    """
+    wider = float(scipy.special.ndtri(1 - 0.025 / pairs)) / Z
+    r = correlation(a, a_people, b, b_people)
+    down, up = (
         wider * math.sqrt(max(x**2 + y**2 - 2 * r * x * y, 0.0))
         for x, y in (
             (a.value - a.low, b.high - b.value),
             (a.high - a.value, b.value - b.low),
         )
-    ]
+    )
     value = a.value - b.value
     return {
         "value": value,
-        "low": max(value - ends[0], -1.0),
-        "high": min(value + ends[1], 1.0),
-        "of": [first, last],
-        "pairs": len(pairs),
+        "low": max(value - down, -1.0),
+        "high": min(value + up, 1.0),
     }
+
+
+def against(other: Tree, own: Tree) -> dict[str, Any]:
+    """How a model does on another set than its own test split: see `judge` for the parts.
+
+    {"images", "patients", "shared_patients", "classes", "metrics", "own", "gaps"}: the
+    metrics of the other set, those of the own one over the same classes, and other - own,
+    which is paired over the patients that are in both.
+    """
+    classes = list(map(str, own["classes"]))
+    sets = {"other": other, "own": own}
+    every = {name: np.ones(len(part["labels"]), bool) for name, part in sets.items()}
+    lacks = {name: lacking(part, every[name], classes) for name, part in sets.items()}
+    shared = [c for c in classes if not any(c in lack for lack in lacks.values())]
+    scores = {
+        name: group_scores(part, every[name], classes, lacks[name], shared)
+        for name, part in sets.items()
+    }
+    people = {name: np.unique(part["patients"]) for name, part in sets.items()}
+    gaps: dict[str, dict[str, Any]] = {}
+    for metric, score in scores["other"].items():
+        if np.isfinite(score.low) and np.isfinite(scores["own"][metric].low):
+            gaps[metric] = difference(
+                score, people["other"], scores["own"][metric], people["own"]
+            )
+        else:
+            why = score.reason or scores["own"][metric].reason
+            gaps[metric] = NONE | {"reason": why}
+    return {
+        "images": len(other["labels"]),
+        "patients": len(people["other"]),
+        "shared_patients": len(np.intersect1d(people["other"], people["own"])),
+        "classes": shared,
+        "metrics": entries(scores["other"]),
+        "own": entries(scores["own"]),
+        "gaps": gaps,
+    }
+
+
+def entries(scores: dict[str, Score]) -> dict[str, Any]:
+    """Metrics as result.json holds them."""
+    return {name: metrics.entry(score, score.reason) for name, score in scores.items()}
 
 
 def correlation(

@@ -18,9 +18,9 @@ def within(test: Tree, most: int) -> dict[str, dict[str, Any]]:
     names, counts = np.unique(test["sources"], return_counts=True)
     out = {}
     for name in names[np.argsort(-counts, kind="stable")][:most].tolist():
-        here = test["sources"] == name
+        own = test["sources"] == name
         labels, logits, patients = (
-            test[k][here] for k in ("labels", "logits", "patients")
+            test[k][own] for k in ("labels", "logits", "patients")
         )
         classes = list(map(str, test["classes"]))
         out[name] = metrics.compute(labels, logits, classes, patients)
@@ -33,9 +33,9 @@ def one_class(test: Tree) -> list[tuple[str, str, int]]:
         return []
     out = []
     for name in filter(None, np.unique(test["sources"]).tolist()):
-        labels = np.unique(here := test["labels"][test["sources"] == name])
+        labels = np.unique(own := test["labels"][test["sources"] == name])
         if len(labels) == 1:
-            out.append((name, str(test["classes"][labels[0]]), len(here)))
+            out.append((name, str(test["classes"][labels[0]]), len(own)))
     return out
 
 
@@ -51,9 +51,9 @@ def guessed(column: str, test: Tree, valid: Tree) -> dict[str, Any]:
     mean = (total + 0.5) / (number + 1)
     share = np.empty(test["logits"].shape)
     for name in np.unique(test[column]):
-        here = known[valid[column] == name]
-        positive = np.nansum(here, axis=0) + mean
-        share[test[column] == name] = positive / (np.sum(~np.isnan(here), axis=0) + 1)
+        own = known[valid[column] == name]
+        positive = np.nansum(own, axis=0) + mean
+        share[test[column] == name] = positive / (np.sum(~np.isnan(own), axis=0) + 1)
     logits = np.log(share)
     if test["labels"].ndim == 2:
         logits -= np.log1p(-share)

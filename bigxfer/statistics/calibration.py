@@ -116,13 +116,13 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         return loss(labels, logits / np.exp(log_t))
 
     edges = np.log(TEMPERATURES)
-    found = minimize_scalar(at, bounds=edges, method="bounded")
-    if min(map(at, edges)) <= found.fun + 1e-9:
+    best = minimize_scalar(at, bounds=edges, method="bounded")
+    if min(map(at, edges)) <= best.fun + 1e-9:
         raise ValueError(
             f"no temperature within {TEMPERATURES} fits the {len(labels)} validation"
             " images: they are too few, or all right, or carry no signal"
         )
-    return float(np.exp(found.x))
+    return float(np.exp(best.x))
 
 
 def temperature_interval(

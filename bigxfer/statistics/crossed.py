@@ -72,30 +72,30 @@ def parts(sides: Sequence[Side], one: float = 0.0) -> list[Part]:
     more could add to the variance of a single run (limits.Score.one). Without `sums`
     there is no part for patients.
     """
-    found, draws = [], sides[0].points.shape[1]
+    components, draws = [], sides[0].points.shape[1]
     residual = 0.0
     for side in sides:
         u, rest = len(side.points), _residual(side.points)
         residual += rest
         if u > 1:
             own = float(side.points.mean(axis=1).var(ddof=1)) / u
-            found.append(Part.even("upstreams", max(own - rest, 0.0), u - 1))
+            components.append(Part.even("upstreams", max(own - rest, 0.0), u - 1))
     if draws > 1:
         own = float(_by_draw(sides).var(ddof=1)) / draws
-        found.append(Part.even("draws", max(own - residual, 0.0), draws - 1))
+        components.append(Part.even("draws", max(own - residual, 0.0), draws - 1))
     if residual:
         freedom = (draws - 1) * sum(len(s.points) - 1 for s in sides)
-        found.append(Part.even("residual", residual, freedom))
+        components.append(Part.even("residual", residual, freedom))
     if sums := _sums(sides):
         own = patients(sides, sums) + one * float(np.mean([shared(s) for s in sums]))
-        found.append(Part.even("patients", own, max(len(sums[0]) - 1, 1)))
-    return found
+        components.append(Part.even("patients", own, max(len(sums[0]) - 1, 1)))
+    return components
 
 
 def _sums(sides: Sequence[Side]) -> list[np.ndarray]:
     """The influences of all sides; none where one of them has none."""
-    found = [side.sums for side in sides if side.sums is not None]
-    return found if len(found) == len(sides) else []
+    known = [side.sums for side in sides if side.sums is not None]
+    return known if len(known) == len(sides) else []
 
 
 def patients(sides: Sequence[Side], sums: Sequence[np.ndarray]) -> float:
@@ -127,9 +127,15 @@ def shared(sums: np.ndarray) -> float:
     1 where all runs err on the same patients. 1 too where no run errs at all. The sums
     are [p, U, D].
     """
-    runs = sums.reshape(len(sums), -1)
-    single = float(np.mean([variance(run) for run in runs.T]))
-    return variance(runs.mean(axis=1)) / single if single else 1.0
+    single = single_run(sums)
+    return variance(sums.mean(axis=(1, 2))) / single if single else 1.0
+
+
+def single_run(sums: np.ndarray) -> float:
+    """The patients' variance of one run, the mean over the runs of sums [p, U, D]."""
+    p, u, d = sums.shape
+    squares = float(np.einsum("pud,pud->", sums, sums))  # no BLAS, so no threads
+    return squares * p / max(p - 1, 1) / (u * d)
 
 
 def _spread(sums: np.ndarray) -> float:
@@ -153,10 +159,10 @@ def _by_draw(sides: Sequence[Side]) -> np.ndarray:
     return np.sum([side.sign * side.points.mean(axis=0) for side in sides], axis=0)
 
 
-def reach(found: Sequence[Part], tail: float, up: bool) -> float:
+def reach(components: Sequence[Part], tail: float, up: bool) -> float:
     """How far the interval that leaves `tail` above, or below, is from the effect."""
-    variances = np.array([p.high if up else p.low for p in found])
-    t = scipy.special.stdtrit([p.freedom for p in found], tail)
+    variances = np.array([p.high if up else p.low for p in components])
+    t = scipy.special.stdtrit([p.freedom for p in components], tail)
     z = scipy.special.ndtri(tail)
     excess = (t**2 - z**2) * variances
     square = z**2 * variances.sum() + math.hypot(*excess)
@@ -164,29 +170,29 @@ def reach(found: Sequence[Part], tail: float, up: bool) -> float:
 
 
 def interval(
-    value: float, found: Sequence[Part], level: float = LEVEL
+    value: float, components: Sequence[Part], level: float = LEVEL
 ) -> tuple[float, float]:
     """The two-sided interval of an effect; NaN where nothing is known to vary."""
-    if not found:
+    if not components:
         return math.nan, math.nan
     tail = (1 - level) / 2
-    return value - reach(found, tail, False), value + reach(found, tail, True)
+    return value - reach(components, tail, False), value + reach(components, tail, True)
 
 
-def tail_beyond(value: float, found: Sequence[Part], null: float = 0.0) -> float:
+def tail_beyond(value: float, components: Sequence[Part], null: float = 0.0) -> float:
     """The one-sided p of an effect on the other side of `null`: 0 to 1.
 
     It is the tail whose interval just reaches `null`. NaN where nothing is known to vary.
     """
     distance = abs(value - null)
-    if not found:
+    if not components:
         return math.nan
     up = value < null
-    if not sum(p.high if up else p.low for p in found):
+    if not sum(p.high if up else p.low for p in components):
         return 0.0 if distance else 0.5
 
     def short(log_tail: float) -> float:
-        return reach(found, math.exp(log_tail), up) - distance
+        return reach(components, math.exp(log_tail), up) - distance
 
     if short(SMALLEST) < 0:
         return 0.0
@@ -197,12 +203,12 @@ def tail_beyond(value: float, found: Sequence[Part], null: float = 0.0) -> float
     return math.exp((low + high) / 2)
 
 
-def p_value(value: float, found: Sequence[Part]) -> float:
+def p_value(value: float, components: Sequence[Part]) -> float:
     """The two-sided p of "no effect"."""
-    return min(2 * tail_beyond(value, found), 1.0)
+    return min(2 * tail_beyond(value, components), 1.0)
 
 
-def outside(value: float, found: Sequence[Part], margin: float) -> float:
+def outside(value: float, components: Sequence[Part], margin: float) -> float:
     """The p of "the effect is at least the margin, in either direction".
 
     The larger of two one-sided tests (TOST: Schuirmann 1987, J. Pharmacokinetics and
@@ -210,15 +216,15 @@ def outside(value: float, found: Sequence[Part], margin: float) -> float:
     """
     tails = []
     for null in (-margin, margin):
-        beyond = tail_beyond(value, found, null)
+        beyond = tail_beyond(value, components, null)
         inside = value > null if null < 0 else value < null
         tails.append(beyond if inside else 1 - beyond)
     return max(tails)
 
 
 def detectable(
-    found: Sequence[Part], level: float = LEVEL, power: float = 0.8
+    components: Sequence[Part], level: float = LEVEL, power: float = 0.8
 ) -> float:
     """The smallest true effect that would be told apart from 0 with this probability."""
-    needed = max(reach(found, (1 - level) / 2, up) for up in (False, True))
-    return needed + max(reach(found, 1 - power, up) for up in (False, True))
+    needed = max(reach(components, (1 - level) / 2, up) for up in (False, True))
+    return needed + max(reach(components, 1 - power, up) for up in (False, True))

@@ -36,12 +36,12 @@ class Patients:
         return len(np.unique(self.index[rows]))
 
     def images_each(self, rows: np.ndarray) -> float:
-        """Images of a patient among the rows, the mean over images.
+        """Images of a patient among the rows (bool, or counts [n]), the mean over images.
 
         It is the factor by which patients whose images are all alike enlarge a variance
         (Kish 1965, Survey Sampling, section 5.4).
         """
-        sizes = np.bincount(self.index[rows])
+        sizes = np.bincount(self.index, rows)
         return float((sizes**2).sum() / max(sizes.sum(), 1))
 
     def variance(self, influence: np.ndarray) -> float:
@@ -80,11 +80,11 @@ def of_auroc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return out
 
 
-def _share_below(these: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each of `these` the share of `others` that score less, ties a half."""
+def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """For each of `values` the share of `others` that score less, ties a half."""
     order = np.sort(others)
-    below = np.searchsorted(order, these, side="left")
-    return (below + np.searchsorted(order, these, side="right")) / (2 * len(others))
+    below = np.searchsorted(order, values, side="left")
+    return (below + np.searchsorted(order, values, side="right")) / (2 * len(others))
 
 
 def of_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:

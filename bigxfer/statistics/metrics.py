@@ -67,18 +67,18 @@ def compute(
     truth = auroc.one_hot(labels, len(classes))
     reasons = _absent(truth, classes)
     if limits:
-        found = scores(labels, logits, classes, patients)
+        by_name = scores(labels, logits, classes, patients)
     else:
         statistic = _statistic(labels, truth, logits, classes)
         point = statistic(np.ones((1, len(logits))))
-        found = {name: Score(float(point[name][0])) for name in point}
+        by_name = {name: Score(float(point[name][0])) for name in point}
     rows = {"positive": truth == 1, "negative": truth == 0, "unknown": np.isnan(truth)}
     counts = {
         name: {kind: int(r[:, i].sum()) for kind, r in rows.items()}
         for i, name in enumerate(classes)
     }
     return {
-        "metrics": {n: entry(s, reasons.get(n, "")) for n, s in found.items()},
+        "metrics": {n: entry(s, reasons.get(n, "")) for n, s in by_name.items()},
         "counts": counts,
         "images": len(logits),
         "patients": len(set(patients)),

@@ -35,16 +35,16 @@ def judge(
     truths = [auroc.one_hot(labels, len(classes)) for labels, _ in (valid, test)]
     odds = [metrics.log_odds(labels, logits) for labels, logits in (valid, test)]
     patients = Patients.of(test_patients)
-    found: dict[str, Any] = {}
+    by_class: dict[str, Any] = {}
     for i, name in enumerate(classes):
         threshold = choose(truths[0][:, i], odds[0][:, i], sensitivity)
         if threshold is None:
             reason = f"validation lacks a positive or a negative label of {name}"
-            found[name] = {"threshold": None, "reason": reason}
+            by_class[name] = {"threshold": None, "reason": reason}
             continue
         called, truth = odds[1][:, i] >= threshold, truths[1][:, i]
         probability = float(scipy.special.expit(threshold))
-        found[name] = {"threshold": probability, "log_odds": threshold}
+        by_class[name] = {"threshold": probability, "log_odds": threshold}
         for kind, hit, y in (("sensitivity", called, 1), ("specificity", ~called, 0)):
             word = "positive" if y else "negative"
             score = limits.proportion(hit, truth == y, patients)
@@ -52,8 +52,8 @@ def judge(
                 having = {y: patients.having(truth == y)}
                 score = score._replace(reason=scores.few(name, having))
             absent = f"no {word} label of {name} in the test split"
-            found[name][kind] = metrics.entry(score, absent)
-    return found
+            by_class[name][kind] = metrics.entry(score, absent)
+    return by_class
 
 
 def choose(
@@ -64,8 +64,8 @@ def choose(
     if not len(positive) or not len(negative):
         return None
     thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
-    found = 1 - np.searchsorted(positive, thresholds) / len(positive)
+    detected = 1 - np.searchsorted(positive, thresholds) / len(positive)
     rejected = np.searchsorted(negative, thresholds) / len(negative)
     if sensitivity is not None:
-        return float(thresholds[np.argmax(found >= sensitivity)])
-    return float(thresholds[np.argmax(found + rejected)])
+        return float(thresholds[np.argmax(detected >= sensitivity)])
+    return float(thresholds[np.argmax(detected + rejected)])

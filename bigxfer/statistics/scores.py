@@ -35,15 +35,15 @@ class Judged:
 
 def score_all(run: Judged, values: Mapping[str, float]) -> dict[str, Score]:
     """{metric: Score} of the metrics whose values are given; NaN values have none."""
-    found = {name: Score(value) for name, value in values.items()}
+    by_name = {name: Score(value) for name, value in values.items()}
     for name, (sums, counts) in run.means.items():
-        found[name] = _mean(run, name, sums, counts, values[name])
+        by_name[name] = _mean(run, name, sums, counts, values[name])
     shares = _shares(run)
     if run.single:
         right = (run.called & (run.truth == 1)).any(axis=1)
         known = np.ones(len(right), bool)
-        found["accuracy"] = limits.proportion(right, known, run.patients)
-    found["balanced_accuracy"] = limits.average(shares)
+        by_name["accuracy"] = limits.proportion(right, known, run.patients)
+    by_name["balanced_accuracy"] = limits.average(shares)
     for kind, rate, effect in (
         ("auroc", limits.auroc, influence.of_auroc),
         ("auprc", limits.precision, influence.of_precision),
@@ -53,16 +53,16 @@ def score_all(run: Judged, values: Mapping[str, float]) -> dict[str, Score]:
             truth, value = run.truth[:, i], values[f"{kind}/{name}"]
             score = Score(value)
             if math.isfinite(value):
-                about = effect(truth, run.odds[:, i]), truth, run.patients
-                score = rate(value, *about)
+                args = effect(truth, run.odds[:, i]), truth, run.patients
+                score = rate(value, *args)
             each.append(score)
-            found[f"{kind}/{name}"] = score
-        found[f"{kind}_macro"] = limits.average(each)
-    found["auroc_micro"] = _micro(run, values["auroc_micro"])
+            by_name[f"{kind}/{name}"] = score
+        by_name[f"{kind}_macro"] = limits.average(each)
+    by_name["auroc_micro"] = _micro(run, values["auroc_micro"])
     reasons = why_none(run)
     return {
         name: _told(score, values[name], reasons.get(name, ""))
-        for name, score in found.items()
+        for name, score in by_name.items()
     }
 
 
@@ -89,12 +89,12 @@ def _mean(
 def _shares(run: Judged) -> list[Score]:
     """The shares of which balanced accuracy is the mean: recalls, of both sides where
     an image may have several classes."""
-    found = []
+    shares = []
     for truth, called in zip(run.truth.T, run.called.T, strict=True):
-        found.append(limits.proportion(called, truth == 1, run.patients))
+        shares.append(limits.proportion(called, truth == 1, run.patients))
         if not run.single:
-            found.append(limits.proportion(~called, truth == 0, run.patients))
-    return found
+            shares.append(limits.proportion(~called, truth == 0, run.patients))
+    return shares
 
 
 def _micro(run: Judged, value: float) -> Score:
@@ -135,12 +135,12 @@ NEEDED = f"an interval needs {LEAST}"
 def few(name: str, having: Mapping[int, int]) -> str:
     """ "2 patients with a positive label of Hernia; an interval needs 5", or ""."""
     words = {1: "positive", 0: "negative"}
-    found = [
+    lacking = [
         f"{_patients(count)} with a {words[y]} label"
         for y, count in having.items()
         if count < LEAST
     ]
-    return f"{' and '.join(found)} of {name}; {NEEDED}" if found else ""
+    return f"{' and '.join(lacking)} of {name}; {NEEDED}" if lacking else ""
 
 
 def _patients(count: int) -> str:

@@ -2,6 +2,7 @@
 
   python -m bigxfer.study list --config configs/study_demo.py
   python -m bigxfer.study status --config configs/study_demo.py
+  python -m bigxfer.study watch --config configs/study_demo.py      # the same, live
   python -m bigxfer.study collect --config configs/study_demo.py
   python -m bigxfer.study collect --runs runs --out DIR
   python -m bigxfer.study collect --published PUBLISHED --out DIR
@@ -18,12 +19,13 @@ changed. --long FILE adds the predecessor's long CSV.
 import argparse
 import sys
 
-from bigxfer.study.commands import collect, fit, listing, report, status
+from bigxfer.study.commands import collect, fit, listing, report, status, watch
 
 # Each adds its parser, whose `call` takes the arguments.
 COMMANDS = (
     listing,
     status,
+    watch,
     collect,
     fit,
     report,

@@ -111,7 +111,8 @@ def nodes(path: str) -> list[Node]:
 
 def _roots(node: Node) -> list[str]:
     """Where the data of a node lie, however it is written; one for each set of a union."""
-    roots = node.run.data.root.split(os.pathsep)
+    data = node.run.data
+    roots = [*data.root.split(os.pathsep), *data.external_root.split(os.pathsep)]
     return [os.path.abspath(root) if root else "" for root in roots]
 
 

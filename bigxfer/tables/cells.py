@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bigxfer.runs import finished
-from bigxfer.runs.predictions import Predictions as Saved
+from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import metrics
 from bigxfer.statistics.limits import Score
 from bigxfer.tables.table import Row
@@ -33,11 +33,11 @@ def group(rows: Sequence[Row], metric: str, *by: str) -> dict[tuple, Runs]:
     Raises ValueError where two runs of one group have the same seeds, or differ in more
     than seeds: their mean would be of nothing. `lines` tells such runs apart.
     """
-    found: dict[tuple, Runs] = defaultdict(dict)
+    groups: dict[tuple, Runs] = defaultdict(dict)
     for row in sorted(rows, key=seeds):
         if row.get(metric) is None:
             continue
-        runs = found[tuple(row[k] for k in by)]
+        runs = groups[tuple(row[k] for k in by)]
         if (other := runs.get(seeds(row))) is not None:
             amiss = "the same seeds"
         else:
@@ -52,10 +52,10 @@ def group(rows: Sequence[Row], metric: str, *by: str) -> dict[tuple, Runs]:
                 f" ({', '.join(str(row[k]) for k in by)}) with {amiss}: select one"
                 " study, protocol and setting first"
             )
-    return dict(found)
+    return dict(groups)
 
 
-class Predictions:
+class PredictionReader:
     """predictions.npz of run folders, each opened once.
 
     `find(folder)` says where the folder of a row is now. What could not be read is
@@ -71,7 +71,7 @@ class Predictions:
         self._scores: dict[str, dict[str, Score]] = {}
         self._resampled: dict[str, metrics.Values] = {}
 
-    def load(self, folder: str) -> Saved | None:
+    def load(self, folder: str) -> Predictions | None:
         """What a run predicted, in the order of the ids; None where it kept nothing.
 
         A damaged file is named in `unreadable`, and None.
@@ -94,10 +94,10 @@ class Predictions:
 
         None where a run keeps no predictions or was tested on other images.
         """
-        found = [self._of(row["folder"], self._scores, _scores) for row in rows]
-        if not self._alike(rows) or any(f is None or metric not in f for f in found):
+        each = [self._of(row["folder"], self._scores, _scores) for row in rows]
+        if not self._alike(rows) or any(f is None or metric not in f for f in each):
             return None
-        return [f[metric] for f in found if f is not None]
+        return [f[metric] for f in each if f is not None]
 
     def samples(
         self, rows: Sequence[Row], metric: str
@@ -107,13 +107,13 @@ class Predictions:
         (None, 0) where a run keeps no predictions or was tested on other images.
         """
 
-        def resampled(*about: Any) -> metrics.Values:
-            return metrics.resampled(*about, resamples=self.resamples, seed=self.seed)
+        def resampled(*args: Any) -> metrics.Values:
+            return metrics.resampled(*args, resamples=self.resamples, seed=self.seed)
 
-        found = [self._of(row["folder"], self._resampled, resampled) for row in rows]
-        if not self._alike(rows) or any(f is None or metric not in f for f in found):
+        each = [self._of(row["folder"], self._resampled, resampled) for row in rows]
+        if not self._alike(rows) or any(f is None or metric not in f for f in each):
             return None, 0
-        samples = np.stack([f[metric] for f in found if f is not None], axis=1)
+        samples = np.stack([f[metric] for f in each if f is not None], axis=1)
         return samples, self.patients(rows)
 
     def patients(self, rows: Sequence[Row]) -> int:
@@ -123,13 +123,13 @@ class Predictions:
 
     def apart(self, rows: Sequence[Row]) -> bool:
         """Whether all runs have predictions, but not all of the same images."""
-        found = {self._images.get(row["folder"]) for row in rows}
-        return len(found) > 1 and None not in found
+        images = {self._images.get(row["folder"]) for row in rows}
+        return len(images) > 1 and None not in images
 
     def _alike(self, rows: Sequence[Row]) -> bool:
         """Whether all runs have predictions, of the same images and patients."""
-        found = {self._images.get(row["folder"]) for row in rows}
-        return len(found) == 1 and None not in found
+        images = {self._images.get(row["folder"]) for row in rows}
+        return len(images) == 1 and None not in images
 
     def _of(self, folder: str, known: dict[str, T], call: Callable[..., T]) -> T | None:
         """call(labels, logits, classes, patients) of a run, made once; None where the
@@ -152,11 +152,11 @@ class Predictions:
         return known[folder]
 
 
-def _scores(*about) -> dict[str, Score]:
+def _scores(*args) -> dict[str, Score]:
     """The scores of a run, with patients beyond GROUPS summed in GROUPS groups."""
-    found = metrics.scores(*about)
+    by_name = metrics.scores(*args)
     out = {}
-    for name, score in found.items():
+    for name, score in by_name.items():
         if score.sums is not None and len(score.sums) > GROUPS:
             index = np.arange(len(score.sums)) % GROUPS
             score = score._replace(sums=np.bincount(index, score.sums, GROUPS))

@@ -14,7 +14,7 @@ import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from bigxfer.statistics import crossed, intervals, metrics
 from bigxfer.statistics.crossed import Part, Side
 from bigxfer.tables import cells, estimates
-from bigxfer.tables.cells import Predictions, Runs
+from bigxfer.tables.cells import PredictionReader, Runs
 from bigxfer.tables.estimates import MANY, Grid
 from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row
@@ -90,7 +90,7 @@ class Comparison:
 
 
 def difference(
-    a: Runs, b: Runs, metric: str, predictions: Predictions, margin: float = MARGIN
+    a: Runs, b: Runs, metric: str, predictions: PredictionReader, margin: float = MARGIN
 ) -> Difference | None:
     """a - b on the draws that both have; None where there is none."""
     if not a or not b:
@@ -191,8 +191,36 @@ class Family:
         return [c for c in self.found.values() if math.isfinite(c.p_holm)]
 
 
+@dataclass(frozen=True)
+class Target:
+    """The cells of one target, {(net, line, shots): runs}, and how they are compared."""
+
+    name: str
+    cells: dict[tuple, Runs]
+    metric: str
+    predictions: PredictionReader
+    margin: float
+
+    def family(self, title: str, net: str, pairs: list[tuple[tuple, tuple]]) -> Family:
+        """All pairs that have runs, at all shots; pairs are of (net, line)."""
+        shots = order({k[2] for k in self.cells})
+        words = f"{title} on {self.name} at all shots, by {self.metric}"
+        comparisons = {}
+        for (a, b), s in product(pairs, shots):
+            sides = self.cells.get((*a, s), {}), self.cells.get((*b, s), {})
+            d = difference(*sides, self.metric, self.predictions, self.margin)
+            if d:
+                cell = {"target": self.name, "metric": self.metric, "shots": s}
+                comparisons[a, b, s] = Comparison(
+                    cell, a, b, d, words, margin=self.margin
+                )
+        kept = [pair for pair in pairs if any((*pair, s) in comparisons for s in shots)]
+        args = self.name, self.metric, title, net, shots, kept, adjusted(comparisons)
+        return Family(*args)
+
+
 def families(
-    rows: Sequence[Row], metric: str, predictions: Predictions
+    rows: Sequence[Row], metric: str, predictions: PredictionReader
 ) -> list[Family]:
     """Every comparison of the rows, which `lines.lines` has named, by one metric."""
     groups = cells.group(rows, metric, "target", "model", "line", "shots")
@@ -200,67 +228,29 @@ def families(
     for row in rows:
         sizes[row["model"]] = max(sizes.get(row["model"], 0), row["params"] or 0)
     margin = margin_of(rows)
-    found = []
-    for target in sorted({k[0] for k in groups}):
-        here = {k[1:]: runs for k, runs in groups.items() if k[0] == target}
-        nets = sorted({k[0] for k in here}, key=lambda m: (sizes[m], m))
-        lines = sorted({k[1] for k in here}, key=lambda x: (x == "scratch", natural(x)))
-        wanted = [
-            (
-                net,
-                f"pairs of lines of {net}",
-                [((net, a), (net, b)) for a, b in combinations(lines, 2)],
-            )
-            for net in nets
-        ]
-        wanted += [
-            (
-                "",
-                f"{big} minus {small}",
-                [((big, line), (small, line)) for line in lines],
-            )
-            for small, big in combinations(nets, 2)
-        ]
-        for net, title, pairs in wanted:
-            family = _family(
-                here, target, metric, net, title, pairs, predictions, margin
-            )
-            found += [family] * bool(family.found)
-    return found
+    every = []
+    for name in sorted({k[0] for k in groups}):
+        own = {k[1:]: runs for k, runs in groups.items() if k[0] == name}
+        target = Target(name, own, metric, predictions, margin)
+        nets = sorted({k[0] for k in own}, key=lambda m: (sizes[m], m))
+        lines = sorted({k[1] for k in own}, key=lambda x: (x == "scratch", natural(x)))
+        for net in nets:
+            pairs = [((net, a), (net, b)) for a, b in combinations(lines, 2)]
+            every.append(target.family(f"pairs of lines of {net}", net, pairs))
+        for small, big in combinations(nets, 2):
+            pairs = [((big, line), (small, line)) for line in lines]
+            every.append(target.family(f"{big} minus {small}", "", pairs))
+    return [family for family in every if family.found]
 
 
-def _family(
-    here: dict[tuple, Runs],
-    target: str,
-    metric: str,
-    net: str,
-    title: str,
-    pairs: list,
-    predictions: Predictions,
-    margin: float,
-) -> Family:
-    shots = order({k[2] for k in here})
-    words = f"{title} on {target} at all shots, by {metric}"
-    found = {}
-    for a, b in pairs:
-        for s in shots:
-            sides = here.get((*a, s), {}), here.get((*b, s), {})
-            d = difference(*sides, metric, predictions, margin)
-            if d:
-                about = {"target": target, "metric": metric, "shots": s}
-                found[a, b, s] = Comparison(about, a, b, d, words, margin=margin)
-    kept = [pair for pair in pairs if any((*pair, s) in found for s in shots)]
-    return Family(target, metric, title, net, shots, kept, adjusted(found))
-
-
-def adjusted(found: dict[Any, Comparison]) -> dict[Any, Comparison]:
+def adjusted(comparisons: dict[Any, Comparison]) -> dict[Any, Comparison]:
     """The comparisons with Holm's p over all of them."""
-    size = sum(math.isfinite(c.difference.p) for c in found.values())
-    different = intervals.holm([c.difference.p for c in found.values()])
-    outside = intervals.holm([c.difference.outside for c in found.values()])
+    size = sum(math.isfinite(c.difference.p) for c in comparisons.values())
+    different = intervals.holm([c.difference.p for c in comparisons.values()])
+    outside = intervals.holm([c.difference.outside for c in comparisons.values()])
     return {
         key: replace(c, size=size, p_holm=float(p), outside_holm=float(q))
-        for (key, c), p, q in zip(found.items(), different, outside, strict=True)
+        for (key, c), p, q in zip(comparisons.items(), different, outside, strict=True)
     }
 
 
@@ -275,7 +265,7 @@ def compare(
     metric: str,
     a: dict[str, Any],
     b: dict[str, Any],
-    predictions: Predictions,
+    predictions: PredictionReader,
 ) -> list[Comparison]:
     """a - b at every target and number of shots that has both: a question of one's own.
 
@@ -287,17 +277,17 @@ def compare(
     sides = [cells.group(select(rows, **s), metric, *cell) for s in (a, b)]
     names = [(s.get("model", ""), ", ".join(map(str, s.values()))) for s in (a, b)]
     words = f"{names[0][1]} minus {names[1][1]}, by {metric}"
-    found = {}
+    comparisons = {}
     for target, shots in sides[0]:
         runs = [side.get((target, shots), {}) for side in sides]
         d = difference(runs[0], runs[1], metric, predictions, margin)
         if d:
-            about = {"target": target, "metric": metric, "shots": shots}
+            cell_of = {"target": target, "metric": metric, "shots": shots}
             place = target, shots
-            found[place] = Comparison(
-                about, names[0], names[1], d, words, margin=margin
+            comparisons[place] = Comparison(
+                cell_of, names[0], names[1], d, words, margin=margin
             )
-    return list(adjusted(found).values())
+    return list(adjusted(comparisons).values())
 
 
 def margin_of(rows: Sequence[Row]) -> float:
@@ -320,15 +310,15 @@ def as_row(c: Comparison) -> dict[str, Any]:
         "detectable": c.detectable,
     }
     names = {"a_model": c.a[0], "a": c.a[1], "b_model": c.b[0], "b": c.b[1]}
-    about = {"margin": c.margin, "family": c.family, "family_size": c.size}
+    of_family = {"margin": c.margin, "family": c.family, "family_size": c.size}
     told = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     words = {"verdict": c.verdict, "covers": d.covers, "no_p": d.lacks}
-    return {**c.about, **names, **told, **about, **words}
+    return {**c.about, **names, **told, **of_family, **words}
 
 
-def write(found: Iterable[Family], path: Path) -> int:
+def write(families: Iterable[Family], path: Path) -> int:
     """Writes every comparison to a CSV; returns how many."""
-    rows = [as_row(c) for family in found for c in family.found.values()]
+    rows = [as_row(c) for family in families for c in family.found.values()]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0] if rows else (), lineterminator="\n")
         writer.writeheader()

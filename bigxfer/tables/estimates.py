@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigxfer.statistics import crossed, influence, metrics
+from bigxfer.statistics import crossed, metrics
 from bigxfer.statistics.crossed import Part, Side
 from bigxfer.statistics.limits import Score, Z
-from bigxfer.tables.cells import Predictions, Runs, seeds
+from bigxfer.tables.cells import PredictionReader, Runs, seeds
 from bigxfer.tables.table import Row
 
 MANY = 1e9  # degrees of freedom where a variance is known
@@ -139,7 +139,9 @@ class Estimate:
     covers: str
 
 
-def estimate(rows: Sequence[Row], metric: str, predictions: Predictions) -> Estimate:
+def estimate(
+    rows: Sequence[Row], metric: str, predictions: PredictionReader
+) -> Estimate:
     """The mean of a metric over the runs of a cell.
 
     The interval stays within the metric's range. Where a run's predictions are lost the
@@ -153,18 +155,30 @@ def estimate(rows: Sequence[Row], metric: str, predictions: Predictions) -> Esti
     known = patients_of([grid], metric, predictions)
     if known.reason:
         return Estimate(value, math.nan, math.nan, known.reason)
-    side = Side(side.points, known.sums[0])
-    parts = [p for p in crossed.parts([side]) if p.factor != "patients"]
-    if known.limits:
-        share = own_share(side)
-        low, high = (share * v for v in spread(known.limits[0]))
-        parts.append(Part("patients", low, high, MANY))  # t is in the limits
+    parts = mean_parts(Side(side.points, known.sums[0]), known.limits)
     low, high = crossed.interval(value, parts)
     words = covers([grid], known.words)
     if left := len(runs) - len(grid.rows):
         words += f"; {left} runs are left out, to whose seeds others lack a run"
     low, high = max(low, 0.0), min(high, metrics.largest(metric))
     return Estimate(value, low, high, words)
+
+
+def mean_parts(
+    side: Side, limits: Sequence[Sequence[tuple[float, float, float]]]
+) -> list[Part]:
+    """What each factor adds to the variance of a cell's mean.
+
+    The patients' part has the two sides that the `limits` of single runs have, times the
+    patients' own share of a mean's variance: near 1 a mean can be much too high, and hardly
+    too low. No limits, no such part.
+    """
+    parts = [p for p in crossed.parts([side]) if p.factor != "patients"]
+    if limits:
+        share = own_share(side)
+        low, high = (share * v for v in spread(limits[0]))
+        parts.append(Part("patients", low, high, MANY))  # t is in the limits
+    return parts
 
 
 @dataclass(frozen=True)
@@ -182,13 +196,15 @@ class Tested:
     reason: str = ""
 
 
-def patients_of(found: Sequence[Grid], metric: str, predictions: Predictions) -> Tested:
+def patients_of(
+    sides: Sequence[Grid], metric: str, predictions: PredictionReader
+) -> Tested:
     """From the predictions of all runs, else from the limits that the table holds."""
-    rows = [row for grid in found for row in grid.rows]
+    rows = [row for grid in sides for row in grid.rows]
     scores = predictions.scores(rows, metric)
-    nothing: list[np.ndarray | None] = [None] * len(found)
+    nothing: list[np.ndarray | None] = [None] * len(sides)
     if scores is None:
-        limits = [_table_limits(grid.rows, metric) for grid in found]
+        limits = [_table_limits(grid.rows, metric) for grid in sides]
         if not all(limits):
             return Tested(nothing, [], "")
         first = rows[0]
@@ -201,7 +217,7 @@ def patients_of(found: Sequence[Grid], metric: str, predictions: Predictions) ->
     if without := [s for s in scores if not math.isfinite(s.low)]:
         return Tested(nothing, [], "", reason=without[0].reason)
     each, sums, limits = iter(scores), [], []
-    for grid in found:
+    for grid in sides:
         own = [next(each) for _ in grid.rows]
         sums.append(grid.sums(own))
         limits.append([(s.value, s.low, s.high) for s in own])
@@ -211,13 +227,13 @@ def patients_of(found: Sequence[Grid], metric: str, predictions: Predictions) ->
 
 def _table_limits(rows: Sequence[Row], metric: str) -> list[tuple[float, float, float]]:
     """(value, low, high) of each run; none where the table lacks one of them."""
-    found = []
+    limits = []
     for row in rows:
         low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
         if low is None or high is None:
             return []
-        found.append((row[metric], low, high))
-    return found
+        limits.append((row[metric], low, high))
+    return limits
 
 
 def spread(limits: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
@@ -234,32 +250,31 @@ def own_share(side: Side) -> float:
     """
     if side.sums is None:
         return 1.0
-    runs = side.sums.reshape(len(side.sums), -1).T
-    single = float(np.mean([influence.variance(run) for run in runs]))
+    single = crossed.single_run(side.sums)
     return crossed.patients([side], [side.sums]) / single if single else 1.0
 
 
-def covers(found: Sequence[Grid], patients: str) -> str:
+def covers(sides: Sequence[Grid], patients: str) -> str:
     """The random factors that an interval covers, and those that it does not."""
     factors = []
-    if any(len(g.upstreams) > 1 for g in found):
-        counts = [str(len(g.upstreams)) for g in found if g.upstreams]
+    if any(len(g.upstreams) > 1 for g in sides):
+        counts = [str(len(g.upstreams)) for g in sides if g.upstreams]
         factors.append(f"{' and '.join(dict.fromkeys(counts))} upstream seeds")
-    if draws := found[0].draws:
+    if draws := sides[0].draws:
         factors += [f"{len(draws)} draws"] * (len(draws) > 1)
     else:
-        lines = [g.places for g in found if len(g.upstreams) < 2]
+        lines = [g.places for g in sides if len(g.upstreams) < 2]
         counts = [len(places) for places in lines if len(places) > 1]
         if counts:
             factors.append(f"{max(counts)} trainings at full data")
     factors += [patients] * bool(patients)
     words = " and ".join(filter(None, (", ".join(factors[:-1]), *factors[-1:])))
-    fixed = sum(g.one_upstream for g in found)
+    fixed = sum(g.one_upstream for g in sides)
     notes = ["about this one upstream", "about these two upstreams"][fixed - 1 : fixed]
     if len(draws) == 1:
         notes.append("about this one draw")
-    elif not draws and any(len(g.rows) == 1 for g in found):
-        notes.append("about this one training" + "s" * (len(found) > 1))
+    elif not draws and any(len(g.rows) == 1 for g in sides):
+        notes.append("about this one training" + "s" * (len(sides) > 1))
     if not patients:
         notes.append("the choice of test patients is not covered")
     return "; ".join(filter(None, (f"over {words}" * bool(words), *notes)))

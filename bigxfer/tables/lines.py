@@ -38,16 +38,16 @@ def lines(rows: Sequence[Row], *along: str) -> tuple[list[Row], list[str]]:
     taken once: from the folder whose name sorts first.
     """
     along = along or ("shots",)
-    found: dict[tuple, Row] = {}
+    runs: dict[tuple, Row] = {}
     again: list[str] = []
     for row in sorted(rows, key=lambda r: r["folder"]):
         if row["kind"] != "transfer":
             continue
         key = (row.get("study"), row["digest"])
-        if found.setdefault(key, row) is not row:
+        if runs.setdefault(key, row) is not row:
             again.append(row["folder"])
     named = []
-    for group in _split(found.values(), ("target", "model", "upstream")):
+    for group in _split(runs.values(), ("target", "model", "upstream")):
         for label, row in zip(_labels(group, along), group, strict=True):
             named.append(row | {"line": label})
     notes = []
@@ -112,9 +112,9 @@ def _mixed(
         place = label, row["shots"], *(row[x] for x in along)
         places[place].add((value, row.get("family") or value))
     return any(
-        len({value for value, _ in found}) > 1
-        and len({family for _, family in found}) > 1
-        for found in places.values()
+        len({value for value, _ in pairs}) > 1
+        and len({family for _, family in pairs}) > 1
+        for pairs in places.values()
     )
 
 

@@ -10,6 +10,7 @@ from bigxfer.runs import finished, folders, provenance
 from bigxfer.statistics import metrics
 
 Row = dict[str, Any]
+EXTERNAL = ("auroc_macro", "accuracy")  # metrics of other sets that are columns
 
 
 def read_run(folder: Path) -> Row:
@@ -17,8 +18,8 @@ def read_run(folder: Path) -> Row:
 
     Files of a run of format 1 have no sums, see folders.py.
     """
-    found = finished.read(folder)
-    about, result = found.about, found.result
+    run_folder = finished.read(folder)
+    about, result = run_folder.about, run_folder.result
     run, cost, report = about["config"], result["cost"], about.get("data", {})
     model, data, init = run["model"], run["data"], run["init"]
     blocks = tuple(model["blocks"])
@@ -62,7 +63,7 @@ def read_run(folder: Path) -> Row:
         "leaked_images": leaks.get("exact"),
         "lacking": lacking(result["metrics"]),
         "synthetic": phantom,
-        "data": found.data_name,
+        "data": run_folder.data_name,
         "digest": result["digest"],
         "commit": result["commit"],
         "folder": str(folder),
@@ -71,6 +72,21 @@ def read_run(folder: Path) -> Row:
         check_range(name, metric, folder)
         row[name] = metric["value"]
         row[f"{name}_low"], row[f"{name}_high"] = metric["low"], metric["high"]
+    row |= of_external(result)
+    return row
+
+
+def of_external(result: dict) -> Row:
+    """Columns of the sets of data.external: external/NAME/METRIC, and the gap to the test
+    split, gap/NAME/METRIC, each with its interval.
+    """
+    row: Row = {}
+    for name, found in result.get("external", {}).items():
+        for kind, values in (("external", "metrics"), ("gap", "gaps")):
+            for metric in EXTERNAL:
+                for end in ("value", "low", "high") if metric in found[values] else ():
+                    column = f"{kind}/{name}/{metric}" + f"_{end}" * (end != "value")
+                    row[column] = found[values][metric][end]
     return row
 
 
@@ -118,9 +134,9 @@ def check_range(name: str, metric: dict[str, Any], folder: Path) -> None:
             )
 
 
-def lacking(found: dict[str, dict]) -> str | None:
+def lacking(metrics_of_run: dict[str, dict]) -> str | None:
     """Why a run has no macro AUROC, which names the classes that the test split lacks."""
-    macro = found.get("auroc_macro", {"value": 0.0})
+    macro = metrics_of_run.get("auroc_macro", {"value": 0.0})
     return macro.get("reason") if macro["value"] is None else None
 
 

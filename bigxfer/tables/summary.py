@@ -14,7 +14,9 @@ ABREAST = 4  # more lines of runs than this stand below each other
 
 
 def text(
-    rows: Sequence[Row], predictions: cells.Predictions, metric: str = "auroc_macro"
+    rows: Sequence[Row],
+    predictions: cells.PredictionReader,
+    metric: str = "auroc_macro",
 ) -> str:
     """Shots by line of runs, then each line against scratch on the same draws."""
     runs, notes = lines.lines(rows)
@@ -25,13 +27,13 @@ def text(
     out = [*notes]
     for target in sorted({row["target"] for row in runs}):
         for model in sorted({row["model"] for row in runs}):
-            part = differences.select(runs, target=target, model=model)
-            if part:
+            own = differences.select(runs, target=target, model=model)
+            if own:
                 out += [f"\n{synthetic}{metric} on {target}, {model}, 95% intervals"]
-                out += [*_lacking(part, metric)]
-                out += [*_means(part, metric, predictions)]
-                here = [f for f in families if f.target == target]
-                out += [*_against_scratch(here, model)]
+                out += [*_lacking(own, metric)]
+                out += [*_means(own, metric, predictions)]
+                of_target = [f for f in families if f.target == target]
+                out += [*_against_scratch(of_target, model)]
     for line in predictions.unreadable:
         out.append(
             f"\ncannot be read, so its cell has the limits of result.json: {line}"
@@ -46,7 +48,9 @@ def _lacking(rows: list[Row], metric: str) -> list[str]:
     return [f"  - stands for no {metric}: {reason}" for reason in reasons]
 
 
-def _means(rows: list[Row], metric: str, predictions: cells.Predictions) -> list[str]:
+def _means(
+    rows: list[Row], metric: str, predictions: cells.PredictionReader
+) -> list[str]:
     sources = sorted({row["line"] for row in rows})
     if len(sources) > ABREAST:
         return _one_a_line(rows, sources, metric, predictions)
@@ -54,8 +58,8 @@ def _means(rows: list[Row], metric: str, predictions: cells.Predictions) -> list
     for shots in order({row["shots"] for row in rows}):
         line = []
         for source in sources:
-            found = differences.select(rows, shots=shots, line=source)
-            line.append(f"  {_mean(found, metric, predictions):>26}")
+            cell = differences.select(rows, shots=shots, line=source)
+            line.append(f"  {_mean(cell, metric, predictions):>26}")
         out.append(f"  {shots:>6}" + "".join(line))
     return out
 
@@ -64,29 +68,29 @@ def _one_a_line(
     rows: list[Row],
     sources: list[str],
     metric: str,
-    predictions: cells.Predictions,
+    predictions: cells.PredictionReader,
 ) -> list[str]:
     out = []
     for shots in order({row["shots"] for row in rows}):
         for source in sources:
-            if found := differences.select(rows, shots=shots, line=source):
+            if cell := differences.select(rows, shots=shots, line=source):
                 out.append(
-                    f"  {shots:>6}  {_mean(found, metric, predictions)}  {source}"
+                    f"  {shots:>6}  {_mean(cell, metric, predictions)}  {source}"
                 )
     return out
 
 
-def _mean(rows: list[Row], metric: str, predictions: cells.Predictions) -> str:
+def _mean(rows: list[Row], metric: str, predictions: cells.PredictionReader) -> str:
     if not rows or any(row.get(metric) is None for row in rows):
         return "-"
     e = estimates.estimate(rows, metric, predictions)
     return f"{cells.interval(e.value, e.low, e.high)} n={len(rows)}"
 
 
-def _against_scratch(found: Sequence[differences.Family], model: str) -> list[str]:
+def _against_scratch(families: Sequence[differences.Family], model: str) -> list[str]:
     """Each line less scratch, as the page has it: p within the same family."""
     out = []
-    for family in (f for f in found if f.model == model):
+    for family in (f for f in families if f.model == model):
         names = {side[1] for pair in family.pairs for side in pair}
         for a, b in family.pairs:
             if b[1] != rival(a[1], names):

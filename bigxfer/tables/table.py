@@ -87,7 +87,7 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
         known = {row["folder"]: row for row in load(out / "table.parquet")}
     except ValueError:  # damaged: every run is read anew
         known = {}
-    found, sources = Collected(), []
+    collected, sources = Collected(), []
     for root in runs:
         if not root.is_dir():
             raise FileNotFoundError(f"no folder of runs at {root}")
@@ -98,21 +98,21 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
                 changed = os.stat(folder / "result.json").st_mtime_ns
             except (FileNotFoundError, NotADirectoryError):
                 if (folder / "config.json").is_file():
-                    found.unfinished.append(str(folder))
+                    collected.unfinished.append(str(folder))
                 continue
             row = known.get(str(folder))
             if row is None or row["changed_ns"] != changed:
                 try:
                     row = read_run(folder)
                 except (ValueError, OSError, KeyError, TypeError) as error:
-                    found.bad[str(folder)] = said(error)
+                    collected.bad[str(folder)] = said(error)
                     sources += config_alone(folder)
                     continue
-                found.read += 1
+                collected.read += 1
             row.update(study=name, changed_ns=changed)
-            found.rows.append(row)
-    _join_upstreams(found.rows, [*sources, *found.rows])
-    return found
+            collected.rows.append(row)
+    _join_upstreams(collected.rows, [*sources, *collected.rows])
+    return collected
 
 
 def _join_upstreams(rows: list[Row], sources: list[Row]) -> None:
@@ -151,14 +151,14 @@ def load(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     try:
-        found = pq.read_table(path, page_checksum_verification=True)
+        read = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); remove it, and collect again"
         ) from error
-    if found.column_names[: len(COLUMNS)] != list(COLUMNS):
+    if read.column_names[: len(COLUMNS)] != list(COLUMNS):
         return []  # of another version of this file
-    return found.to_pylist()
+    return read.to_pylist()
 
 
 def save(rows: list[Row], out: Path) -> None:

@@ -72,15 +72,15 @@ def read_csv(path: Path) -> "list[Row]":
         quoted_strings_can_be_null=False,
     )
     try:
-        found = csv.read_csv(path, convert_options=types)
+        columns = csv.read_csv(path, convert_options=types)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path}: {error}") from error
-    if missing := [name for name in COLUMNS if name not in found.column_names]:
+    if missing := [name for name in COLUMNS if name not in columns.column_names]:
         raise ValueError(
             f"{path} lacks the columns {', '.join(missing)}: collect it anew"
         )
-    for i, field in enumerate(found.schema):  # a metric that no run has
+    for i, field in enumerate(columns.schema):  # a metric that no run has
         if pa.types.is_null(field.type):
-            empty = pa.nulls(len(found), pa.float64())
-            found = found.set_column(i, field.name, empty)
-    return found.to_pylist()
+            empty = pa.nulls(len(columns), pa.float64())
+            columns = columns.set_column(i, field.name, empty)
+    return columns.to_pylist()

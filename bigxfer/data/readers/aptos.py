@@ -6,7 +6,7 @@ from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.eyepacs import GRADES, LEVELS
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import build, find, read_csv
+from bigxfer.data.readers.tables import Columns, build, find, read_csv
 
 NAME = r"[0-9a-f]{12}"
 
@@ -22,8 +22,10 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=GRADES,
         labels=table.values("diagnosis", LEVELS),
-        id=table["id_code"],
-        path=[f"train_images/{name}.png" for name in table["id_code"]],
-        patient=[f"aptos-{name}" for name in table["id_code"]],
+        columns=Columns(
+            id=table["id_code"],
+            path=[f"train_images/{name}.png" for name in table["id_code"]],
+            patient=[f"aptos-{name}" for name in table["id_code"]],
+        ),
         notes={"patients": NOBODY, "split": "none is official"},
     )

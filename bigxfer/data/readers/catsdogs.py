@@ -7,7 +7,7 @@ from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import files
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import DataError, build, find
+from bigxfer.data.readers.tables import Columns, DataError, build, find
 
 BAD = ("Cat/666.jpg", "Dog/11702.jpg")  # empty, in Microsoft's archive
 
@@ -32,8 +32,10 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=("cat", "dog"),
         labels=[int(match[1].lower() == "dog") for match in good],
-        path=paths,
-        patient=[f"catsdogs-{path}" for path in paths],
+        columns=Columns(
+            path=paths,
+            patient=[f"catsdogs-{path}" for path in paths],
+        ),
         notes={"patients": NOBODY, "split": "none is official"},
         dropped={
             "files known to be empty": sorted({m[0] for m in matches} & {*BAD}),

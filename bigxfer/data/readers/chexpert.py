@@ -8,7 +8,7 @@ import numpy as np
 from bigxfer.config import Data
 from bigxfer.data.labels import CHEXPERT14, policy
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.readers.tables import Table, build, find, read_csv
+from bigxfer.data.readers.tables import Columns, Table, build, find, read_csv
 
 TOP = ("CheXpert-v1.0-small", "CheXpert-v1.0")  # Path in the files starts with it
 PATH = (  # of train.csv and valid.csv
@@ -55,12 +55,14 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=Path(root),
         classes=CHEXPERT14,
         labels=labels,
-        id=paths,
-        path=[prefix + path for path in paths],
-        patient=patients,
-        view=views,
-        split=splits,
-        people={name: c for name, c in people.items() if len(c) == len(paths)},
+        columns=Columns(
+            id=paths,
+            path=[prefix + path for path in paths],
+            patient=patients,
+            view=views,
+            split=splits,
+            people={name: c for name, c in people.items() if len(c) == len(paths)},
+        ),
         notes=notes,
     )
 

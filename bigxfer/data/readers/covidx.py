@@ -12,7 +12,7 @@ from pathlib import Path
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import spellings
-from bigxfer.data.readers.tables import SEE, DataError, build, lines
+from bigxfer.data.readers.tables import SEE, Columns, DataError, build, lines
 
 SPACES = (  # the classes of the A, B and severity versions
     ("normal", "pneumonia", "COVID-19"),
@@ -65,10 +65,12 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=classes,
         labels=[classes.index(line.label) for _, line in kept],
-        path=[f"{split}/{line.file}" for split, line in kept],
-        patient=[f"covidx-{line.patient}" for _, line in kept],
-        source=[{"rnsa": "rsna"}.get(line.source, line.source) for _, line in kept],
-        split=[spellings.SPLITS[split] for split, _ in kept],
+        columns=Columns(
+            path=[f"{split}/{line.file}" for split, line in kept],
+            patient=[f"covidx-{line.patient}" for _, line in kept],
+            source=[{"rnsa": "rsna"}.get(line.source, line.source) for _, line in kept],
+            split=[spellings.SPLITS[split] for split, _ in kept],
+        ),
         notes={
             "label_files": {split: path.name for split, path in files.items()},
             "rnsa_read_as_rsna": sum(line.source == "rnsa" for _, line in kept),

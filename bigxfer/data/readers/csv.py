@@ -13,6 +13,7 @@ from bigxfer.data.labels import canonical, settled
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import files, spellings
 from bigxfer.data.readers.tables import (
+    Columns,
     DataError,
     Table,
     build,
@@ -68,12 +69,14 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=classes,
         labels=labels,
-        path=paths,
-        patient=table[patient],
-        source=translated(table, "source", spellings.source),
-        view=translated(table, "view", spellings.view),
-        split=translated(table, "split", spellings.split),
-        people=persons,
+        columns=Columns(
+            path=paths,
+            patient=table[patient],
+            source=translated(table, "source", spellings.source),
+            view=translated(table, "view", spellings.view),
+            split=translated(table, "split", spellings.split),
+            people=persons,
+        ),
         notes={"table": table.path.name, **notes},
         dropped=dropped,
     )

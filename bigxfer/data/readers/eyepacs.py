@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.readers.tables import build, find, read_csv
+from bigxfer.data.readers.tables import Columns, build, find, read_csv
 
 GRADES = ("none", "mild", "moderate", "severe", "proliferative")  # ICDR, levels 0-4
 LEVELS = {str(i): i for i in range(len(GRADES))}
@@ -39,8 +39,10 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=GRADES,
         labels=labels,
-        path=files,
-        patient=patients,
-        split=splits,
+        columns=Columns(
+            path=files,
+            patient=patients,
+            split=splits,
+        ),
         notes={"split": "Kaggle's: Public of the test set as valid, Private as test"},
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from bigxfer.config import Data
 from bigxfer.data.manifest import SPLITS, Manifest
 from bigxfer.data.readers import files, spellings
-from bigxfer.data.readers.tables import SEE, DataError, build, check_spellings
+from bigxfer.data.readers.tables import SEE, Columns, DataError, build, check_spellings
 
 NOBODY = "unknown: each image counts as a patient of its own"
 
@@ -64,9 +64,11 @@ def read(
         root=root,
         classes=classes,
         labels=[classes.index(name) for _, name, _ in rows],
-        path=paths,
-        patient=[os.path.splitext(path)[0] for path in paths],
-        split=[parts[part] for part, *_ in rows],
+        columns=Columns(
+            path=paths,
+            patient=[os.path.splitext(path)[0] for path in paths],
+            split=[parts[part] for part, *_ in rows],
+        ),
         notes={"patients": NOBODY},
         dropped={
             "files that are no image": other,

@@ -5,7 +5,7 @@ from pathlib import Path
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import build, find, read_csv
+from bigxfer.data.readers.tables import Columns, build, find, read_csv
 
 
 def read(root: str | Path, data: Data) -> Manifest:
@@ -19,8 +19,10 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=("normal", "tumour"),
         labels=table.values("label", {"0": 0, "1": 1}),
-        id=table["id"],
-        path=[f"train/{name}.tif" for name in table["id"]],
-        patient=[f"histopathology-{name}" for name in table["id"]],
+        columns=Columns(
+            id=table["id"],
+            path=[f"train/{name}.tif" for name in table["id"]],
+            patient=[f"histopathology-{name}" for name in table["id"]],
+        ),
         notes={"patients": NOBODY, "split": "none is official"},
     )

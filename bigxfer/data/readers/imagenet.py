@@ -8,7 +8,7 @@ from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import files
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import DataError, build, find, read_csv
+from bigxfer.data.readers.tables import Columns, DataError, build, find, read_csv
 
 SYNSET = re.compile(r"n\d{8}")
 MEMBER = re.compile(r"(?:.*/)?((n\d{8})_\w+)\.JPEG")
@@ -122,10 +122,12 @@ def manifest(
         root=root,
         classes=classes,
         labels=[index[synset] for _, synset, _ in rows],
-        id=ids,
-        path=paths,
-        patient=ids,  # unique as they are; copies of 14 million strings are not
-        split=[part for part, *_ in rows],
+        columns=Columns(
+            id=ids,
+            path=paths,
+            patient=ids,  # unique as they are; copies of 14 million strings are not
+            split=[part for part, *_ in rows],
+        ),
         notes={"patients": NOBODY, "split": split},
         dropped=dropped or {},
     )

@@ -13,7 +13,14 @@ import numpy as np
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import DataError, build, check_spellings, find, lines
+from bigxfer.data.readers.tables import (
+    Columns,
+    DataError,
+    build,
+    check_spellings,
+    find,
+    lines,
+)
 
 LISTS = {"trainval.txt": "train", "test_WithLabel.txt": "test"}
 
@@ -106,10 +113,12 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=known.classes,
         labels=labels[:, 0].astype(np.int32) if data.version == "colon" else labels,
-        id=names,
-        path=[prefix + name for name in names],
-        patient=[f"medfmc-{patient}" for patient in patients],
-        split=splits,
+        columns=Columns(
+            id=names,
+            path=[prefix + name for name in names],
+            patient=[f"medfmc-{patient}" for patient in patients],
+            split=splits,
+        ),
         notes={
             "labels": "0 where a finding is not marked",
             "patients": known.patients,

@@ -8,7 +8,7 @@ from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.pcam import h5_shape
-from bigxfer.data.readers.tables import DataError, build, find, lines, read_csv
+from bigxfer.data.readers.tables import Columns, DataError, build, find, lines, read_csv
 
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
 MULTILABEL = "MULTILABEL_CLASSIFICATION"
@@ -43,10 +43,12 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=classes,
         labels=labels,
-        id=names,
-        path=image_paths(folder, set_id, names),
-        patient=patients,
-        split=split,
+        columns=Columns(
+            id=names,
+            path=image_paths(folder, set_id, names),
+            patient=patients,
+            split=split,
+        ),
         notes={"task": task_name, "split": split_note, **note},
     )
 

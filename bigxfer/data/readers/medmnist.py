@@ -10,7 +10,7 @@ from bigxfer.data import npz
 from bigxfer.data.labels import NIH14
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import DataError, build
+from bigxfer.data.readers.tables import Columns, DataError, build
 
 SIZES = (
     28,
@@ -238,10 +238,12 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=known.classes,
         labels=every.astype(np.float32) if known.multilabel else every[:, 0],
-        id=ids,
-        path=paths,
-        patient=ids,
-        split=splits,
+        columns=Columns(
+            id=ids,
+            path=paths,
+            patient=ids,
+            split=splits,
+        ),
         notes=notes,
     )
 

@@ -6,7 +6,7 @@ from bigxfer.config import Data
 from bigxfer.data.labels import CHEXPERT14, policy
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import spellings
-from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
+from bigxfer.data.readers.tables import Columns, DataError, Table, build, find, read_csv
 
 LABELLERS = ("chexpert", "negbio")  # data.version; "" is the first
 LATERAL = {"LATERAL": "L", "LL": "L"}  # as CheXpert's lateral images are called here
@@ -46,12 +46,14 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=CHEXPERT14,
         labels=labels.reshape(len(kept), len(CHEXPERT14)),
-        id=[images["dicom_id"][i] for i in kept],
-        path=[paths[i] for i in kept],
-        patient=[f"mimic-{images['subject_id'][i]}" for i in kept],
-        view=[views[i] for i in kept],
-        split=[split[i] for i in kept],
-        people={name: [c[i] for i in kept] for name, c in people.items()},
+        columns=Columns(
+            id=[images["dicom_id"][i] for i in kept],
+            path=[paths[i] for i in kept],
+            patient=[f"mimic-{images['subject_id'][i]}" for i in kept],
+            view=[views[i] for i in kept],
+            split=[split[i] for i in kept],
+            people={name: [c[i] for i in kept] for name, c in people.items()},
+        ),
         notes={
             **notes,
             "labeller": labeller,

@@ -10,6 +10,7 @@ from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import files
 from bigxfer.data.readers.tables import (
     SEE,
+    Columns,
     DataError,
     Table,
     build,
@@ -43,13 +44,15 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=NIH14,
         labels=findings(table),
-        id=table[name],
-        path=[f"{folders.get(file, 'images')}/{file}" for file in table[name]],
-        patient=patients(table),
-        source=["nih"] * len(table),
-        view=table.values("View Position", {"PA": "PA", "AP": "AP"}),
-        split=split,
-        people=table.people("Patient Gender", "Patient Age"),
+        columns=Columns(
+            id=table[name],
+            path=[f"{folders.get(file, 'images')}/{file}" for file in table[name]],
+            patient=patients(table),
+            source=["nih"] * len(table),
+            view=table.values("View Position", {"PA": "PA", "AP": "AP"}),
+            split=split,
+            people=table.people("Patient Gender", "Patient Age"),
+        ),
         notes={"labels": "a finding that is not listed is 0", **notes},
         dropped={"images that are listed but not in the table": beyond},
     )

@@ -10,7 +10,7 @@ from bigxfer.config import Data
 from bigxfer.data.labels import PADCHEST27
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import spellings
-from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
+from bigxfer.data.readers.tables import Columns, DataError, Table, build, find, read_csv
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 SYNONYMS = {  # SLAMPAI/large-scale-pretraining-transfer, datasets/padchest.py @ fe6232b
@@ -72,11 +72,15 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=PADCHEST27,
         labels=labels,
-        id=[table["ImageID"][row] for row in kept],
-        path=[folder[row] + table["ImageID"][row] for row in kept],
-        patient=[f"padchest-{table['PatientID'][row]}" for row in kept],
-        view=[views[row] for row in kept],
-        people={n: [c[row] for row in kept] for n, c in sexes_and_ages(table).items()},
+        columns=Columns(
+            id=[table["ImageID"][row] for row in kept],
+            path=[folder[row] + table["ImageID"][row] for row in kept],
+            patient=[f"padchest-{table['PatientID'][row]}" for row in kept],
+            view=[views[row] for row in kept],
+            people={
+                n: [c[row] for row in kept] for n, c in sexes_and_ages(table).items()
+            },
+        ),
         notes={
             "labels": "substring of a label or a synonym; 0 where none",
             "split": "none is official",

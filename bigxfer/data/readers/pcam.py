@@ -7,7 +7,7 @@ import numpy as np
 from bigxfer.config import Data
 from bigxfer.data.manifest import SPLITS, Manifest
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
+from bigxfer.data.readers.tables import Columns, DataError, Table, build, find, read_csv
 
 STEM = "camelyonpatch_level_2_split_{split}_{part}"
 
@@ -43,9 +43,11 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=("normal", "tumour"),
         labels=labels,
-        path=paths,
-        patient=patients,
-        split=splits,
+        columns=Columns(
+            path=paths,
+            patient=patients,
+            split=splits,
+        ),
         notes={"patients": noted, "split": "official"},
     )
 

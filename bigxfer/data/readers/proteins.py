@@ -7,7 +7,7 @@ import numpy as np
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import DataError, Table, build, find, read_csv
+from bigxfer.data.readers.tables import Columns, DataError, Table, build, find, read_csv
 
 PLACES = (  # in the order of the competition's numbers, 0 to 27
     *("Nucleoplasm", "Nuclear membrane", "Nucleoli", "Nucleoli fibrillar center"),
@@ -46,9 +46,11 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=classes,
         labels=labels,
-        id=names,
-        path=[f"train/{name}_{{red,green,blue}}.png" for name in names],
-        patient=[f"proteins-{name}" for name in names],
+        columns=Columns(
+            id=names,
+            path=[f"train/{name}_{{red,green,blue}}.png" for name in names],
+            patient=[f"proteins-{name}" for name in names],
+        ),
         notes={"patients": NOBODY, "split": "none is official"},
         dropped={"images with several places": int((~kept).sum())},
     )

@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -239,42 +239,59 @@ def numbered_rows(reader: Any, path: Path, width: int) -> Iterator[tuple[int, li
             yield reader.line_num, row[:width]
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What a reader tells of each image, as lists of n strings; () is unknown.
+
+    `id` is `path` where nothing else is given. `people` holds "sex" and "age", where they
+    are known.
+    """
+
+    path: Sequence[str]
+    patient: Sequence[str]
+    id: Sequence[str] = ()
+    source: Sequence[str] = ()
+    view: Sequence[str] = ()
+    split: Sequence[str] = ()
+    people: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, Any]:
+        """{column of a manifest: object [n]}, "" where it is unknown."""
+        blank = [""] * len(self.path)
+        columns = {
+            "id": self.id if len(self.id) else self.path,
+            "path": self.path,
+            "patient": self.patient,
+            "source": self.source if len(self.source) else blank,
+            "view": self.view if len(self.view) else blank,
+            "split": self.split if len(self.split) else blank,
+            **self.people,
+        }
+        return {name: np.array(column, object) for name, column in columns.items()}
+
+
 def build(
     name: str,
     root: Path,
     classes: tuple[str, ...],
     labels: np.ndarray | Sequence[int],
-    path: Sequence[str],
-    patient: Sequence[str],
+    columns: Columns,
     notes: dict[str, Any],
-    id: Sequence[str] = (),
-    source: Sequence[str] = (),
-    view: Sequence[str] = (),
-    split: Sequence[str] = (),
-    people: Mapping[str, Sequence[str]] = MappingProxyType({}),
     dropped: Mapping[str, int | Sequence[str]] = MappingProxyType({}),
 ) -> Manifest:
-    """A validated Manifest from lists; id defaults to path, the rest to "".
+    """A validated Manifest.
 
-    `people` holds "sex" and "age", where they are known. `dropped` says what the reader left out: a number, or the names, of each kind.
+    `dropped` says what the reader left out: a number, or the names, of each kind.
     Raises DataError for what Manifest.validate finds.
     """
-    blank = [""] * len(path)
-    columns: dict[str, Any] = {n: np.array(c, object) for n, c in people.items()}
     try:
         manifest = Manifest(
             name=name,
             root=str(root),
             classes=classes,
             labels=np.asarray(labels),
-            id=np.array(id or path, object),
-            path=np.array(path, object),
-            patient=np.array(patient, object),
-            source=np.array(source or blank, object),
-            view=np.array(view or blank, object),
-            split=np.array(split or blank, object),
             notes=notes,
-            **columns,
+            **columns.arrays(),
         )
         for what, out in dropped.items():
             manifest = manifest.dropping(what, out)

@@ -11,7 +11,7 @@ from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import spellings
 from bigxfer.data.readers.folder import NOBODY
-from bigxfer.data.readers.tables import SEE, DataError, build
+from bigxfer.data.readers.tables import SEE, Columns, DataError, build
 
 
 def read(root: str | Path, data: Data) -> Manifest:
@@ -41,10 +41,12 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=tuple(builder.info.features[label].names),
         labels=[number for *_, number in rows],
-        id=ids,
-        path=[f"{where}/tfds:{split}#{index}" for split, index, _ in rows],
-        patient=[f"{name}-{i}" for i in ids],
-        split=[spellings.SPLITS[split] for split, *_ in rows],
+        columns=Columns(
+            id=ids,
+            path=[f"{where}/tfds:{split}#{index}" for split, index, _ in rows],
+            patient=[f"{name}-{i}" for i in ids],
+            split=[spellings.SPLITS[split] for split, *_ in rows],
+        ),
         notes={
             "patients": NOBODY,
             "builder": str(builder.info.full_name),

@@ -6,7 +6,7 @@ from pathlib import Path
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import files
-from bigxfer.data.readers.tables import DataError, build, find
+from bigxfer.data.readers.tables import Columns, DataError, build, find
 
 CHINA, USA = "ChinaSet_AllFiles", "MontgomerySet"
 FOLDERS = {  # the layout of NLM's archives, then of Kaggle's kmader copies
@@ -47,11 +47,13 @@ def read(root: str | Path, data: Data) -> Manifest:
         root=root,
         classes=("normal", "tuberculosis"),
         labels=[label for *_, label in rows],
-        id=[path.rpartition("/")[2] for path, *_ in rows],
-        path=[path for path, *_ in rows],
-        patient=[f"tuberculosis-{patient}" for _, patient, _, _ in rows],
-        source=[source for _, _, source, _ in rows],
-        view=["PA"] * len(rows),
+        columns=Columns(
+            id=[path.rpartition("/")[2] for path, *_ in rows],
+            path=[path for path, *_ in rows],
+            patient=[f"tuberculosis-{patient}" for _, patient, _, _ in rows],
+            source=[source for _, _, source, _ in rows],
+            view=["PA"] * len(rows),
+        ),
         notes={"split": "none is official", "sets": sorted({r[2] for r in rows})},
         dropped={"files that are no image": other},
     )

@@ -52,14 +52,14 @@ def add(commands) -> None:
 
 def fit(args: argparse.Namespace) -> None:
     from bigxfer.scaling import crossings, curves, surfaces
-    from bigxfer.tables.cells import Predictions
+    from bigxfer.tables.cells import PredictionReader
 
     if args.distances and args.x != "upstream_size,shots":
         raise ValueError("--distances is read with --x upstream_size,shots only")
     if not 0 < args.reach < 1:
         raise ValueError(f"--reach {args.reach:g}: give a metric between 0 and 1")
     table = table_args.given(args)
-    predictions = Predictions(table.find)
+    predictions = PredictionReader(table.find)
     pairs: list = []
     if args.x in PAIRS:
         known = surfaces.read_distances(args.distances) if args.distances else {}

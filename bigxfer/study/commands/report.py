@@ -10,7 +10,7 @@ from bigxfer.study import grid
 from bigxfer.tables import table_args
 
 if TYPE_CHECKING:
-    from bigxfer.tables.cells import Predictions
+    from bigxfer.tables.cells import PredictionReader
 
 LIMIT = 6_000_000  # bytes of a page
 
@@ -24,7 +24,7 @@ def add(commands) -> None:
 
 def report(args: argparse.Namespace) -> None:
     from bigxfer.tables import table
-    from bigxfer.tables.cells import Predictions
+    from bigxfer.tables.cells import PredictionReader
 
     if not args.table and not args.config:  # any runs, of no study
         args.table = args.runs / "report" / "table.parquet"
@@ -34,10 +34,10 @@ def report(args: argparse.Namespace) -> None:
         table.save(found.rows, args.table.parent)
     given = table_args.given(args)
     out = args.out or given.path.with_name("report.html")
-    write(given, out, Predictions(given.find))
+    write(given, out, PredictionReader(given.find))
 
 
-def write(given: table_args.Given, out: Path, predictions: "Predictions") -> None:
+def write(given: table_args.Given, out: Path, predictions: "PredictionReader") -> None:
     """Builds the page and says where it lies."""
     from bigxfer.report.page import build, comparisons
     from bigxfer.tables import differences
