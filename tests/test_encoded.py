@@ -71,7 +71,7 @@ def test_odd_files_come_out_as_from_the_raw_cache(tmp_path, channels):
 def test_killed_it_goes_on_and_notices_changed_files(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_encoded, "SHARD", 4)
     m = draw(tmp_path / "root", 10)
-    stop = cache_encoded.Job.fetched
+    stop = cache_encoded.ShardMaker.fetched
 
     def dies(self, rows):
         for item in stop(self, rows):
@@ -80,7 +80,7 @@ def test_killed_it_goes_on_and_notices_changed_files(tmp_path, monkeypatch):
             yield item
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cache_encoded.Job, "fetched", dies)
+        patch.setattr(cache_encoded.ShardMaker, "fetched", dies)
         cache_encoded.build(m, tmp_path / "c", 16, 1)
     built = cache_encoded.build(m, tmp_path / "c", 16, 1)
     assert built.decoded == 6 and built.ok.all()  # rows 4 to 9: not the first shard

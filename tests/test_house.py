@@ -33,6 +33,7 @@ split labels sampling npz
 fewshot unions
 readers pixels phantom
 loader fetch
+registration
 duplicates identity
 dataset
 exposure shortcuts external

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from bigxfer.config import Data, Phantom
 from bigxfer.data import readers
-from bigxfer.data.phantom import draw, findings, write
+from bigxfer.data.phantom import draw, film, findings, write
 
 SMALL = Phantom(images=40, pixels=32)
 READER = {"natural": "folder"}
@@ -160,7 +160,7 @@ def test_settings_that_cannot_be(tmp_path, kind, made, message):
 
 def drawing(names: list[str], distance: float = 0.0, seed: int = 0, size: int = 96):
     body = draw.person(np.random.default_rng(seed), distance)
-    style, rng = draw.scanner(0, distance), np.random.default_rng(seed)
+    style, rng = film.scanner(0, distance), np.random.default_rng(seed)
     return findings.radiograph(size, body, style, names, rng)
 
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from bigxfer.data import duplicates, split
+from bigxfer.data import registration, split
 from bigxfer.data.loader import Images
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.pixels import decode
@@ -43,7 +43,7 @@ def probe_all(manifest: Manifest, images: Images, rows: np.ndarray) -> list[Prob
     """All probes that the manifest allows, of these rows of it and of the images."""
     rows = sampled(manifest, rows)
     part = manifest.select(rows)
-    small = duplicates.thumbnails(images, rows, SIDE)
+    small = registration.thumbnails(images, rows, SIDE)
     inside = slice(RIM, SIDE - RIM)
     rim = np.ones((SIDE, SIDE), bool)
     rim[inside, inside] = False

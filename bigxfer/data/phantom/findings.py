@@ -6,12 +6,14 @@ follow textbook descriptions loosely; nothing was fitted to any model's result.
 """
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
-from bigxfer.data.phantom import draw
-from bigxfer.data.phantom.draw import Body, Box, Scene, Style, soft_step
+from bigxfer.data.phantom import draw, film
+from bigxfer.data.phantom.draw import Body, Box, Scene, soft_step
+from bigxfer.data.phantom.film import Style
 
 Rng = np.random.Generator
 
@@ -47,7 +49,7 @@ def radiograph(
         gamma=style.gamma * float(rng.uniform(0.88, 1.14)),
         scatter=style.scatter * float(rng.uniform(0.6, 1.6)),
     )
-    return draw.project(scene, exposure), scene.boxes
+    return film.project(scene, exposure), scene.boxes
 
 
 # --- of the body
@@ -127,14 +129,6 @@ def lobar(s: Scene, low: float, high: float) -> np.ndarray:
         mask = np.maximum(mask, patch(s, side, (x, y), radius))
         x, y = x + rng.uniform(-0.1, 0.1), y + rng.uniform(-0.2, 0.2)
     return fill(s, mask, rng.uniform(low, high))
-
-
-def pneumonia(s: Scene) -> np.ndarray:
-    return lobar(s, 0.20, 0.55)
-
-
-def infiltration(s: Scene) -> np.ndarray:
-    return lobar(s, 0.18, 0.40)
 
 
 def consolidation(s: Scene) -> np.ndarray:
@@ -231,14 +225,6 @@ def ball(s: Scene, low: float, high: float) -> np.ndarray:
     return mask
 
 
-def nodule(s: Scene) -> np.ndarray:
-    return ball(s, 0.040, 0.075)
-
-
-def mass(s: Scene) -> np.ndarray:
-    return ball(s, 0.10, 0.18)
-
-
 def pleural_thickening(s: Scene) -> np.ndarray:
     side, u = one_side(s)
     centre, depth = s.rng.uniform(-0.3, 0.3), s.rng.uniform(0.025, 0.06)
@@ -323,14 +309,14 @@ OF_THE_SCENE = {
     "emphysema": both_lungs,
     "effusion": effusion,
     "pneumothorax": pneumothorax,
-    "pneumonia": pneumonia,
-    "infiltration": infiltration,
+    "pneumonia": partial(lobar, low=0.20, high=0.55),
+    "infiltration": partial(lobar, low=0.18, high=0.40),
     "consolidation": consolidation,
     "covid": covid,
     "edema": edema,
     "atelectasis": atelectasis,
-    "nodule": nodule,
-    "mass": mass,
+    "nodule": partial(ball, low=0.040, high=0.075),
+    "mass": partial(ball, low=0.10, high=0.18),
     "pleural_thickening": pleural_thickening,
     "fibrosis": fibrosis,
     "hernia": hernia,

@@ -62,7 +62,7 @@ SOURCES = ("rsna", "cohen", "ricord")  # drawn by scanners 0, 1 and 2
 
 
 @dataclass(frozen=True)
-class Job:
+class Drawing:
     """One image to draw; every pixel of it follows from these."""
 
     file: str  # relative to the folder
@@ -75,9 +75,9 @@ class Job:
     severity: float = 1.0
 
 
-def chexpert(folder: Path, phantom: Phantom) -> list[Job]:
+def chexpert(folder: Path, phantom: Phantom) -> list[Drawing]:
     """CheXpert-v1.0-small: train.csv, valid.csv and their image trees."""
-    jobs, first, valid = [], 1, max(200, phantom.images // 10)
+    drawings, first, valid = [], 1, max(200, phantom.images // 10)
     for number, split, images in ((1, "train", phantom.images), (2, "valid", valid)):
         rows = []
         for patient, study, seed in _patients(images, phantom.seed, 10 + number):
@@ -85,7 +85,9 @@ def chexpert(folder: Path, phantom: Phantom) -> list[Job]:
             findings = _illness(rng, CHEXPERT_FINDINGS)
             view = "AP" if rng.random() < 0.6 else "PA"
             name = f"patient{first + patient:05d}/study{study}/view1_frontal.jpg"
-            jobs.append(make_job(f"{split}/{name}", seed, findings, rng, phantom))
+            drawings.append(
+                make_drawing(f"{split}/{name}", seed, findings, rng, phantom)
+            )
             sex, age = rng.choice(["Female", "Male"]), int(rng.integers(18, 91))
             path = f"CheXpert-v1.0-small/{split}/{name}"
             labels = _chexpert_labels(findings, rng, exact=split == "valid")
@@ -93,7 +95,7 @@ def chexpert(folder: Path, phantom: Phantom) -> list[Job]:
         first += patient + 1  # patients are disjoint
         header = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", "No Finding"]
         write_csv(folder / f"{split}.csv", [*header, *CHEXPERT], rows)
-    return jobs
+    return drawings
 
 
 def _chexpert_labels(
@@ -117,9 +119,9 @@ def _chexpert_labels(
     return cells
 
 
-def nih(folder: Path, phantom: Phantom) -> list[Job]:
+def nih(folder: Path, phantom: Phantom) -> list[Drawing]:
     """NIH ChestX-ray14: images/, Data_Entry_2017_v2020.csv and the two lists."""
-    jobs, rows, first = [], [], 1
+    drawings, rows, first = [], [], 1
     test = max(200, phantom.images // 4)
     for number, split, images in ((1, "train_val", phantom.images), (2, "test", test)):
         names = []
@@ -129,7 +131,9 @@ def nih(folder: Path, phantom: Phantom) -> list[Job]:
             identity = first + patient
             name = f"{identity:08d}_{study - 1:03d}.png"
             names.append(name)
-            jobs.append(make_job(f"images/{name}", seed, findings, rng, phantom))
+            drawings.append(
+                make_drawing(f"images/{name}", seed, findings, rng, phantom)
+            )
             labels = "|".join(sorted(NIH[f] for f in findings)) or "No Finding"
             age, sex = int(rng.integers(18, 91)), rng.choice(["F", "M"])
             view = "AP" if rng.random() < 0.4 else "PA"
@@ -141,17 +145,17 @@ def nih(folder: Path, phantom: Phantom) -> list[Job]:
     header += "Patient Gender,View Position,OriginalImage[Width,Height],"
     header += "OriginalImagePixelSpacing[x,y]"  # unquoted commas: eleven columns
     write_csv(folder / "Data_Entry_2017_v2020.csv", header.split(","), rows)
-    return jobs
+    return drawings
 
 
-def covidx(folder: Path, phantom: Phantom) -> list[Job]:
+def covidx(folder: Path, phantom: Phantom) -> list[Drawing]:
     """COVIDx 9A: train_COVIDx9A.txt, test_COVIDx9A.txt, train/, test/.
 
     With probability phantom.shortcut an image comes from the source of its class
     (its scanner and corner mark give the class away), in both splits, as COVIDx's
     own test set does; else from any source. The test set has equal classes.
     """
-    classes, jobs, first = list(COVIDX), [], 0
+    classes, drawings, first = list(COVIDX), [], 0
     test = -(-max(200, phantom.images // 5) // 3) * 3
     for number, split, images in ((1, "train", phantom.images), (2, "test", test)):
         lines = []
@@ -170,12 +174,14 @@ def covidx(folder: Path, phantom: Phantom) -> list[Job]:
                 findings += (finding,)
             name = f"p{first + patient:05d}_{study}.png"
             scanner = SOURCES.index(source)
-            job = make_job(f"{split}/{name}", seed, findings, rng, phantom, scanner)
-            jobs.append(job)
+            drawing = make_drawing(
+                f"{split}/{name}", seed, findings, rng, phantom, scanner
+            )
+            drawings.append(drawing)
             lines.append(f"p{first + patient:05d} {name} {label} {source}")
         first += patient + 1
         (folder / f"{split}_COVIDx9A.txt").write_text("\n".join(lines) + "\n")
-    return jobs
+    return drawings
 
 
 DISTRACTORS = {  # what any patient of the covidx phantom may have as well
@@ -188,16 +194,16 @@ DISTRACTORS = {  # what any patient of the covidx phantom may have as well
 }
 
 
-def natural(folder: Path, phantom: Phantom) -> list[Job]:
+def natural(folder: Path, phantom: Phantom) -> list[Drawing]:
     """train/CLASS/*.jpg and test/CLASS/*.jpg; distance and shortcut do nothing."""
-    jobs, tests = [], max(200, phantom.images // 5)
+    drawings, tests = [], max(200, phantom.images // 5)
     for number, split, images in ((1, "train", phantom.images), (2, "test", tests)):
         for k in range(images):
             name = list(NATURAL)[k % len(NATURAL)]
             seed = (phantom.seed, 40 + number, k)
             file = f"{split}/{name}/{k:06d}.jpg"
-            jobs.append(Job(file, phantom.pixels, (), seed, (name,), -1, 0.0))
-    return jobs
+            drawings.append(Drawing(file, phantom.pixels, (), seed, (name,), -1, 0.0))
+    return drawings
 
 
 def _patients(
@@ -238,20 +244,20 @@ def _illness(rng: np.random.Generator, named: tuple[str, ...]) -> tuple[str, ...
     return found or (str(rng.choice(list(rates))),)
 
 
-def make_job(
+def make_drawing(
     file: str,
     seed: tuple[int, ...],
     findings: tuple[str, ...],
     rng: np.random.Generator,
     phantom: Phantom,
     scanner: int | None = None,
-) -> Job:
+) -> Drawing:
     """A radiograph; without a scanner one is drawn, the default one most often."""
     if scanner is None:
         scanner = int(rng.choice(3, p=(0.6, 0.25, 0.15)))
     anatomy = seed[:-1]  # the same in every study of a patient
     size, distance, severity = phantom.pixels, phantom.distance, phantom.severity
-    return Job(file, size, anatomy, seed, findings, scanner, distance, severity)
+    return Drawing(file, size, anatomy, seed, findings, scanner, distance, severity)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: list[list]) -> None:

@@ -18,9 +18,9 @@ from PIL import Image
 
 from bigxfer import host
 from bigxfer.config import Phantom
-from bigxfer.data.phantom import draw, layouts
+from bigxfer.data.phantom import draw, film, layouts
 from bigxfer.data.phantom.findings import radiograph
-from bigxfer.data.phantom.layouts import Job, write_csv
+from bigxfer.data.phantom.layouts import Drawing, write_csv
 from bigxfer.data.phantom.natural import natural
 
 VERSION = 1  # of the drawings: a change of any pixel or label raises it
@@ -93,33 +93,37 @@ def _done(folder: Path, note: str) -> bool:
     return mark.is_file() and mark.read_text() == note
 
 
-def _draw(folder: Path, job: Job) -> list[list]:
+def _draw(folder: Path, drawing: Drawing) -> list[list]:
     """Draws and saves one image; the rows of truth.csv."""
-    rng = np.random.default_rng([*job.image, 2])
+    rng = np.random.default_rng([*drawing.image, 2])
     boxes: list[tuple[str, draw.Box]] = []
-    if job.scanner < 0:
-        image = natural(job.findings[0], job.pixels, rng)
+    if drawing.scanner < 0:
+        image = natural(drawing.findings[0], drawing.pixels, rng)
     else:
-        body = draw.person(np.random.default_rng([*job.patient, 3]), job.distance)
-        style = draw.scanner(job.scanner, job.distance)
-        found = list(job.findings)
-        image, boxes = radiograph(job.pixels, body, style, found, rng, job.severity)
-    path = folder / job.file
+        body = draw.person(
+            np.random.default_rng([*drawing.patient, 3]), drawing.distance
+        )
+        style = film.scanner(drawing.scanner, drawing.distance)
+        found = list(drawing.findings)
+        image, boxes = radiograph(
+            drawing.pixels, body, style, found, rng, drawing.severity
+        )
+    path = folder / drawing.file
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, quality=92)
-    return [[job.file, name, *box] for name, box in boxes]
+    return [[drawing.file, name, *box] for name, box in boxes]
 
 
-def _draw_many(work: tuple[Path, list[Job]]) -> list[list]:
-    folder, jobs = work
-    return [row for job in jobs for row in _draw(folder, job)]
+def _draw_many(work: tuple[Path, list[Drawing]]) -> list[list]:
+    folder, drawings = work
+    return [row for drawing in drawings for row in _draw(folder, drawing)]
 
 
-def _render(folder: Path, jobs: list[Job]) -> list[list]:
-    """Draws all jobs, in processes where it is worth it; the rows of truth.csv."""
-    parts = [(folder, jobs[k : k + 64]) for k in range(0, len(jobs), 64)]
+def _render(folder: Path, drawings: list[Drawing]) -> list[list]:
+    """Draws all drawings, in processes where it is worth it; the rows of truth.csv."""
+    parts = [(folder, drawings[k : k + 64]) for k in range(0, len(drawings), 64)]
     cores = len(host.cores())
-    if cores > 1 and sum(job.pixels**2 for job in jobs) > WORTH_IT:
+    if cores > 1 and sum(drawing.pixels**2 for drawing in drawings) > WORTH_IT:
         # spawn: a fork of a process that runs jax may hang
         with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
             return [row for part in pool.map(_draw_many, parts) for row in part]

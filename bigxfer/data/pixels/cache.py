@@ -159,12 +159,16 @@ def run(store: Store, todo: np.ndarray, workers: int, say: Say) -> None:
     if not len(todo):
         return
     store.make_room(len(todo))
-    job = decode_pool.Job(str(store.manifest.root), str(store.pixels), store.shape)
+    order = decode_pool.Decoding(
+        str(store.manifest.root), str(store.pixels), store.shape
+    )
     paths = {int(row): store.manifest.path[row] for row in todo}
     report = Pass(len(todo), say)
     few = len(todo) < SMALL or workers == 1
     results = (
-        decode_pool.here(job, paths) if few else decode_pool.spread(job, paths, workers)
+        decode_pool.here(order, paths)
+        if few
+        else decode_pool.spread(order, paths, workers)
     )
     try:
         with closing(results):  # ends the workers

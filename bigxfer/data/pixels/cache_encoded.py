@@ -57,9 +57,9 @@ def build(
     allowed, workers = max_bad * len(manifest), workers or len(host.cores())
     with cache_store.locked(folder, say) as writable:
         found = cache_store.stats(manifest)
-        job = Job(manifest, folder, channels, found, workers, say)
+        maker = ShardMaker(manifest, folder, channels, found, workers, say)
         starts = range(0, len(manifest), SHARD)
-        shards = {s: job.known(s) for s in starts}
+        shards = {s: maker.known(s) for s in starts}
         if writable and sum(len(s.bad) for s in shards.values() if s) > allowed:
             shards = {s: k if k and not k.bad else None for s, k in shards.items()}
         todo = [s for s, known in shards.items() if known is None]
@@ -68,7 +68,7 @@ def build(
         for left in folder.glob("*.part") if todo else ():  # by a build that was killed
             left.unlink()
         for start in todo:
-            shards[start] = job.make(start)
+            shards[start] = maker.make(start)
     whole = [s for s in shards.values() if s]
     reasons = {row: why for s in whole for row, why in s.bad.items()}
     ok = np.ones(len(manifest), bool)
@@ -102,7 +102,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardMaker:
     """What making a shard needs to know."""
 
     manifest: Manifest

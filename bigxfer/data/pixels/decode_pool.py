@@ -2,7 +2,7 @@
 
 Plain subprocesses (`python -m bigxfer.data.pixels.decode_pool`), not multiprocessing: that
 imports the main module again in every worker, and with it jax. A worker reads its
-job from a file and prints a line for each row; when its parent dies it ends at the
+order from a file and prints a line for each row; when its parent dies it ends at the
 next line it cannot print. A file that kills a decoder costs its own row only.
 """
 
@@ -22,7 +22,7 @@ from bigxfer.data.pixels import checked, decode
 
 
 @dataclass(frozen=True)
-class Job:
+class Decoding:
     root: str
     pixels: str  # the file that row r is written to at r * S * S * C
     shape: tuple[int, int, int]  # S, S, C
@@ -31,13 +31,13 @@ class Job:
 Result = tuple[int, str, str]  # row, the reason why it is bad or "", sum in hex
 
 
-def here(job: Job, paths: dict[int, str]) -> Generator[Result, None, None]:
+def here(order: Decoding, paths: dict[int, str]) -> Generator[Result, None, None]:
     """Decodes in this process. OSError where the pixels cannot be written."""
-    size, _, channels = job.shape
-    with open(job.pixels, "r+b") as file:
+    size, _, channels = order.shape
+    with open(order.pixels, "r+b") as file:
         for row, path in paths.items():
             try:
-                image = decode.load(job.root, path, size, channels)
+                image = decode.load(order.root, path, size, channels)
             except decode.DecodeError as error:
                 yield row, str(error), ""
                 continue
@@ -54,7 +54,7 @@ def write(fd: int, data: bytes, at: int) -> None:
 
 
 def spread(
-    job: Job, paths: dict[int, str], workers: int
+    order: Decoding, paths: dict[int, str], workers: int
 ) -> Generator[Result, None, None]:
     """Decodes in subprocesses. OSError where the pixels cannot be written."""
     left = dict(paths)
@@ -62,7 +62,7 @@ def spread(
         rows = list(left)
         parts = [rows[k::workers] for k in range(min(workers, len(rows)))]
         lines: queue.Queue = queue.Queue()
-        running = [Worker(job, {r: left[r] for r in part}, lines) for part in parts]
+        running = [Worker(order, {r: left[r] for r in part}, lines) for part in parts]
         try:
             ended = 0
             while ended < len(running):
@@ -91,10 +91,14 @@ def spread(
 class Worker:
     """One subprocess, and the thread that passes on what it prints."""
 
-    def __init__(self, job: Job, paths: dict[int, str], lines: queue.Queue) -> None:
+    def __init__(
+        self, order: Decoding, paths: dict[int, str], lines: queue.Queue
+    ) -> None:
         self.lines = lines
         with tempfile.TemporaryFile("w+") as task:
-            json.dump([job.root, job.pixels, job.shape, list(paths.items())], task)
+            json.dump(
+                [order.root, order.pixels, order.shape, list(paths.items())], task
+            )
             task.seek(0)
             home = str(Path(__file__).parents[3])
             path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
@@ -134,7 +138,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a decoder prints is no result
     try:
-        for result in here(Job(root, pixels, shape), dict(paths)):
+        for result in here(Decoding(root, pixels, shape), dict(paths)):
             print(json.dumps(result), file=out, flush=True)
     except BrokenPipeError:  # the parent has died
         os._exit(1)
