@@ -59,7 +59,7 @@ crossings surfaces
 """,
     "bigxfer.report": """
 style
-figures findings overview
+figures findings overview groups
 figures_pairs figures_predictions figures_scaling
 page
 """,

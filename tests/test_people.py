@@ -12,7 +12,9 @@ from test_readers_more import mimic, pad
 from bigxfer.data import identity, labels
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import DataError, padchest, spellings
+from bigxfer.report import groups
 from bigxfer.runs import card_groups, predictions
+from bigxfer.tables import run_row
 
 
 def manifest(**columns):
@@ -221,3 +223,40 @@ def test_the_card_says_the_gaps_and_what_is_missing():
     assert "the largest gap is 0.100 [-0.020, 0.220], M above F" in text
     assert "- sex O: 3 patients with a" in text
     assert "Neither sex" in "\n".join(card_groups.lines({}))
+
+
+GAP = {"value": 0.1, "low": 0.02, "high": 0.18, "of": ["M", "F"], "pairs": 1}
+
+
+def test_the_table_and_the_page_tell_the_gaps_of_runs():
+    none = {"value": None, "low": None, "high": None, "reason": "few"}
+    result = {
+        "groups": {
+            "sex": {"gaps": {"auroc_macro": GAP}},
+            "age": {"gaps": {"auroc_macro": none}},
+        }
+    }
+    row = run_row.of_groups(result)
+    assert row["gap/sex/auroc_macro"] == 0.1 and row["gap/age/auroc_macro"] is None
+    assert run_row.of_groups({}) == {}
+    rows = [row | {"target": "nih", "digest": "0123456789abcdef"}]
+    rows.append(
+        {
+            "target": "nih",
+            "digest": "f" * 16,
+            "gap/csv-b/auroc_macro": -0.2,
+            "gap/csv-b/auroc_macro_low": -0.3,
+            "gap/csv-b/auroc_macro_high": 0.01,
+            **{f"gap/sex/auroc_macro{e}": v for e, v in (("", 0.3), ("_low", -0.1))},
+            "gap/sex/auroc_macro_high": 0.5,
+        }
+    )
+    html = groups.table(rows)
+    for cells in (
+        "between sexes</td><td>2</td><td>0.200</td><td>0.300 [-0.100, 0.500], run ffffffff",
+        "</td><td>1 of 2</td>",
+        "csv-b less the test split</td><td>1</td><td>-0.200</td><td>-0.200 [-0.300, 0.010]",
+    ):
+        assert cells in html
+    assert "between age bands" not in html
+    assert groups.table([{"target": "x", "accuracy": 0.5}]) == ""

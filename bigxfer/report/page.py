@@ -13,6 +13,7 @@ from bigxfer.report import (
     figures_predictions,
     figures_scaling,
     findings,
+    groups,
     overview,
     style,
 )
@@ -54,6 +55,7 @@ def build(
     panels += figures_predictions.reliability(drawing)
     panels += figures_predictions.classes(drawing)
     head = overview.tiles(given, predictions) + overview.costs(given.rows)
+    head += groups.table(given.rows)
     head += overview.notes(
         given,
         predictions,

@@ -72,7 +72,18 @@ def read_run(folder: Path) -> Row:
         check_range(name, metric, folder)
         row[name] = metric["value"]
         row[f"{name}_low"], row[f"{name}_high"] = metric["low"], metric["high"]
-    row |= of_external(result)
+    return row | of_groups(result) | of_external(result)
+
+
+def of_groups(result: dict) -> Row:
+    """Columns gap/sex/auroc_macro and so on, with their intervals: the largest gap between
+    groups of patients, sites or views.
+    """
+    row: Row = {}
+    for factor, found in result.get("groups", {}).items():
+        gap, name = found["gaps"]["auroc_macro"], f"gap/{factor}/auroc_macro"
+        row |= {name: gap["value"], f"{name}_low": gap["low"]}
+        row[f"{name}_high"] = gap["high"]
     return row
 
 
