@@ -31,7 +31,7 @@ from absl import app, flags
 
 from bigxfer import cli, config
 from bigxfer.study import grid
-from launch import local, node
+from launch import local, node, pool
 from launch.profile import Profile, load
 
 FRUITLESS = 3  # rounds of jobs that ended without having taken any run
@@ -90,8 +90,8 @@ class Launch:
         while True:
             states = grid.states(self.study, self.runs, self.done)
             for line in news(before, states):
-                elapsed = time.monotonic() - began
-                print(f"[{len(self.done)}/{len(states)}] {elapsed:5.0f} s  {line}")
+                elapsed = pool.clock(time.monotonic() - began)
+                print(f"[{len(self.done)}/{len(states)}] {elapsed}  {line}")
             sys.stdout.flush()
             before = states
             if all(s.state in ("done", "given up") for s in states):
@@ -230,7 +230,7 @@ def news(before: list[grid.Standing], now: list[grid.Standing]) -> Iterator[str]
     for old, new in zip(before, now):
         changed = (old.state, len(old.tries)) != (new.state, len(new.tries))
         if changed and new.state in ("done", "failed", "given up"):
-            yield f"{new.node.digest}  {new.node}  {new.state} {new.error}".rstrip()
+            yield f"{new.node}  {new.node.digest}  {new.state} {new.error}".rstrip()
 
 
 def jobs(name: str) -> list[str]:

@@ -45,6 +45,29 @@ def test_help_is_no_error_and_names_every_flag(module):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE), done.stdout
 
 
+def test_against_takes_overrides(tmp_path):
+    """As --config does: here of the reader and the root, which is not there."""
+    shown, gone = "configs/covidx_small.py:phantom=8,res=16", str(tmp_path / "gone")
+    call = [
+        sys.executable,
+        "-m",
+        "bigxfer.audit",
+        "--config",
+        shown,
+        "--against",
+        shown,
+    ]
+    call += [f"--config.data.cache={tmp_path}", "--against.data.reader=csv"]
+    call += [f"--against.data.root={gone}"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"looked for the folder '{gone}'" in done.stderr
+    said = cli.unknown_field(["audit", "--against.data.roat=here"])
+    assert (
+        said == "there is no field against.data.roat; did you mean against.data.root?"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_every_help_is_no_error(module):
