@@ -10,7 +10,6 @@ Everything is found from the cached pixels, so the first run decodes the images.
 """
 
 import base64
-import html
 import json
 import logging
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from bigxfer.data import dataset, duplicates, shortcuts, split
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.pixels import decode
+from bigxfer.report import templates
 
 SHOWN = 60  # pairs of images on the page
 
@@ -255,63 +255,53 @@ def table(report: dict[str, Any]) -> str:
 
 def page(report: dict[str, Any], sets: list[Dataset]) -> str:
     """The same as one HTML page, with the class balance and the pairs of images."""
-    parts = ["<h1>Audit</h1>"]
-    if report["synthetic"]:
-        parts.append("<p><b>SYNTHETIC DATA</b></p>")
-    for title, rows in sections(report):
-        parts += [f"<h2>{html.escape(title)}</h2>", rows_html(rows)]
+    tables: list[tuple[str, list]] = sections(report)
     for s in report["sets"]:
-        parts.append(undecodable_html(s["name"], s["report"].get("undecodable", [])))
+        tables += undecodable(s["name"], s["report"].get("undecodable", []))
         for column, counts in s["balance"].items():
-            parts.append(f"<h2>{html.escape(s['name'])}: classes by {column}</h2>")
             heads = [("", *next(iter(counts.values())))]
             body = [(value or "(unknown)", *n.values()) for value, n in counts.items()]
-            parts.append(rows_html(heads + body))
+            tables.append((f"{s['name']}: classes by {column}", heads + body))
+    groups = []
     for where in ("within", "against"):
-        pairs = report.get(where, {}).get("pairs", [])
-        if pairs:
-            shown = f"the first {SHOWN} of {len(pairs)}" if len(pairs) > SHOWN else ""
-            parts.append(f"<h2>Pairs {where} {shown}</h2><p>{duplicates.RULE}</p>")
-        parts += [
-            pair_html(p, sets[0], sets[-1 if where == "against" else 0])
-            for p in pairs[:SHOWN]
-        ]
-    style = "body{font:14px sans-serif;margin:2em}td{padding:.1em .8em}img{width:192px}"
-    head = f"<meta charset=utf-8><title>Audit</title><style>{style}</style>"
-    return f"<!doctype html>{head}{''.join(parts)}"
+        if pairs := report.get(where, {}).get("pairs", []):
+            shown = f", the first {SHOWN} of {len(pairs)}" if len(pairs) > SHOWN else ""
+            both = sets[0], sets[-1 if where == "against" else 0]
+            found = [shown_pair(pair, *both) for pair in pairs[:SHOWN]]
+            groups.append({"heading": f"Pairs {where}{shown}", "pairs": found})
+    return templates.render(
+        "audit.html",
+        title="Audit",
+        synthetic="This audit" if report["synthetic"] else "",
+        tables=tables,
+        pairs=groups,
+        rule=duplicates.RULE,
+    )
 
 
-def undecodable_html(name: str, bad: list[list[str]]) -> str:
-    """The files that gave no image, the first of many, with the reasons."""
+def undecodable(name: str, bad: list[list[str]]) -> list[tuple[str, list]]:
+    """A table of the files that gave no image, the first of many, with the reasons."""
     if not bad:
-        return ""
+        return []
     shown = f"the first {SHOWN} of {len(bad)}" if len(bad) > SHOWN else str(len(bad))
-    heading = f"<h2>{html.escape(name)}: undecodable images, {shown}</h2>"
-    return heading + rows_html([("file", "reason"), *(b[1:] for b in bad[:SHOWN])])
+    rows = [("file", "reason"), *(b[1:] for b in bad[:SHOWN])]
+    return [(f"{name}: undecodable images, {shown}", rows)]
 
 
-def rows_html(rows: list) -> str:
-    cells = ("".join(f"<td>{html.escape(str(v))}</td>" for v in row) for row in rows)
-    return f"<table>{''.join(f'<tr>{c}</tr>' for c in cells)}</table>"
-
-
-def pair_html(pair: dict[str, Any], a: Dataset, b: Dataset) -> str:
-    """Both images side by side over what is known of them."""
+def shown_pair(pair: dict[str, Any], a: Dataset, b: Dataset) -> dict[str, Any]:
+    """What the page shows of a pair: a caption, and both images with what is known."""
     what = "exact" if pair["exact"] else f"correlation {pair['correlation']:.3f}"
-    notes = [f for f in ("same patient", "across splits", "labels differ") if pair[f]]
     share = pair["share of the usual difference"]
-    notes[:0] = [
-        f"hamming {pair['hamming']}/144",
-        f"{share:.2f} of the usual difference",
-    ]
-    heading = f"<h3>{', '.join([what, *notes])}</h3>"
-    images, texts = [], []
+    notes = [what, f"hamming {pair['hamming']}/144"]
+    notes.append(f"{share:.2f} of the usual difference")
+    notes += [f for f in ("same patient", "across splits", "labels differ") if pair[f]]
+    sides = []
     for side, data in zip(pair["sides"], (a, b), strict=True):
-        code = base64.b64encode(decode.to_png(data.images[side["row"]])).decode()
-        images.append(f'<td><img src="data:image/png;base64,{code}"></td>')
+        png = base64.b64encode(decode.to_png(data.images[side["row"]])).decode()
         text = f"{side['id']}, patient {side['patient']}, {side['split']}:"
-        texts.append(f"{text} {', '.join(side['labels']) or 'none'}")
-    return f"{heading}<table><tr>{''.join(images)}</tr></table>{rows_html([texts])}"
+        text += f" {', '.join(side['labels']) or 'none'}"
+        sides.append({"png": png, "text": text})
+    return {"caption": ", ".join(notes), "sides": sides}
 
 
 if __name__ == "__main__":

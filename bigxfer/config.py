@@ -198,7 +198,7 @@ def taken(init: dict[str, Any]) -> str:
 
 
 def to_dict(run: Run) -> dict[str, Any]:
-    return json.loads(json.dumps(dataclasses.asdict(run)))
+    return json.loads(json.dumps(run, default=vars))
 
 
 def from_dict(values: dict[str, Any], cls: type = Run) -> Any:

@@ -41,7 +41,7 @@ exposure shortcuts external
     "bigxfer.study": """
 claims
 grid
-cost
+cost design
 commands
 __main__
 """,
@@ -58,9 +58,9 @@ curves
 crossings surfaces
 """,
     "bigxfer.report": """
-style
+style templates
 figures findings overview groups
-figures_pairs figures_predictions figures_scaling
+figures_pairs figures_predictions figures_ranking figures_scaling
 page
 """,
     "launch": """

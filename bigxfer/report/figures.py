@@ -142,18 +142,20 @@ def _ranked(
         found.append((sign * e.value, f"{pretty(line)} {model}, {text}", runs))
     found.sort(key=lambda f: -f[0])
     (_, best, top), (_, worst, bottom) = found[0], found[-1]
-    words = f"At {shots_name(shots)} the best mean is of {escape(best)}"
     if len(found) == 1:
-        return words + "."
-    words += f", and the last of {len(found)} is of {escape(worst)}"
+        return f"At {shots_name(shots)} there is {escape(best)} alone."
+    words = f"At {shots_name(shots)} the first of {len(found)} by its mean is"
+    words += f" {escape(best)}, and the last {escape(worst)}"
     d = differences.difference(top, bottom, metric, drawing.predictions)
     if d is None or not math.isfinite(d.false):
         return words + ". How probably that order is false is not known."
-    return (
-        f"{words}. The claim that the first is better than the last is false with"
-        f" probability {style.chance(d.false)} ({d.covers}; these two were picked for"
-        " their order, which the probability leaves out)."
-    )
+    chance = f"false with probability {style.chance(d.false)}"
+    note = f"{d.covers}; these two were picked for their order, which the probability"
+    if d.false >= differences.SURE:
+        return (
+            f"{words}; which of them is better is open ({chance}, {note} leaves out)."
+        )
+    return f"{words}. That the first is better than the last is {chance} ({note} leaves out)."
 
 
 def _places(shots: Sequence[str]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 from bigxfer.report.style import METRICS, chance, pretty, shots_name
 from bigxfer.statistics import crossed
@@ -22,14 +21,13 @@ TIMES = (2, 3, 4, 6, 8, 12, 16)  # as many of a factor, tried in this order
 PLURAL = {"upstreams": "upstream seeds", "residual": "upstream seeds"}
 
 
-def opening(found: Sequence[Family], metrics: Sequence[str]) -> str:
-    """A list in HTML, of the first metric that has comparisons; "" without any."""
+def opening(found: Sequence[Family], metrics: Sequence[str]) -> list[str]:
+    """Sentences by the first metric that has comparisons; none without any."""
     for metric in metrics:
         every = [c for f in found if f.metric == metric for c in f.found.values()]
         if every:
-            lines = "".join(f"<li>{escape(line)}</li>" for line in sentences(every))
-            return f'<ul class="findings">{lines}</ul>'
-    return "<p>There is nothing to compare: it takes two upstreams, or two nets.</p>"
+            return sentences(every)
+    return []
 
 
 def sentences(every: Sequence[Comparison]) -> list[str]:

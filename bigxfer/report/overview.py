@@ -2,10 +2,10 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 
-from bigxfer.report.style import METRICS, number, pretty, table_html
+from bigxfer.report.style import METRICS, number, pretty
 from bigxfer.runs import folders
 from bigxfer.tables import cells
 from bigxfer.tables.cells import PredictionReader
@@ -15,14 +15,23 @@ from bigxfer.tables.table_args import Given
 MOST = 12  # lines of one kind before the rest is only counted
 
 
-def tiles(given: Given, predictions: PredictionReader) -> str:
+@dataclass(frozen=True)
+class Note:
+    """What a reader must know; `lines` are shown on demand."""
+
+    text: str
+    lines: tuple[str, ...] = ()
+    grave: bool = False
+
+
+def tiles(given: Given, predictions: PredictionReader) -> dict[str, str]:
     """The study in a few numbers."""
     rows = given.rows
     runs = [r for r in rows if r["kind"] == "transfer"]
     kept = sum(
         (predictions.find(r["folder"]) / "predictions.npz").is_file() for r in runs
     )
-    found = {
+    return {
         "transfer runs": f"{len(runs):,}",
         "upstream runs": f"{len(rows) - len(runs):,}",
         "data": "SYNTHETIC" if any(r["synthetic"] for r in rows) else "real images",
@@ -36,10 +45,6 @@ def tiles(given: Given, predictions: PredictionReader) -> str:
         "with predictions": f"{kept:,} of {len(runs):,}",
         "commit": _commits(rows),
     }
-    cards = "".join(
-        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in found.items()
-    )
-    return f'<dl class="tiles">{cards}</dl>'
 
 
 def _upstream_seeds(runs: Sequence[Row]) -> str:
@@ -72,31 +77,28 @@ def _total(rows: Sequence[Row], column: str, unit: float) -> str:
     )
 
 
-def costs(rows: Sequence[Row]) -> str:
-    """A row for each kind of run."""
+def costs(rows: Sequence[Row]) -> dict[str, Sequence]:
+    """A row for each kind of run, and the head of the table."""
     groups: dict[tuple, list[Row]] = defaultdict(list)
     for row in rows:
         name = row["upstream"] if row["kind"] == "transfer" else row["target"]
         groups[row["kind"], row["model"], name].append(row)
     lines = []
     for (kind, model, name), found in sorted(groups.items()):
-        steps = sorted({r["steps"] for r in found})
+        steps = sorted({r["steps"] for r in found if r["steps"] is not None})
         lines.append(
             (
-                escape(
-                    f"{kind} {'from' if kind == 'transfer' else 'on'} {pretty(name)}"
-                ),
-                escape(model),
+                f"{kind} {'from' if kind == 'transfer' else 'on'} {pretty(name)}",
+                model,
                 f"{len(found):,}",
-                f"{steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else ""),
-                number(sum(r["images"] or 0 for r in found)),
+                " to ".join(f"{n:,}" for n in dict.fromkeys(steps[:1] + steps[-1:])),
+                _total(found, "images", 1),
                 _total(found, "flops", 1),
                 _total(found, "device_seconds", 3600),
             )
         )
     head = ("runs", "model", "number", "steps", "images seen", "FLOPs", "device-hours")
-    table = table_html(head, lines)
-    return f"<details><summary>Cost of each kind of run</summary>{table}</details>"
+    return {"head": head, "rows": lines}
 
 
 def notes(
@@ -104,29 +106,24 @@ def notes(
     predictions: PredictionReader,
     unfinished: Sequence[str],
     more: Sequence[str],
-) -> str:
-    """Everything that is amiss or missing, as a list; "" where nothing is."""
-    lines = [
+) -> list[Note]:
+    """Everything that is amiss or missing; `more` are notes of others."""
+    return [
         *_counted(_short(given.rows), "stopped before the others of its cell"),
         *_counted(_missing(given.rows), "fewer runs than most cells"),
         *_counted(unfinished, "not finished"),
         *_counted(predictions.unreadable, "predictions that cannot be read"),
         *_leaks(given.rows),
-        *more,
+        *(Note(line) for line in more),
     ]
-    if not lines:
-        return ""
-    items = "".join(f"<li>{line}</li>" for line in lines)
-    return f'<ul class="notes">{items}</ul>'
 
 
-def _counted(found: Sequence[str], what: str) -> list[str]:
-    """One line: how many, and the first of them on demand."""
+def _counted(found: Sequence[str], what: str) -> list[Note]:
+    """One note: how many, and the first of them on demand."""
     if not found:
         return []
-    rest = f"<br>and {len(found) - MOST} more" if len(found) > MOST else ""
-    shown = "<br>".join(escape(line) for line in found[:MOST]) + rest
-    return [f"<details><summary>{len(found)} {what}</summary><p>{shown}</p></details>"]
+    rest = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
+    return [Note(f"{len(found)} {what}", (*found[:MOST], *rest))]
 
 
 def _short(rows: Sequence[Row]) -> list[str]:
@@ -137,12 +134,13 @@ def _short(rows: Sequence[Row]) -> list[str]:
             r[k] for k in ("study", "kind", "target", "model", "protocol", "shots")
         )
 
-    for row in rows:
+    known = [row for row in rows if row["steps"] is not None]
+    for row in known:
         steps[cell(row)][row["steps"]] += 1
     usual = {key: count.most_common(1)[0][0] for key, count in steps.items()}
     return [
         f"{r['folder']}: {r['steps']} of {usual[cell(r)]} steps"
-        for r in rows
+        for r in known
         if r["steps"] < usual[cell(r)]
     ]
 
@@ -192,7 +190,7 @@ def _why(folder: Path) -> str:
     return f"stands at step {step} of {steps or '?'}"
 
 
-def _leaks(rows: Sequence[Row]) -> list[str]:
+def _leaks(rows: Sequence[Row]) -> list[Note]:
     leaked = [
         r for r in rows if (r["leaked_patients"] or 0) + (r["leaked_images"] or 0)
     ]
@@ -200,10 +198,10 @@ def _leaks(rows: Sequence[Row]) -> list[str]:
         return []
     names = ", ".join(sorted({f"{r['upstream']} → {r['target']}" for r in leaked}))
     line = (
-        f"<b>{len(leaked)} transfers were tested on patients or images that their"
-        f" upstream had seen</b> ({escape(names)}): their scores are too good."
+        f"{len(leaked)} transfers were tested on patients or images that their"
+        f" upstream had seen ({names}): their scores are too good."
     )
-    return [line]
+    return [Note(line, grave=True)]
 
 
 def lacking(rows: Sequence[Row]) -> list[str]:

@@ -1,26 +1,25 @@
 """The report of a study: one HTML page with its figures, for any browser, offline."""
 
 import json
-import re
 from collections.abc import Sequence
-from html import escape
-from importlib import resources
 from typing import Any
 
 from bigxfer.report import (
     figures,
     figures_pairs,
     figures_predictions,
+    figures_ranking,
     figures_scaling,
     findings,
     groups,
     overview,
     style,
+    templates,
 )
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import ERRORS, METRICS, UNITS, Panel
 from bigxfer.scaling import crossings, curves
-from bigxfer.tables import differences, lines
+from bigxfer.tables import differences, lines, probes
 from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.differences import Family
 from bigxfer.tables.lines import order
@@ -40,12 +39,14 @@ def build(
     `unfinished` has a line for each run without a result; None: those that lie beside
     the table's runs. `families` are all comparisons; None: they are made here.
     """
-    rows, notes = lines.lines(given.rows)
     if families is None:
         families = comparisons(given, predictions)
+    rankings = figures_ranking.rankings(given.rows)
+    given = given._replace(rows=probes.reported(given.rows))
+    rows, notes = lines.lines(given.rows)
     drawing = Drawing(rows, style.styles(r["line"] for r in rows), predictions)
     metrics = overview.metrics_of(rows)
-    panels: list[Panel] = []
+    panels = rankings
     for metric in metrics:
         panels += figures.curves_say(drawing, metric) + figures.curves(drawing, metric)
         here = [family for family in families if family.metric == metric]
@@ -54,21 +55,28 @@ def build(
             panels += _laws(drawing, given.rows, metric, notes)
     panels += figures_predictions.reliability(drawing)
     panels += figures_predictions.classes(drawing)
-    head = overview.tiles(given, predictions) + overview.costs(given.rows)
-    head += groups.table(given.rows)
-    head += overview.notes(
-        given,
-        predictions,
-        overview.unfinished_beside(given) if unfinished is None else unfinished,
-        [escape(n) for n in dict.fromkeys([*notes, *overview.lacking(rows)])],
+    if unfinished is None:
+        unfinished = overview.unfinished_beside(given)
+    more = list(dict.fromkeys([*notes, *overview.lacking(rows)]))
+    return templates.render(
+        "page.html",
+        title=title or _title(given),
+        synthetic="This study" if any(r["synthetic"] for r in rows) else "",
+        findings=findings.opening(families, metrics),
+        tiles=overview.tiles(given, predictions),
+        costs=overview.costs(given.rows),
+        groups=groups.table(given.rows),
+        notes=overview.notes(given, predictions, unfinished, more),
+        sections={panel.section for panel in panels},
+        plotly=templates.text("package_data/plotly.min.js", "plotly"),
+        data=_data(drawing, panels, metrics),
+        script=templates.text("page.js"),
     )
-    opening = findings.opening(families, metrics)
-    return page(title or _title(given), opening, head, drawing, panels, metrics)
 
 
 def comparisons(given: Given, predictions: PredictionReader) -> list[Family]:
     """Every comparison of the table, by every metric that a page shows."""
-    rows, _ = lines.lines(given.rows)
+    rows, _ = lines.lines(probes.reported(given.rows))
     metrics = overview.metrics_of(rows)
     return [f for m in metrics for f in differences.families(rows, m, predictions)]
 
@@ -104,21 +112,13 @@ def _title(given: Given) -> str:
     return "Transfer study: " + ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
-def page(
-    title: str,
-    opening: str,
-    head: str,
-    drawing: Drawing,
-    panels: Sequence[Panel],
-    metrics: Sequence[str],
-) -> str:
-    """The template with everything in it."""
+def _data(drawing: Drawing, panels: Sequence[Panel], metrics: Sequence[str]) -> str:
+    """What page.js draws from, as JSON that cannot end its script element."""
     rows = drawing.rows
     targets = sorted({r["target"] for r in rows}, key=style.pretty)
     here = {t: [r for r in rows if r["target"] == t] for t in targets}
-    synthetic = any(r["synthetic"] for r in rows)
     data: dict[str, Any] = {
-        "synthetic": synthetic,
+        "synthetic": any(r["synthetic"] for r in rows),
         "panels": [p.as_dict() for p in panels],
         "strings": drawing.strings.texts,
         "lines": {
@@ -137,28 +137,5 @@ def page(
             "shots": order({r["shots"] for r in rows})[-1],
         },
     }
-    banner = (
-        '<p class="synthetic">SYNTHETIC: the images of this study are drawings of a'
-        " phantom. It says nothing about patients.</p>"
-        if synthetic
-        else ""
-    )
-    filled = {
-        "TITLE": escape(title),
-        "BANNER": banner,
-        "FINDINGS": opening,
-        "HEAD": head,
-        "STYLE": _file("page.css"),
-        "SCRIPT": _file("page.js"),
-        "PLOTLY": resources.files("plotly")
-        .joinpath("package_data/plotly.min.js")
-        .read_text("utf-8"),
-        "DATA": json.dumps(
-            data, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).replace("</", "<\\/"),
-    }
-    return re.sub(r"\[\[([A-Z]+)\]\]", lambda m: filled[m[1]], _file("page.html"))
-
-
-def _file(name: str) -> str:
-    return resources.files("bigxfer.report").joinpath(name).read_text("utf-8")
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("</", "<\\/")

@@ -1,6 +1,7 @@
 """A study, before, while and after its runs.
 
   python -m bigxfer.study list --config configs/study_demo.py
+  python -m bigxfer.study plan --config configs/study_demo.py --half-width 0.02
   python -m bigxfer.study status --config configs/study_demo.py
   python -m bigxfer.study watch --config configs/study_demo.py      # the same, live
   python -m bigxfer.study collect --config configs/study_demo.py
@@ -12,18 +13,19 @@
 
 fit and report also take --config configs/study_NAME.py in the place of --table.
 collect writes DIR/table.csv and DIR/table.parquet, one row a run, from run folders,
-from the published CSVs of arXiv 2106.00116, or from both; again, it reads only what
+from other authors' files (arXiv 2106.00116, 2212.07143), or from all; again, it reads only what
 changed. --long FILE adds the predecessor's long CSV.
 """
 
 import argparse
 import sys
 
-from bigxfer.study.commands import collect, fit, listing, report, status, watch
+from bigxfer.study.commands import collect, fit, listing, plan, report, status, watch
 
 # Each adds its parser, whose `call` takes the arguments.
 COMMANDS = (
     listing,
+    plan,
     status,
     watch,
     collect,

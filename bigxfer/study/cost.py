@@ -62,6 +62,14 @@ def costs(study: list[Node]) -> list[Cost]:
     return [_cost(node, traced) for node in study]
 
 
+def hours(study: list[Node], tflops: float) -> dict[str, float]:
+    """{digest: device-hours} of every node on a device that reaches so many TFLOP/s."""
+    return {
+        node.digest: price.flops / tflops / 1e12 / 3600
+        for node, price in zip(study, costs(study), strict=True)
+    }
+
+
 def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
     data = node.run.data
     images, classes, guessed = size(data)

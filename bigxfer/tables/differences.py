@@ -24,7 +24,7 @@ from bigxfer.statistics import crossed, intervals, metrics
 from bigxfer.statistics.crossed import Part, Side
 from bigxfer.tables import cells, estimates
 from bigxfer.tables.cells import PredictionReader, Runs
-from bigxfer.tables.estimates import MANY, Grid
+from bigxfer.tables.estimates import MANY, Grid, Tested
 from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row
 
@@ -89,10 +89,22 @@ class Comparison:
         return crossed.detectable(self.difference.parts, level)
 
 
-def difference(
-    a: Runs, b: Runs, metric: str, predictions: PredictionReader, margin: float = MARGIN
-) -> Difference | None:
-    """a - b on the draws that both have; None where there is none."""
+@dataclass(frozen=True)
+class Paired:
+    """Two cells side by side: complete grids, their signed sides, and the patients."""
+
+    grids: list[Grid]
+    sides: list[Side]
+    tested: Tested
+
+
+def paired(
+    a: Runs, b: Runs, metric: str, predictions: PredictionReader
+) -> Paired | None:
+    """a and b on the draws that both have; None where there is none.
+
+    Two ways to transfer from the same upstreams become one side, their difference.
+    """
     if not a or not b:
         return None
     left, right = pair = estimates.grids([a, b])
@@ -105,6 +117,17 @@ def difference(
     ]
     if same := _same_upstreams(left, right):
         sides = [_within(sides, *same)]
+    return Paired(pair, sides, known)
+
+
+def difference(
+    a: Runs, b: Runs, metric: str, predictions: PredictionReader, margin: float = MARGIN
+) -> Difference | None:
+    """a - b on the draws that both have; None where there is none."""
+    found = paired(a, b, metric, predictions)
+    if found is None:
+        return None
+    pair, sides, known = found.grids, found.sides, found.tested
     value = float(sum(side.sign * side.points.mean() for side in sides))
     none = math.nan
     if known.reason:

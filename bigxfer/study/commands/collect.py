@@ -9,7 +9,8 @@ def add(commands) -> None:
     p = commands.add_parser("collect", help="one row a run, as CSV and Parquet")
     p.add_argument("--config", default="", help="a study: only its runs are taken")
     p.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of runs")
-    p.add_argument("--published", type=Path, help="folder that holds results/*.csv")
+    text = "folders of results/*.csv (arXiv 2106.00116) or of probes (arXiv 2212.07143)"
+    p.add_argument("--published", type=Path, nargs="+", default=[], help=text)
     p.add_argument("--out", type=Path, help="where the table goes; RUNS/study_NAME")
     p.add_argument("--study", default="", help="its name; default: the runs' folder")
     p.add_argument("--long", type=Path, help="also the predecessor's long CSV")
@@ -43,6 +44,27 @@ def data_lines(rows: list) -> list[str]:
     ]
 
 
+def _published(folder: Path) -> list:
+    """The rows of other authors' runs; prints what a reader of them must know."""
+    from bigxfer.tables import probes, published
+
+    if (folder / probes.FILE).is_file():
+        rows = probes.read(folder)
+        cells = len(probes.cells(rows))
+        print(f"{len(rows)} published probes of {cells} cells, one seed")
+        return rows
+    found = published.read(folder)
+    print(
+        f"{len(found.rows)} published runs from {found.lines} lines,"
+        f" {found.duplicates} of them repeated"
+    )
+    for line in found.short:
+        print(f"  stopped early: {line}")
+    for line in found.missing:
+        print(f"  missing: {line}")
+    return found.rows
+
+
 def collect(args: argparse.Namespace) -> None:
     # Here and not above: --help is quicker without pyarrow.
     from bigxfer.tables import compact, published, table
@@ -67,17 +89,8 @@ def collect(args: argparse.Namespace) -> None:
             print(f"  unreadable: {folder}: {line}")
         for line in data_lines(rows):
             print(line)
-    if args.published:
-        found = published.read(args.published)
-        rows += found.rows
-        print(
-            f"{len(found.rows)} published runs from {found.lines} lines,"
-            f" {found.duplicates} of them repeated"
-        )
-        for line in found.short:
-            print(f"  stopped early: {line}")
-        for line in found.missing:
-            print(f"  missing: {line}")
+    for folder in args.published:
+        rows += _published(folder)
     if not rows:
         raise ValueError("no finished run: nothing to write")
     table.save(rows, args.out)

@@ -1,0 +1,63 @@
+"""Rankings of encoders whose settings were chosen on the test images (tables/probes.py)."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from bigxfer.report.style import Panel, pretty, shots_name, table_html
+from bigxfer.tables import probes
+from bigxfer.tables.lines import order
+from bigxfer.tables.probes import Ranking
+from bigxfer.tables.table import Row
+
+
+def rankings(rows: Sequence[Row]) -> list[Panel]:
+    """A sentence and a table for each set and number of shots; none without probes."""
+    places = {cell[:2] for cell in probes.cells(rows)}
+    panels = []
+    for target in sorted({target for target, _ in places}):
+        for shots in order({s for t, s in places if t == target}):
+            found = probes.ranking(rows, target, shots)
+            place = {"target": target, "metric": "accuracy", "shots": shots}
+            html = f"{sentence(found)} {_table(found)}"
+            panels.append(Panel("ranking", html=html, **place))
+    return panels
+
+
+def sentence(r: Ranking) -> str:
+    """What survives of an order, and what the choice of the setting adds."""
+    where = f"{escape(pretty(r.target))}, {shots_name(r.shots)}"
+    lucky = [100 * e.luck for e in r.encoders]
+    gain = [100 * (e.value - e.elsewhere) for e in r.encoders]
+    text = (
+        f"{where}: test sampling alone ({r.images:,} images, as if each encoder had its"
+        f" own) tells {r.survive} of {r.pairs} pairs of encoders apart (Holm); {r.at_all}"
+        " of these keep their order at every setting. Choosing the setting on the test"
+        f" images adds at most {max(max(lucky), 0):.2f} points by chance"
+    )
+    if all(map(math.isfinite, gain)):
+        text += (
+            f", and {sum(gain) / len(gain):.1f} points (mean; {min(gain):.1f} to {max(gain):.1f}) over"
+            f" the setting that is best on the other sets; by that {r.reversed} of"
+            f" {r.pairs} pairs change their order"
+        )
+    return text + ". One seed: neither another training nor another draw is covered."
+
+
+def _table(r: Ranking) -> str:
+    head = ("place", "encoder", "accuracy, best setting", "of this by chance, at most")
+    head += ("accuracy, setting of the other sets",)
+    lines = [
+        (
+            f"{e.first}" + (f" to {e.last}" if e.last > e.first else ""),
+            escape(e.name),
+            f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]",
+            f"{max(e.luck, 0):.4f}",
+            f"{e.elsewhere:.3f}" if math.isfinite(e.elsewhere) else "-",
+        )
+        for e in r.encoders
+    ]
+    summary = (
+        "<summary>The ranking, with the places that test sampling leaves</summary>"
+    )
+    return f"<details>{summary}{table_html(head, lines)}</details>"

@@ -1,0 +1,28 @@
+"""Fills the HTML templates beside this file. What is no markup of ours is escaped."""
+
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+
+def render(name: str, **values: Any) -> str:
+    """The template with these values; UndefinedError where it needs one more."""
+    return _environment().get_template(name).render(style=text("page.css"), **values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("bigxfer", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def text(name: str, package: str = "bigxfer.report") -> str:
+    """The text of a file of a package."""
+    return resources.files(package).joinpath(name).read_text("utf-8")
