@@ -28,6 +28,9 @@ from bigxfer.schema import (  # noqa: F401 others take the schema from here
 )
 
 STANDARDISED = ("bit",)  # models that standardise their kernels (tests/test_init.py)
+FEWEST_FOR_FOLDS = (
+    5  # shots, by folds of which something is chosen unless told otherwise
+)
 SEEDS = ("seed",)  # all else, also split_seed and fold, changes what is asked
 
 
@@ -95,10 +98,25 @@ def resolve(run: Run) -> Run:
     if d.shots != "full" and not (d.shots.isdigit() and int(d.shots) > 0):
         raise ConfigError(f'config.data.shots is {d.shots!r}; "full" or a number')
     check_data(d)
+    check_head(run)
     check_start(run)
     if run.eval.select and not d.valid:
         raise ConfigError("config.eval.select needs a validation split: data.valid > 0")
+    if run.eval.select and select_on(run) != "validation":
+        raise ConfigError(
+            f"config.eval.select={run.eval.select} picks the step on validation;"
+            f" config.eval.select_on={run.eval.select_on} rules it out"
+        )
     return run
+
+
+def select_on(run: Run) -> str:
+    """The labels by which the run may choose anything: none, support or validation."""
+    if run.eval.select_on:
+        return run.eval.select_on
+    if run.data.shots == "full" or run.eval.select:
+        return "validation"
+    return "support" if int(run.data.shots) >= FEWEST_FOR_FOLDS else "none"
 
 
 def check_choices(section: Any, name: str) -> None:
@@ -145,10 +163,39 @@ def check_data(d: Data) -> None:
         raise ConfigError("set one of config.data.mix and sampling=covid_percent")
 
 
+def check_head(run: Run) -> None:
+    """ConfigError for a head that cannot be; of a features file only a head is fitted.
+
+    Of such a run, and of one with knn, there are no parameters to keep.
+    """
+    i, head, d = run.init, run.freeze.head, run.data
+    if i.features:
+        i.kind, run.model = "features", Model()
+    elif i.kind == "features":
+        raise ConfigError("config.init.kind=features needs config.init.features=FILE")
+    if i.features and (head == "trained" or run.kind != "transfer"):
+        raise ConfigError(
+            "config.init.features gives no net to train: fit a head of a transfer with"
+            " config.freeze.head=ridge, logistic, ncm or knn"
+        )
+    if i.features or head == "knn":
+        run.keep = "none"
+        if d.external:
+            raise ConfigError(
+                "config.data.external needs a net that predicts: neither features from a"
+                " file nor config.freeze.head=knn give one"
+            )
+    if d.draws < 1 or (d.draws > 1 and (head == "trained" or d.shots == "full")):
+        raise ConfigError(
+            f"config.data.draws={d.draws}: draws of config.data.shots, of a head that is"
+            f" fitted (here shots={d.shots}, config.freeze.head={head})"
+        )
+
+
 def check_start(run: Run) -> None:
     """ConfigError for sections on the start and its phases that contradict themselves."""
     i, f, p = run.init, run.freeze, run.phase
-    if i.kind in ("random", "gabor") and (i.how, i.upto) != ("copy", ""):
+    if i.kind in ("random", "gabor", "features") and (i.how, i.upto) != ("copy", ""):
         raise ConfigError(
             f"config.init.how={i.how!r} and upto={i.upto!r} say what is taken from a"
             f" checkpoint; they need config.init.kind=pretrained, not {i.kind}"

@@ -3,13 +3,17 @@
   python -m bigxfer.predict --run runs/DIGEST --images FOLDER --out FILE.csv
   python -m bigxfer.predict --run DIR --images LIST.csv > FILE.csv
   python -m bigxfer.predict --run DIR --images FOLDER --out FILE.csv --heatmaps FOLDER2
+  python -m bigxfer.predict --run DIR --images FOLDER --features FILE.npz
+  python -m bigxfer.predict --pixels 32 --images FOLDER --features FILE.npz
 
 PNG, JPEG, DICOM and whatever else the run could be trained on, resized as the run did
 it. A folder is searched with all beneath it; a CSV has a column `file` or `path`,
 relative to the CSV. Gives a row a file: its probabilities, divided by a temperature
 fitted on the run's validation images (the column `calibration` says so, or that they
 are as the net gives them), or the reason why it could not be read. The exit status is
-1 where there is such a file. Research software, no diagnostic device.
+1 where there is such a file. --features writes what the net's head sees, for
+--config.init.features of a transfer to these images (docs/encoders.md); --pixels takes
+the gray values of small squares in place of a net. Research software, no diagnostic device.
 """
 
 import argparse
@@ -35,11 +39,19 @@ def main(args: argparse.Namespace) -> int:
     """Opens the run, lists the images, writes a row for each image; 1 if one is bad."""
     from bigxfer.runs import finished  # --help should not wait for it
 
+    if bool(args.run) == bool(args.pixels):
+        raise ValueError("give one of --run and --pixels")
+    if args.pixels and not args.features:
+        raise ValueError("--pixels has no classes to predict: give --features FILE")
     if not args.images.exists():
         raise FileNotFoundError(f"--images {args.images}: no such folder or file")
+    if args.pixels:
+        return write_pixels(args)
     run = finished.open(args.run)  # before the files: a folder may hold 100,000
     root, paths = listed(args.images, args.outside)
     data = run.run.data
+    if args.features:
+        return write_features(args.features, run, root, paths, args.batch)
     files = Files(root, paths, data.resize, data.channels)
     temperature, calibration = run.calibration()
     say(f"{run.notice}\n{run.line}\n{len(paths)} images; calibration: {calibration}")
@@ -61,6 +73,74 @@ def main(args: argparse.Namespace) -> int:
     say(f"{len(called)} images predicted, {len(files.bad)} not read")
     if args.heatmaps:
         heatmaps(run, files, called, args.heatmaps)
+    return int(bool(files.bad))
+
+
+def write_features(
+    out: Path, run: "Trained", root: Path, paths: list[str], batch: int
+) -> int:
+    """Write what the head of the run's net sees of each image; 1 if one is bad."""
+    from dataclasses import replace
+
+    from bigxfer.presets import net_name
+    from bigxfer.protocols import probe
+
+    data = run.run.data
+    files = Files(root, paths, data.resize, data.channels)
+    net = replace(run, model=probe.Features(run.model))
+    values = [seen for _, seen in predictions(net, files, batch)]
+    about = run.about["config"]
+    drawn = run.about["data"].get("drawn")
+    size = len(drawn) if drawn else run.about["data"]["counts"]["train"]
+    return save_features(
+        out,
+        files,
+        values,
+        f"{net_name(about['model'])} {run.digest}",
+        run.result["cost"]["parameters"],
+        size,
+        "phantom" if run.synthetic else about["data"]["reader"],
+    )
+
+
+def write_pixels(args: argparse.Namespace) -> int:
+    """Write the gray values of each image at --pixels squared; 1 if one is bad."""
+    import numpy as np
+
+    root, paths = listed(args.images, args.outside)
+    files = Files(root, paths, args.pixels, 1)
+    values = [
+        image.reshape(-1) / np.float32(255)
+        for start in range(0, len(files), AT_ONCE)
+        for image in files[np.arange(start, min(start + AT_ONCE, len(files)))]
+    ]
+    name = f"pixels {args.pixels} x {args.pixels}"
+    return save_features(args.features, files, values, name, 0, 0, "pixels")
+
+
+def save_features(
+    out: Path,
+    files: "Files",
+    values: "list[np.ndarray]",
+    name: str,
+    parameters: int,
+    size: int,
+    domain: str,
+) -> int:
+    """Write the features of the images that could be read; 1 if one could not."""
+    import numpy as np
+
+    from bigxfer.protocols import features
+
+    for row, reason in files.bad.items():
+        say(f"not read: {files.paths[row]}: {reason}")
+    good = [row for row in range(len(files)) if row not in files.bad]
+    if not good:
+        raise ValueError(f"none of the {len(files)} images could be read")
+    images = [files.paths[row] for row in good]
+    some = np.stack([values[row] for row in good])
+    features.write(out, "path", images, some, name, parameters, size, domain)
+    say(f"{some.shape[1]} features of {len(good)} images in {out}")
     return int(bool(files.bad))
 
 
@@ -236,9 +316,11 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--run", type=Path, required=True, help="a finished run's folder")
+    add("--run", type=Path, help="a finished run's folder")
+    add("--pixels", type=int, default=0, help="or, for --features, a side in pixels")
     add("--images", type=Path, required=True, help="a folder, a CSV or one image")
     add("--out", type=Path, help="the CSV to write; default: standard output")
+    add("--features", type=Path, help="the npz or Parquet to write, in place of a CSV")
     add("--heatmaps", type=Path, help="a folder for Grad-CAM of each image's top class")
     add("--outside", action="store_true", help="a CSV may name files anywhere")
     add("--batch", type=int, default=0, help="images at once; default: as in the run")

@@ -74,6 +74,7 @@ class Data:
     fraction_of: str = one_of("images", "patients")
     shots: str = "full"  # images a class, such as "5"; full: all images
     negatives: str = one_of("shots", "share", "none")  # in shots (data/fewshot.py)
+    draws: int = 1  # of a fitted head, from run.seed on, each a run in the run's folder
     sampling: str = one_of("uniform", "classes", "covid_percent")  # data/sampling.py
     sampling_class: str = ""  # class that covid_percent adds to a batch; "": the rarest
     sampling_share: float = 0.3  # share of the batch that class has
@@ -99,14 +100,15 @@ class Data:
 class Init:
     """Where the parameters start (protocols/init.py explains each value)."""
 
-    kind: str = one_of("random", "pretrained", "imagenet", "gabor")
+    kind: str = one_of("random", "pretrained", "imagenet", "gabor", "features")
     how: str = one_of("copy", "mean_var", "shuffle", "resample")  # of the layers taken
     upto: str = ""  # last layer or block to take; "": all but the head
     above: str = one_of("random", "mean_var")  # start of the layers above `upto`
     batch_norm: str = one_of("identity", "copy")  # start of norms, where how != copy
     checkpoint: str = ""  # a run folder, an npz or, of a Keras model, an .h5
     upstream: str = ""  # without `checkpoint`: config (FILE:args) of the run to take
-    digest: str = ""  # of the upstream; the mains fill it in
+    features: str = ""  # features file in place of a net (docs/encoders.md)
+    digest: str = ""  # of the upstream or the features; the mains fill it in
 
 
 @dataclass
@@ -118,7 +120,9 @@ class Freeze:
     top_layers: int = 0  # number of layers to train, with the head; 0: all
     count_by: str = one_of("layers", "keras_layers", "params")  # unit of both shares
     batch_norm: str = one_of("inference", "batch")  # statistics that fixed layers use
-    head: str = one_of("trained", "ridge", "logistic")  # the last two: fitted once
+    head: str = one_of(
+        "trained", "ridge", "logistic", "ncm", "knn"
+    )  # all but trained: fitted
 
 
 @dataclass
@@ -156,6 +160,9 @@ class Optim:
 class Eval:
     every: int = 0  # steps between validations; 0: only at the end
     select: str = ""  # validation metric that picks the step; "": the last step
+    select_on: str = one_of(
+        "", "none", "support", "validation"
+    )  # labels that choose; "": by shots
     batch: int = 128  # images at once; a CPU takes fewer where they are large
     resamples: int = 1000  # 0: no intervals; any other number: intervals
     margin: float = 0.02  # differences of two cells below it count as none in reports
@@ -215,7 +222,7 @@ PLACES = (
     ("data/", "valid test split_seed shots", "digest rows", ""),
     ("data/", "folds fold fraction fraction_of", "digest rows", SECOND),
     ("data/", "space mix", "digest rows", SECOND),
-    ("data/", "negatives", "digest rows", THIRD),
+    ("data/", "negatives draws", "digest rows", THIRD),
     ("data/", "sampling sampling_class sampling_share", "digest rows", SECOND),
     ("data/", "external external_version external_classes", "digest rows", FOURTH),
     ("data/", "external_root", "rows", FOURTH),
@@ -224,7 +231,7 @@ PLACES = (
     ("data/phantom/", "severity", "digest images", SECOND),
     ("init/", "kind digest", "digest", ""),
     ("init/", "how upto above batch_norm", "digest", SECOND),
-    ("init/", "checkpoint upstream", "", ""),
+    ("init/", "checkpoint upstream features", "", ""),
     ("freeze/", "bottom top top_layers count_by", "digest program", SECOND),
     ("freeze/", "batch_norm head", "digest program", SECOND),
     ("phase/", "until bottom", "digest program", SECOND),
@@ -233,6 +240,7 @@ PLACES = (
     ("optim/", "warmup_steps warmup_epochs boundaries", "digest program", ""),
     ("optim/", "momentum nesterov weight_decay agc mixup", "digest program", ""),
     ("eval/", "every select resamples", "digest", ""),
+    ("eval/", "select_on", "digest", THIRD),
     ("eval/", "batch", "digest program", ""),
     ("eval/", "margin", "", ""),
     ("mesh/", "fsdp memory_gb", "program", ""),

@@ -7,7 +7,10 @@
 
 Parameters start from --config.init.checkpoint, a run folder or an npz (BiT's or
 timm's), with a new zero head; without it from the finished run of the config's own
-upstream under runs/. --config.init.kind=random trains from scratch.
+upstream under runs/. --config.init.kind=random trains from scratch. A features file of
+any other encoder stands in for an upstream (docs/encoders.md):
+
+  ... --config.init.features=FILE --config.freeze.head=ridge
 """
 
 from pathlib import Path
@@ -28,7 +31,9 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         run = run if "phantom" in given else presets.standin(run, given)
     run = config.resolve(run)
 
-    from bigxfer.runs import job  # imports jax: --help should not wait for it
+    # these import jax: --help should not wait for it
+    from bigxfer.protocols import features
+    from bigxfer.runs import job
     from bigxfer.training import stopping
 
     job.check(run, "transfer")
@@ -36,6 +41,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     with stopping.listen() as stop:
         if run.init.kind == "pretrained":
             run.init.checkpoint, run.init.digest = upstream(run, synthetic, stop)
+        features.name_files(run)
         folder = Path(workdir or f"runs/{config.digest(run)}")
         job.show(job.execute(run, folder, stop), folder)
 

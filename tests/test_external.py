@@ -235,14 +235,16 @@ def test_the_run_saves_what_it_predicted_and_says_the_gap(tmp_path):
     run = config.Run()
     run.data, run.optim.batch = data, 4
 
-    def predict(variables, loader):
+    def predict(loader):
         logits = rng.normal(size=(len(loader.rows), 3))
         return loader.rows, logits
 
-    task = SimpleNamespace(data=found, run=run, folder=tmp_path / "run")
+    task = SimpleNamespace(
+        data=found, run=run, folder=tmp_path / "run", judged=("test",)
+    )
     task.folder.mkdir()
     task.loader = lambda split: job.load(found, split, run)
-    result = job.judge(task, {}, predict)
+    result = job.judge(task, None, predict)
     of = result["external"]["csv"]
     assert of["images"] == of["patients"] == 24 and of["data"]["images"] == 24
     saved = predictions.read(task.folder / predictions.external("csv"))

@@ -20,7 +20,7 @@ from bigxfer.data.unions import Stack
 LATER = {  # settings that `open` uses after the set is read, split and decoded, or never
     name: getattr(Data(), name)
     for name in (
-        *("fraction", "fraction_of", "shots", "negatives", "mix", "sampling"),
+        *("fraction", "fraction_of", "shots", "negatives", "draws", "mix", "sampling"),
         *("sampling_class", "sampling_share", "crop", "augment", "flip", "resident"),
         *("external", "external_root", "external_version", "external_classes"),
     )

@@ -39,8 +39,9 @@ NOTES = {
     "blank": "blank labels",
     "labels": "label policy",
 }
-LONG = 160  # characters of a note
 LARGEST_EXPORT = 2**31  # bytes of parameters that `export --to stablehlo` can hold
+
+LONG = 160  # characters of a note
 
 SYNTHETIC = (
     "**SYNTHETIC DATA: drawings, not patients. The numbers below say nothing of real"
@@ -90,6 +91,9 @@ def head(of_run: Finished) -> Lines:
     bit = m["name"] == "bit"
     name = ("BiT ResNet " if bit else "") + presets.net_name(m)
     net = f"{name}, {'-'.join(map(str, m['blocks']))} units" if bit else name
+    if encoder := about.get("features"):
+        name = encoder["name"]
+        net = f"{name}, not ours: {encoder['dimensions']} features an image"
     kind = "findings, a sigmoid each" if of_run.multilabel else "one class an image"
     lines = [f"# {d['reader']}, {name}, run {about['digest']}", ""]
     if about["synthetic"]:
@@ -102,12 +106,17 @@ def head(of_run: Finished) -> Lines:
         f"- Net: {net}; {result['cost']['parameters']:,} parameters",
         f"- Input: {side} x {side} pixels, a square of {d['resize']} before; {colour}",
         f"- Output: {len(classes)} classes ({kind}): {', '.join(classes)}",
-        f"- Start: {origin(run['init'])}",
+        f"- Start: {origin(run['init'], about.get('features'))}",
         f"- Trained: {trained(run)}",
     ]
 
 
-def origin(init: dict) -> str:
+def origin(init: dict, encoder: dict | None) -> str:
+    if encoder:
+        size = encoder["upstream_size"]
+        seen = f"{size:,} images" if size is not None else "an unknown number of images"
+        where = f"{seen} of {encoder['domain'] or 'an unknown domain'}"
+        return f"features of {encoder['name']}, trained on {where} ({init['digest']})"
     if init["kind"] != "pretrained":
         return init["kind"]
     return f"pretrained, from the upstream {init['digest']} ({config.taken(init)})"
@@ -135,6 +144,11 @@ def data(about: dict, result: dict) -> Lines:
     if d["shots"] != "full":
         drawn = f"{len(found.get('drawn', []))} training images, drawn with"
         lines.append(f"- Shots: {d['shots']} a class, {drawn} seed {run['seed']}")
+    if used := result.get("labels_used"):
+        lines.append(
+            f"- Labels used: of {used['training']} images to train, of"
+            f" {used['selection']} more to choose; chosen on: {used['select_on']}"
+        )
     if bad := len(found.get("undecodable", [])):
         lines.append(f"- Images that could not be decoded, left out: {bad}")
     split, hash_ = found.get("split", {}), about["manifest_hash"][:16]
@@ -152,6 +166,15 @@ def data(about: dict, result: dict) -> Lines:
 def protocol(about: dict, result: dict) -> Lines:
     run, plan, cost = about["config"], about["plan"], result["cost"]
     o, d, e = run["optim"], run["data"], run["eval"]
+    if head := result.get("head"):
+        how = f"by {head['folds']} folds of the shots" if head["folds"] else ""
+        how = how or f"on {result['labels_used']['select_on']}"
+        return [
+            "## Protocol and cost",
+            "",
+            f"- Head: {head['how']}, strength {head['strength']:.4g}, chosen {how}",
+            f"- {cost['images']:,} images; {cost['device_seconds']:,.1f} device-seconds",
+        ]
     extras = {
         "momentum": o["momentum"] if o["optimizer"] == "sgd" else 0,
         "weight decay": o["weight_decay"],
@@ -232,7 +255,10 @@ def operating_point(result: dict) -> Lines:
     lines = ["## Operating point", ""]
     points = result.get("operating_point")
     if not points:
-        return [*lines, "None: there is no validation split to fix one on."]
+        return [
+            *lines,
+            "None: there is no validation split, or its labels were not used.",
+        ]
     rows = []
     for name, p in points.items():
         if p["threshold"] is None:
@@ -294,6 +320,8 @@ def use(run: Finished) -> Lines:
 def commands(run: Finished) -> Lines:
     """What can be done with the run as it is; DIR is the folder of the card."""
     if not run.keeps:
+        if run.about.get("features") or run.run.freeze.head == "knn":
+            return ["There are no parameters of a net to predict with or to export."]
         text = (
             "No parameters were kept: nothing can be predicted or exported. To have them,"
             " remove result.json and give the run's command again with"

@@ -48,7 +48,16 @@ class Finished:
         run = config.from_dict(self.about["config"])
         if self.draws_no_negatives:
             run.data.negatives = "none"
+        if self.before_strengths:
+            run.eval.select_on = "validation"
         return run
+
+    @property
+    def before_strengths(self) -> bool:
+        """Whether its head was fitted by the rules before config.eval.select_on."""
+        about = self.about["config"]
+        head = about.get("freeze", {}).get("head", "trained")
+        return head != "trained" and "select_on" not in about["eval"]
 
     @property
     def draws_no_negatives(self) -> bool:
@@ -251,7 +260,28 @@ def begun(folder: Path, digest: str) -> tuple[dict | None, Finished | None, str]
             " a finding: it is one of --config.data.negatives=none; take another"
             " --workdir, or move that run away"
         )
+    if found and found.before_strengths:
+        raise ValueError(
+            f"{folder} holds a run whose head was fitted by other rules, before"
+            " config.eval.select_on was there (CHANGELOG.md); take another --workdir, or"
+            " move that run away"
+        )
     return about, found, damage
+
+
+def check_data(
+    folder: Path, before: dict | None, about: dict, done: Finished | None
+) -> None:
+    """ValueError where the run in this folder was done, or begun, with other data."""
+    if before is None or not (differs := provenance.data_differs(before, about)):
+        return
+    how = "was done with" if done else "was begun with"
+    raise ValueError(
+        f"{folder} {how} other data: {differs} differ (then data"
+        f" {provenance.data_name(before)} at {before['config']['data']['root']!r}, now"
+        f" {provenance.data_name(about)} at {about['config']['data']['root']!r}). Take"
+        " another --workdir, or move that folder away"
+    )
 
 
 def open(folder: Path) -> Trained:

@@ -5,8 +5,8 @@ story is told here once.
 """
 
 import os
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +19,18 @@ from bigxfer.config import Run
 from bigxfer.data import dataset, exposure, external, fewshot
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
-from bigxfer.protocols import hyperrule, optim, probe
-from bigxfer.runs import card, evaluate, finished, folders, predictions, provenance
+from bigxfer.protocols import features, hyperrule, optim
+from bigxfer.runs import (
+    card,
+    cells,
+    evaluate,
+    finished,
+    folders,
+    heads,
+    predictions,
+    provenance,
+)
+from bigxfer.runs.spent import Spent
 from bigxfer.statistics import by_group, metrics, operating_point
 from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
 from bigxfer.training import task as tasks
@@ -39,24 +49,34 @@ class Job(loop.Session):
     about: dict[str, Any]  # what config.json holds
     task: Task
     feed: feed.Feed  # of the training split
+    select_on: str  # the labels by which it may choose: none, support, validation
 
     def loader(self, split: str) -> Loader:
         return load(self.data, split, self.run)
 
     @property
+    def judged(self) -> tuple[str, ...]:
+        """The splits that are predicted: validation only where its labels choose."""
+        valid = self.select_on == "validation" and len(self.data.rows["valid"])
+        return ("valid", "test") if valid else ("test",)
+
+    @property
+    def labels_used(self) -> dict[str, Any]:
+        """How many images' labels train, how many more choose, and by which rule."""
+        rows, chose = self.data.rows, "valid" in self.judged
+        about = {"training": len(rows["train"]), "select_on": self.select_on}
+        return {**about, "selection": len(rows["valid"]) if chose else 0}
+
+    def parameters(self, state: loop.State | None) -> int:
+        """How many the net has, or the encoder of a features file says that it has."""
+        if state:
+            return tree.count(state.params)
+        return self.about["features"]["parameters"] or 0
+
+    @property
     def keeps(self) -> bool:
         """Whether the parameters are kept, for other runs to start from."""
         return self.run.keep in ("all", self.run.kind)
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a way to train has cost."""
-
-    steps: int
-    images: int
-    flops: float
-    clock: loop.Clock
 
 
 def execute(
@@ -74,8 +94,14 @@ def execute(
     where the folder holds another config's run or other data.
     """
     models.maker(run.model)  # an error should not wait for the data
+    stop, kept = stop or Stop(), {} if kept is None else kept
     with folders.alone(folder, jax.process_index() == 0):
-        return tell(run, folder, stop or Stop(), shared, kept)
+        if run.data.draws == 1:
+            return tell(run, folder, stop, shared, kept)
+        seen: dict[str, heads.Seen] = {}
+        shared = {} if shared is None else shared
+        one = partial(tell, stop=stop, shared=shared, kept=kept, cell=run, seen=seen)
+        return cells.tell(run, folder, one)
 
 
 def tell(
@@ -84,8 +110,10 @@ def tell(
     stop: Stop,
     shared: compiled.Shared | None,
     kept: dict[str, dataset.Opened] | None,
+    cell: Run | None = None,
+    seen: dict[str, heads.Seen] | None = None,
 ) -> dict:
-    """The story of a run, in a folder that is its own meanwhile."""
+    """The story of a run; the draws of a `cell` share what was `seen`."""
     digest = config.digest(run)
     primary = jax.process_index() == 0
     before, done, damage = finished.begun(folder, digest)
@@ -96,24 +124,32 @@ def tell(
     data = sharding.in_turn(partial(external.open, run.data, run.seed, log.say, kept))
     plan = optim.plan(run.optim, len(data.rows["train"]))
     about = describe(run, digest, plan, data)
-    check_data(folder, before, about, done)
+    finished.check_data(folder, before, about, done)
     if done:
         return reuse(done, about, run, log)
     job = prepare(run, folder, log, data, plan, about)
-    programs = compiled.get(
-        run, job.task, job.feed, log, {} if shared is None else shared
-    )
-    state = programs.first_state(run)
-    log.parameters(state.params)
+    net = None
+    if run.init.kind != "features":
+        programs = compiled.get(
+            run, job.task, job.feed, log, {} if shared is None else shared
+        )
+        net = programs, programs.first_state(run)
+        log.parameters(net[1].params)
     if primary:  # all that can be wrong was found: the folder is this run's from here
         folders.begin(folder, job.about)
     leaks = find_leaks(job) if primary else {}
 
-    train = fit_head if programs.features else take_steps
-    state, spent = train(job, programs, state, stop)
+    if net and not net[0].features:
+        state, spent = take_steps(job, *net, stop)
+        fitted = None
+    else:
+        fitted = heads.of_run(job, net, cell or run, kept, seen)
+        state, spent = fitted.state, fitted.spent
+    by_net = partial(net[0].predict, loop.variables(state)) if net and state else None
     result = {
-        **judge(job, loop.variables(state), programs.predict),
-        "cost": cost(job, state, spent),
+        **judge(job, fitted, by_net),
+        "labels_used": job.labels_used,
+        "cost": spent.told(job.task.mesh.size, job.parameters(state)),
         "leaks": leaks,
         "synthetic": job.data.manifest.synthetic,
         "digest": digest,
@@ -123,21 +159,6 @@ def tell(
     finish(job, state, result)
     job.checkpoints.delete()
     return result
-
-
-def check_data(
-    folder: Path, before: dict | None, about: dict, done: finished.Finished | None
-) -> None:
-    """ValueError where the run in this folder was done, or begun, with other data."""
-    if before is None or not (differs := provenance.data_differs(before, about)):
-        return
-    how = "was done with" if done else "was begun with"
-    raise ValueError(
-        f"{folder} {how} other data: {differs} differ (then data"
-        f" {provenance.data_name(before)} at {before['config']['data']['root']!r}, now"
-        f" {provenance.data_name(about)} at {about['config']['data']['root']!r}). Take"
-        " another --workdir, or move that folder away"
-    )
 
 
 def reuse(done: finished.Finished, about: dict, run: Run, log: RunLog) -> dict:
@@ -168,7 +189,11 @@ def prepare(
     task = tasks.of(run, plan, data.manifest)
     reads = feed.of(load(data, "train", run), task.mesh, run.data.resident)
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
-    return Job(run, plan, saved, log, digest, folder, data, about, task, reads)
+    on = config.select_on(run)
+    nothing = run.freeze.head == "trained" and on == "support"  # to choose by folds
+    if nothing or (on == "validation" and not len(data.rows["valid"])):
+        on = "none"
+    return Job(run, plan, saved, log, digest, folder, data, about, task, reads, on)
 
 
 def load(data: Dataset, split: str, run: Run) -> Loader:
@@ -204,42 +229,6 @@ def take_steps(
     return state, Spent(steps, images, programs.flops * steps, clock)
 
 
-def fit_head(
-    job: Job, programs: compiled.Programs, state: loop.State, stop: Stop
-) -> tuple[loop.State, Spent]:
-    """Fits the head of config.freeze.head to features that are computed once an image."""
-    del stop  # there is nothing to save
-    began, variables = time.monotonic(), loop.variables(state)
-    predict = cast(predictor.Predict, programs.features)
-
-    def part(split: str) -> probe.Part:
-        rows, features = predict(variables, job.loader(split))
-        return features, job.data.manifest.select(rows).labels
-
-    train = part("train")
-    valid = part("valid") if len(job.data.rows["valid"]) else None
-    head = probe.fit(job.run.freeze.head, train, valid, job.task.classes)
-    params = probe.put(state.params, programs.model.head, head)
-    images, clock = len(train[0]), loop.Clock(train=time.monotonic() - began)
-    job.log.say(f"{job.run.freeze.head} head on {images} images: {clock.train:.1f} s")
-    return replace(state, params=params), Spent(
-        1, images, programs.flops * images, clock
-    )
-
-
-def cost(job: Job, state: loop.State, spent: Spent) -> dict[str, float]:
-    """What result.json says of the cost."""
-    clock = spent.clock
-    return {
-        "steps": spent.steps,
-        "images": spent.images,
-        "flops": spent.flops,
-        "device_seconds": clock.train * job.task.mesh.size,
-        "waiting_for_data": clock.waiting / max(clock.train, 1e-9),
-        "parameters": tree.count(state.params),
-    }
-
-
 def validate(
     job: Job, predict: predictor.Predict, state: loop.State
 ) -> dict[str, float]:
@@ -248,22 +237,34 @@ def validate(
     return evaluate.points(job.data.manifest, *found)
 
 
-def judge(job: Job, variables: dict, predict: predictor.Predict) -> dict:
-    """Predicts validation and test, writes both, and computes what is reported."""
+def judge(
+    job: Job,
+    fitted: heads.OfRun | None,
+    by_net: Callable[[Loader], tuple[np.ndarray, np.ndarray]] | None,
+) -> dict:
+    """Predicts each split that counts, writes it, and computes what is reported.
+
+    A fitted head has predicted the run's own splits; the net predicts all else.
+    """
     manifest, found = job.data.manifest, {}
     for name, file in (("valid", "predictions_valid.npz"), ("test", "predictions.npz")):
-        if len(job.data.rows[name]):
-            rows, logits = predict(variables, job.loader(name))
+        if name in job.judged:
+            rows = job.data.rows[name]
+            if fitted:
+                logits = fitted.logits[name]
+            else:
+                rows, logits = cast(Callable, by_net)(job.loader(name))
             found[name] = manifest.select(rows), logits
             if jax.process_index() == 0:
                 predictions.save(job.folder / file, *found[name])
     test, logits = found["test"]
     limits = job.run.eval.resamples > 0
     out = metrics.compute(test.labels, logits, test.classes, test.patient, limits)
+    out |= {"head": fitted.said} if fitted else {}
     if limits and (groups := by_group.judge(vars(predictions.of(test, logits)))):
         out["groups"] = groups
     for name, other in job.data.external.items():
-        other_found = predict(variables, load(other, "test", job.run))
+        other_found = cast(Callable, by_net)(load(other, "test", job.run))
         own = predictions.of(test, logits)
         about = evaluate.beside(job.folder, name, other, other_found, own)
         out.setdefault("external", {})[name] = about
@@ -280,12 +281,13 @@ def judge(job: Job, variables: dict, predict: predictor.Predict) -> dict:
     return out
 
 
-def finish(job: Job, state: loop.State, result: dict) -> None:
+def finish(job: Job, state: loop.State | None, result: dict) -> None:
     """Writes params.npz, where it is to be kept, card.md and then result.json."""
-    kept = {"params": state.params, "batch_stats": state.stats}
-    host = sharding.to_host(kept)
+    host = None
+    if state and job.keeps:
+        host = sharding.to_host({"params": state.params, "batch_stats": state.stats})
     if jax.process_index() == 0:
-        if job.keeps:
+        if host:
             flat = {**host["params"], "batch_stats": host["batch_stats"]}
             tree.save_npz(job.folder / "params.npz", flat)
         card.write(job.folder, result)
@@ -306,6 +308,7 @@ def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
     if run.data.shots != "full":  # what is above the shots is overshoot
         drawn = data.manifest.select(data.rows["train"])
         about["positives"] = fewshot.counts(drawn, np.arange(len(drawn)))
+    filed = run.init.kind == "features"
     return {
         "digest": digest,
         "config": config.to_dict(run),
@@ -315,6 +318,7 @@ def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
         "classes": data.manifest.classes,
         "synthetic": data.manifest.synthetic,
         "plan": vars(plan),
+        **({"features": features.read(run.init.features).about()} if filed else {}),
         "data": about,
         "versions": folders.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),

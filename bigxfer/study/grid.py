@@ -21,6 +21,7 @@ from pathlib import Path
 from bigxfer import config, presets
 from bigxfer.config import Data, Run
 from bigxfer.data import identity
+from bigxfer.protocols import features
 from bigxfer.runs import finished, folders
 from bigxfer.study import claims
 
@@ -123,6 +124,7 @@ class Loaded:
         self.bases: dict[str, Run] = {}  # by file:arg
         self.upstreams: dict[str, list[Node]] = {}  # with what they need, by file:arg
         self.caches: dict[str, Node] = {}  # by the text of their data section
+        self.files: dict[str, str] = {}  # digests of features files
 
     def nodes(self, path: str, overrides: dict) -> list[Node]:
         """A run of the sweep, after its cache and its upstream with all it needs."""
@@ -142,6 +144,11 @@ class Loaded:
             before = self.upstreams[name]
             run.init.digest, reader = before[-1].digest, before[-1].run.data.reader
             needs += (run.init.digest,)
+        elif run.init.kind == "features":
+            name = run.init.features
+            if name not in self.files:
+                self.files[name] = features.digest(name)
+            run.init.digest = self.files[name]
         return [cache, *before, Node(run, config.digest(run), needs, reader)]
 
     def cache(self, run: Run) -> Node:

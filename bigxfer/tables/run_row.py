@@ -26,7 +26,7 @@ def read_run(folder: Path) -> Row:
     bit = model["name"] == "bit"
     alone = init["kind"] in ("random", "gabor")
     source = None if alone else find_upstream(folder, init)
-    own = config.settings(config.from_dict(run))
+    own, labels = config.settings(run_folder.run), result.get("labels_used", {})
     leaks = result.get("leaks", {}).get("upstream", {}).get("test", {})
     phantom = result["synthetic"]
     row: Row = {
@@ -62,12 +62,17 @@ def read_run(folder: Path) -> Row:
         "leaked_patients": leaks.get("patients"),
         "leaked_images": leaks.get("exact"),
         "lacking": lacking(result["metrics"]),
+        "labels_training": labels.get("training"),
+        "labels_selection": labels.get("selection"),
+        "select_on": labels.get("select_on"),
         "synthetic": phantom,
         "data": run_folder.data_name,
         "digest": result["digest"],
         "commit": result["commit"],
         "folder": str(folder),
     }
+    if encoder := about.get("features"):
+        row |= of_encoder(encoder)
     for name, metric in result["metrics"].items():
         check_range(name, metric, folder)
         row[name] = metric["value"]
@@ -99,6 +104,17 @@ def of_external(result: dict) -> Row:
                     column = f"{kind}/{name}/{metric}" + f"_{end}" * (end != "value")
                     row[column] = found[values][metric][end]
     return row
+
+
+def of_encoder(about: dict) -> Row:
+    """What a row says of a features file in place of a net."""
+    return {
+        "upstream": about["domain"] or "unknown",
+        "upstream_size": about["upstream_size"],
+        "model": about["name"],
+        "depth": None,
+        "width": None,
+    }
 
 
 def said(error: Exception) -> str:
@@ -159,6 +175,8 @@ def find_upstream(folder: Path, init: dict) -> tuple[Path, dict] | None:
     """
     checkpoint = Path(init.get("checkpoint") or "params.npz")
     beside = folder.parent / (init.get("digest") or "none")
+    if folder.parent.name == "draws":  # CELL/draws/DIGEST
+        beside = folder.parents[2] / beside.name
     for place in (beside, checkpoint, checkpoint.parent):
         try:
             about = folders.read(place / "config.json")

@@ -8,7 +8,7 @@ changed since is not read again.
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,9 @@ COLUMNS: dict[str, pa.DataType] = {
     "leaked_patients": pa.int64(),  # of the test, that the upstream saw; null: unknown
     "leaked_images": pa.int64(),  # of the test, equal to one that the upstream saw
     "lacking": pa.string(),  # why there is no macro mean: the classes without labels
+    "labels_training": pa.int64(),  # images whose labels trained
+    "labels_selection": pa.int64(),  # further images, whose labels chose anything
+    "select_on": pa.string(),  # by which it chose: none, support or validation
     "synthetic": pa.bool_(),
     "data": pa.string(),  # 16 hex digits of its content, wherever it lies
     "digest": pa.string(),
@@ -92,8 +95,7 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
         if not root.is_dir():
             raise FileNotFoundError(f"no folder of runs at {root}")
         name = study or root.resolve().name
-        for entry in sorted(os.scandir(root), key=lambda e: e.name):
-            folder = Path(entry.path)
+        for folder in run_folders(root):
             try:
                 changed = os.stat(folder / "result.json").st_mtime_ns
             except (FileNotFoundError, NotADirectoryError):
@@ -113,6 +115,16 @@ def collect(runs: Sequence[Path], out: Path, study: str = "") -> Collected:
             collected.rows.append(row)
     _join_upstreams(collected.rows, [*sources, *collected.rows])
     return collected
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """What lies in a folder of runs, by name; of a cell, the folders of its draws."""
+    for entry in sorted(os.scandir(root), key=lambda e: e.name):
+        draws = Path(entry.path) / "draws"
+        if draws.is_dir():
+            yield from sorted(draws.iterdir())
+        else:
+            yield Path(entry.path)
 
 
 def _join_upstreams(rows: list[Row], sources: list[Row]) -> None:

@@ -18,7 +18,8 @@ class Given(NamedTuple):
     def find(self, folder: str) -> Path:
         """Where the run folder of a row is: as named, or beside the table's folder."""
         named = Path(folder)
-        beside = self.path.resolve().parent.parent / named.name
+        parts = 3 if named.parent.name == "draws" else 1  # CELL/draws/DIGEST
+        beside = self.path.resolve().parent.parent.joinpath(*named.parts[-parts:])
         return beside if not named.is_dir() and beside.is_dir() else named
 
 

@@ -1,0 +1,85 @@
+"""All draws of a cell in one folder: one upstream, one kind of head, one number of shots.
+
+CELL/draws/DIGEST is the folder of each draw, as it would be if the draw were run alone:
+it has the same digest and files, the same numbers up to rounding, and is a row of the table. CELL/result.json
+says which draws there are and gives their point metrics.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bigxfer import config
+from bigxfer.config import Run
+from bigxfer.data import dataset
+from bigxfer.data.dataset import Dataset
+from bigxfer.runs import finished, folders
+
+DRAWS = "draws"
+
+
+def draws(cell: Run) -> Iterator[Run]:
+    """The run of each draw: of one seed, from the cell's on."""
+    for seed in range(cell.seed, cell.seed + cell.data.draws):
+        yield replace(cell, seed=seed, data=replace(cell.data, draws=1))
+
+
+def tell(cell: Run, folder: Path, one: Callable[[Run, Path], dict]) -> dict:
+    """Does every draw by `one` (run, folder), then writes the cell's own two files."""
+    digest = config.digest(cell)
+    finished.begun(folder, digest)
+    found: list[dict[str, Any]] = []
+    for run in draws(cell):
+        own = folder / DRAWS / config.digest(run)
+        own.mkdir(parents=True, exist_ok=True)
+        result = one(run, own)
+        found.append({"seed": run.seed, **result})
+    names = found[0]["metrics"]
+    values = {
+        name: [r["metrics"][name]["value"] for r in found if name in r["metrics"]]
+        for name in names
+    }
+    result = {
+        "metrics": {name: mean(each) for name, each in values.items()},
+        "draws": [{k: r[k] for k in ("seed", "digest", "head")} for r in found],
+        "labels_used": found[0]["labels_used"],
+        "cost": {k: sum(r["cost"][k] for r in found) for k in found[0]["cost"]},
+        "synthetic": found[0]["synthetic"],
+        "digest": digest,
+        "commit": found[-1]["commit"],
+        "finished": folders.now(),
+    }
+    if jax.process_index() == 0:
+        first = folder / DRAWS / found[0]["digest"]
+        about = {**folders.read(first / "config.json"), "digest": digest}
+        about["config"] = config.to_dict(cell)
+        folders.begin(folder, about)
+        result["files"] = folders.sums(folder)
+        folders.write(folder / "result.json", result)
+    return result
+
+
+def mean(values: list[float | None]) -> dict:
+    """The mean over the draws, without an interval: the table has those."""
+    known = [value for value in values if value is not None]
+    why = "the mean of the draws; the table of the study has its interval"
+    if len(known) < len(values):
+        return {"value": None, "low": None, "high": None, "reason": "not of every draw"}
+    return {"value": float(np.mean(known)), "low": None, "high": None, "reason": why}
+
+
+def pool(
+    cell: Run, data: Dataset, kept: dict[str, dataset.Opened] | None
+) -> np.ndarray:
+    """The rows that any draw of the cell trains on, sorted."""
+    if cell.data.draws == 1:
+        return data.rows["train"]
+    drawn = [
+        dataset.open(run.data, run.seed, lambda _: None, kept).rows["train"]
+        for run in draws(cell)
+    ]
+    return np.unique(np.concatenate(drawn))

@@ -1,0 +1,214 @@
+"""The fitted head of a run: what its images look like to the upstream, and what it scores.
+
+An upstream sees each image once, for all draws of a cell; every draw then takes its rows
+of one table of dot products (protocols/space.py).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import jax
+import numpy as np
+
+from bigxfer.config import Init, Run
+from bigxfer.data import dataset, split
+from bigxfer.data.manifest import Manifest
+from bigxfer.protocols import features, heads, probe
+from bigxfer.protocols.space import Products
+from bigxfer.runs import cells
+from bigxfer.runs.spent import Spent
+from bigxfer.training import compiled, loop, predictor
+
+if TYPE_CHECKING:
+    from bigxfer.runs.job import Job
+
+FOLDS = 5  # of the support, at most; by patient
+Net = tuple[compiled.Programs, loop.State]
+See = Callable[[np.ndarray], np.ndarray]  # rows of the manifest -> float32 [n, d]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images that the draws of a cell train on or are judged by."""
+
+    products: Products
+    place: np.ndarray  # int: the row in `products` of each row of the manifest, or -1
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """What a run's head gives the run."""
+
+    state: loop.State | None  # with the head in it; None where there is no net
+    logits: dict[str, np.ndarray]  # {split: [n, classes]}
+    said: dict[str, Any]  # of result.json
+    spent: Spent
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The head of one draw."""
+
+    strength: float
+    folds: int  # within the shots, by which the strength was chosen; 0: not by folds
+    logits: np.ndarray  # float32 [n, classes] of the images to judge
+    head: tuple[np.ndarray, np.ndarray] | None  # kernel, bias for features as they are
+
+
+def of_run(
+    job: "Job",
+    net: Net | None,
+    cell: Run,
+    kept: dict[str, dataset.Opened] | None,
+    seen: dict[str, Seen] | None,
+) -> OfRun:
+    """Fit the head of config.freeze.head to features that are computed once an image.
+
+    `net`: its programs and its state; None where the features are in a file. `cell` is the run of all draws, or the run itself; they share `seen`.
+    """
+    began, how, rows = time.monotonic(), job.run.freeze.head, job.data.rows
+    splits = np.cumsum([len(rows[name]) for name in job.judged])[:-1]
+    judged = np.concatenate([rows[name] for name in job.judged])
+    images = None if seen is None else seen.get("images")
+    if images is None:
+        shared = seen is not None and (net is None or starts_alike(job.run.init))
+        pool = cells.pool(cell, job.data, kept) if shared else rows["train"]
+        images = look(seer(job, net), job.data.manifest, pool, judged)
+        if seen is not None and shared:
+            seen["images"] = images
+    found = fit(how, images, rows["train"], judged, rows["valid"], job.select_on)
+    clock, many = loop.Clock(train=time.monotonic() - began), len(rows["train"])
+    job.log.say(f"{how} head on {many} images: {clock.train:.1f} s")
+    flops, state = 0.0, None
+    if net:
+        programs, state = net
+        flops = programs.flops * many
+        if found.head:
+            params = probe.put(state.params, programs.model.head, found.head)
+            state = replace(state, params=params)
+    logits = dict(zip(job.judged, np.split(found.logits, splits), strict=True))
+    said = {"how": how, "strength": found.strength, "folds": found.folds}
+    return OfRun(state, logits, said, Spent(1, many, flops, clock))
+
+
+def seer(job: "Job", net: Net | None) -> See:
+    """Return what computes the features of rows of the manifest, or reads them."""
+    if net is None:
+        return partial(features.read(job.run.init.features).of, job.data.manifest)
+    programs, state = net
+    predict = cast(predictor.Predict, programs.features)
+
+    def see(rows: np.ndarray) -> np.ndarray:
+        order = np.argsort(rows)
+        some = replace(job.data, rows={"seen": rows[order]})
+        loader = some.loader(
+            "seen",
+            job.run.optim.batch,
+            job.run.seed,
+            jax.process_index(),
+            jax.process_count(),
+        )
+        found, values = predict(loop.variables(state), loader)
+        out = np.empty_like(values)
+        out[order] = values[np.argsort(found)]
+        return out
+
+    return see
+
+
+def starts_alike(init: Init) -> bool:
+    """Whether a net starts the same for every seed."""
+    return init.kind == "pretrained" and (init.how, init.upto) == ("copy", "")
+
+
+def look(see: See, manifest: Manifest, pool: np.ndarray, others: np.ndarray) -> Seen:
+    """See the rows `pool`, which may train, and `others`.
+
+    Raises ValueError that names the first image whose features are not finite.
+    """
+    pool = np.unique(pool)
+    rows = np.concatenate([pool, others[~np.isin(others, pool)]])
+    features = see(rows)
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        first = manifest.id[rows[int(np.argmin(finite))]]
+        raise ValueError(
+            f"the features of {first!r} are not finite ({(~finite).sum()} of"
+            f" {len(rows)} images)"
+        )
+    place = np.full(len(manifest), -1)
+    place[rows] = np.arange(len(rows))
+    return Seen(Products(features, len(pool)), place, manifest)
+
+
+def fit(
+    how: str,
+    seen: Seen,
+    train: np.ndarray,
+    judged: np.ndarray,
+    valid: np.ndarray,
+    select_on: str,
+) -> Fitted:
+    """Fit the head to the rows `train`; its strength is chosen as `select_on` says.
+
+    none: heads.fixed, which no label has chosen. support: the least loss over folds of
+    the patients of `train`. validation: the least loss on the rows `valid`. Raises
+    ValueError where the shots are of one patient, so that there are no folds.
+    """
+    labels, classes = seen.manifest.labels, len(seen.manifest.classes)
+    of, folds = heads.strengths(how, len(train)), 0
+    if select_on == "none" or len(of) == 1:
+        strength = heads.fixed(how, len(train))
+    else:
+        if select_on == "validation":
+            losses = _losses(how, seen, train, valid, of)
+        else:
+            losses, folds = _folded(how, seen, train, of)
+            of = of[-len(losses) :]
+        strength = of[int(np.argmin(losses))]
+    space = seen.products.space(seen.place[train], seen.place[judged])
+    if how not in heads.LINEAR:
+        logits = heads.scores(how, space, labels[train], classes, (strength,))
+        return Fitted(strength, folds, logits[0], None)
+    w, b = heads.weights(how, space, labels[train], classes, (strength,))
+    logits = space.scores(w, b)[0]
+    return Fitted(strength, folds, logits, space.head(w[0], b[0]))
+
+
+def _losses(
+    how: str, seen: Seen, train: np.ndarray, held: np.ndarray, of: tuple[float, ...]
+) -> np.ndarray:
+    labels, classes = seen.manifest.labels, len(seen.manifest.classes)
+    space = seen.products.space(seen.place[train], seen.place[held])
+    found = heads.scores(how, space, labels[train], classes, of)
+    return heads.loss(how, found, labels[held])
+
+
+def _folded(
+    how: str, seen: Seen, train: np.ndarray, of: tuple[float, ...]
+) -> tuple[np.ndarray, int]:
+    """(the mean loss of each strength over the folds, how many folds).
+
+    Of knn the numbers of neighbours that every fold can have, the last ones of `of`.
+    """
+    part = seen.manifest.select(train)
+    folds = min(FOLDS, len(set(part.patient)))
+    if folds < 2:
+        raise ValueError(
+            f"the {len(train)} training images are of one patient: no folds can be made"
+            " of them; set --config.eval.select_on=none"
+        )
+    fold = split.folds(part, folds, seed=0)
+    if how == "knn":
+        fewest = len(train) - np.bincount(fold).max()
+        of = tuple(k for k in of if k <= fewest)
+    total = np.zeros(len(of))
+    for number in range(folds):
+        held = fold == number
+        losses = _losses(how, seen, train[~held], train[held], of)
+        total += held.sum() * losses
+    return total / len(train), folds

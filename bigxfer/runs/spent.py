@@ -1,0 +1,26 @@
+"""What the training of a run has cost."""
+
+from dataclasses import dataclass
+
+from bigxfer.training import loop
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Of steps of training, or of one fit of a head."""
+
+    steps: int
+    images: int
+    flops: float  # of features from a file 0: theirs are not known
+    clock: loop.Clock
+
+    def told(self, devices: int, parameters: int) -> dict[str, float]:
+        """Return what result.json says of the cost."""
+        return {
+            "steps": self.steps,
+            "images": self.images,
+            "flops": self.flops,
+            "device_seconds": self.clock.train * devices,
+            "waiting_for_data": self.clock.waiting / max(self.clock.train, 1e-9),
+            "parameters": parameters,
+        }

@@ -1,0 +1,50 @@
+"""The recipe of docs/encoders.md for timm runs, with random weights."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bigxfer.protocols import features
+
+DOCS = Path(__file__).parents[1] / "docs" / "encoders.md"
+TIMM_PYTHON = os.environ.get("TIMM_PYTHON", "")
+
+
+def recipe(title):
+    """The indented block under a heading."""
+    section = re.split(rf"^## {title}$", DOCS.read_text(), flags=re.MULTILINE)[1]
+    lines = section.split("\n## ")[0].splitlines()
+    return "\n".join(line[4:] for line in lines if line.startswith("    "))
+
+
+@pytest.mark.parametrize(
+    "title", ["timm", "Hugging Face transformers", "torchxrayvision"]
+)
+def test_a_recipe_is_python_of_15_lines(title):
+    code = recipe(title)
+    compile(code, title, "exec")
+    assert len([line for line in code.splitlines() if "import" not in line]) <= 15
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TIMM_PYTHON, reason="TIMM_PYTHON names no Python with timm")
+def test_the_timm_recipe_with_random_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "deep").mkdir()
+    for name in ("a.jpg", "deep/b.jpg"):
+        Image.fromarray(rng.integers(0, 255, (40, 50), np.uint8)).save(tmp_path / name)
+    out = tmp_path / "timm.npz"
+    stub = "from make_timm_golden import stub_torchvision; stub_torchvision()\n"
+    call = [TIMM_PYTHON, "-c", stub + recipe("timm"), tmp_path, out, "--random"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = features.read(out)
+    assert (found.key, found.images.tolist()) == ("path", ["a.jpg", "deep/b.jpg"])
+    assert found.values.shape == (2, 512) and found.values.std() > 0
+    assert found.parameters == 11176512 and found.domain == "imagenet"

@@ -1,0 +1,320 @@
+"""Features of any encoder in place of an upstream, from the file to the table."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import Ridge
+
+from bigxfer import config, predict, presets
+from bigxfer.protocols import features, heads
+from bigxfer.runs import finished, job
+from bigxfer.tables import table
+
+CLASSES = ("a", "b", "c")
+COUNTS = {"train": 60, "valid": 15, "test": 30}
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """(root, ids, labels): small noisy squares of three classes, two images a patient."""
+    root = tmp_path_factory.mktemp("target")
+    rng, rows, labels = np.random.default_rng(0), [], []
+    for split, count in COUNTS.items():
+        for i in range(count):
+            label, name = i % 3, f"{split}{i:02d}.png"
+            pixels = rng.integers(0, 120, (16, 16)) + 40 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name)
+            rows.append([name, CLASSES[label], f"{split}{i // 6}-{i % 3}", split])
+            labels.append(label)
+    with (root / "metadata.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["file", "label", "patient_id", "split"], *rows])
+    return root, np.array([row[0] for row in rows]), np.array(labels)
+
+
+@pytest.fixture(scope="module")
+def encoder(target, tmp_path_factory):
+    """(file, features): a noisy sight of the classes in 20 dimensions."""
+    _, names, labels = target
+    rng = np.random.default_rng(1)
+    values = rng.normal(3, 1, (len(names), 20)).astype(np.float32)
+    values[:, :3] += 3.0 * np.eye(3)[labels]
+    file = tmp_path_factory.mktemp("features") / "encoder.npz"
+    order = rng.permutation(len(names))
+    features.write(
+        file, "path", names[order], values[order], "toynet", 123, 4567, "photographs"
+    )
+    return file, values
+
+
+def make(target, cache, file="", **fields):
+    run = config.Run(kind="transfer", seed=0)
+    presets.set_res(run.data, 16)
+    run.data.reader, run.data.root, run.data.cache = "csv", str(target[0]), str(cache)
+    run.optim.batch, run.eval.batch = 8, 64
+    run.init.features, run.freeze.head = str(file), "ridge"
+    for name, value in fields.items():
+        section, field = name.split("__")
+        setattr(getattr(run, section), field, value)
+    run = config.resolve(run)
+    features.name_files(run)
+    return run
+
+
+def execute(run, runs):
+    folder = runs / config.digest(run)
+    return job.execute(run, folder), folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def cell(target, encoder, cache, tmp_path_factory):
+    """A cell of three 5-shot draws, and what its command returned."""
+    runs = tmp_path_factory.mktemp("runs")
+    run = make(target, cache, encoder[0], data__shots="5", data__draws=3)
+    return run, *execute(run, runs), runs
+
+
+def test_a_draw_is_scikit_learns_head_on_the_files_features(target, encoder, cell):
+    _, names, _ = target
+    _, values = encoder
+    _, _, folder, _ = cell
+    drawn = finished.read(next(iter(sorted((folder / "draws").iterdir()))))
+    ids = np.array(drawn.about["data"]["drawn"])
+    place = {name: i for i, name in enumerate(names)}
+    test = drawn.predictions()
+    assert len(ids) == 15 and len(test.ids) == COUNTS["test"]
+    train = values[[place[i] for i in ids]]
+    labels = target[2][[place[i] for i in ids]]
+    mean = train.mean(0)
+    scale = np.sqrt(np.square(train - mean).sum() / len(train))
+    strength = drawn.result["head"]["strength"]
+    other = Ridge(alpha=strength).fit((train - mean) / scale, 2 * np.eye(3)[labels] - 1)
+    judged = values[[place[i] for i in test.ids]]
+    np.testing.assert_allclose(
+        test.logits, other.predict((judged - mean) / scale), atol=1e-5
+    )
+
+
+def test_a_draw_of_a_cell_is_the_run_alone(target, encoder, cache, cell, tmp_path):
+    run, result, folder, _ = cell
+    assert [d["seed"] for d in result["draws"]] == [0, 1, 2]
+    alone = replace(run, seed=1, data=replace(run.data, draws=1))
+    found, own = execute(alone, tmp_path)
+    within = finished.read(folder / "draws" / config.digest(alone))
+    for name, metric in found["metrics"].items():
+        for end in ("value", "low", "high"):
+            same = pytest.approx(metric[end], abs=1e-5)
+            assert within.result["metrics"][name][end] == same
+    np.testing.assert_allclose(
+        within.predictions().logits, finished.read(own).predictions().logits, atol=1e-5
+    )
+    means = [
+        finished.read(folder / "draws" / d["digest"]).result["metrics"]["auroc_macro"]
+        for d in result["draws"]
+    ]
+    values = [m["value"] for m in means]
+    assert result["metrics"]["auroc_macro"]["value"] == pytest.approx(np.mean(values))
+    assert min(values) > 0.7 and all(m["low"] < m["value"] < m["high"] for m in means)
+
+
+def test_the_table_has_a_row_a_draw_that_names_the_encoder(cell, tmp_path):
+    _, _, _, runs = cell
+    found = table.collect([runs], tmp_path)
+    assert not found.bad
+    assert sorted(row["seed"] for row in found.rows) == [0, 1, 2]
+    for row in found.rows:
+        assert row["upstream"] == "photographs" and row["model"] == "toynet"
+        assert (row["params"], row["upstream_size"]) == (123, 4567)
+        assert (row["width"], row["depth"], row["init"]) == (None, None, "features")
+        assert (row["labels_training"], row["labels_selection"]) == (15, 0)
+        assert row["select_on"] == "support" and row["start"] == "ridge head"
+    assert len({row["family"] for row in found.rows}) == 1
+    table.save(found.rows, tmp_path)
+    assert len(table.load(tmp_path / "table.parquet")) == 3
+
+
+def test_the_card_says_whose_features_and_which_labels(cell):
+    _, _, folder, _ = cell
+    text = (next((folder / "draws").iterdir()) / "card.md").read_text()
+    assert "toynet, not ours: 20 features an image" in text
+    assert "trained on 4,567 images of photographs" in text
+    assert "Labels used: of 15 images to train, of 0 more to choose" in text
+    assert "chosen by 5 folds of the shots" in text
+
+
+def test_the_content_of_the_file_names_the_run(target, encoder, cache, tmp_path):
+    file, values = encoder
+    copy = tmp_path / "elsewhere.npz"
+    copy.write_bytes(file.read_bytes())
+    same, again = make(target, cache, file), make(target, cache, copy)
+    assert config.digest(same) == config.digest(again)
+    other = tmp_path / "other.npz"
+    features.write(other, "path", target[1], values + 1, "toynet")
+    assert config.digest(make(target, cache, other)) != config.digest(same)
+
+
+@pytest.mark.parametrize("how", heads.FITTED)
+@pytest.mark.parametrize("shots", ["1", "5", "full"])
+def test_every_head_at_all_shots(target, encoder, cache, tmp_path, how, shots):
+    run = make(target, cache, encoder[0], freeze__head=how, data__shots=shots)
+    result, folder = execute(run, tmp_path)
+    assert result["metrics"]["auroc_macro"]["value"] > 0.6
+    used = result["labels_used"]
+    want = {
+        "1": ("none", 3, 0),
+        "5": ("support", 15, 0),
+        "full": ("validation", 60, 15),
+    }
+    assert tuple(used[k] for k in ("select_on", "training", "selection")) == want[shots]
+    chose = (folder / "predictions_valid.npz").is_file()
+    assert chose == ("operating_point" in result) == (shots == "full")
+
+
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_a_file_is_read_as_it_was_written(tmp_path, ending):
+    values = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    file = tmp_path / f"some.{ending}"
+    features.write(file, "id", list("wxyz"), values, "net", 10, None, "faces")
+    found = features.read(file)
+    assert (found.key, found.images.tolist()) == ("id", list("wxyz"))
+    np.testing.assert_array_equal(found.values, values)
+    want = {"name": "net", "parameters": 10, "upstream_size": None, "domain": "faces"}
+    assert found.about() == {**want, "dimensions": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": ["a", "b", "a"]}, "the path 'a' stands twice, in rows 0 and 2"),
+        ({"features": np.array([[1.0], [np.nan], [2]])}, r"'b' \(row 1\) hold NaN"),
+        ({"features": np.ones((2, 1))}, "3 of `path`, but 2 rows.*features is 'c'"),
+        ({"features": np.ones(3)}, r"float64 \[3\]; it must be float"),
+        ({"features": np.ones((3, 1), int)}, "it must be float"),
+        ({"path": None}, "a features file holds `id` or `path`"),
+        ({"name": None}, "`features` and `name`"),
+        ({"parameters": "many"}, "`parameters` is 'many'; a whole number"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path, change, message):
+    good = {"path": ["a", "b", "c"], "features": np.ones((3, 1)), "name": "net"}
+    columns = {k: v for k, v in (good | change).items() if v is not None}
+    np.savez(tmp_path / "bad.npz", **columns)
+    with pytest.raises(ValueError, match=message):
+        features.read(tmp_path / "bad.npz")
+
+
+def test_rows_of_two_lengths_are_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = pa.table({"id": ["a", "b"], "features": [[1.0, 2.0], [3.0]]})
+    pq.write_table(
+        columns.replace_schema_metadata({"name": "n"}), tmp_path / "f.parquet"
+    )
+    with pytest.raises(
+        ValueError, match="row 1 of `features` has 1 numbers, row 0 has 2"
+    ):
+        features.read(tmp_path / "f.parquet")
+
+
+@pytest.mark.parametrize(
+    ("lost", "more", "message"),
+    [
+        (3, [], r"no features of the path 'train03.png', which the run.*\(1 of 90"),
+        (None, ["z.png"], r"of the path 'z.png', which is no image of .*\(1 of 106"),
+    ],
+)
+def test_images_that_lack_or_are_extra(
+    target, encoder, cache, tmp_path, lost, more, message
+):
+    _, names, _ = target
+    kept = [name for i, name in enumerate(names) if i != lost] + more
+    file = tmp_path / "other.npz"
+    features.write(file, "path", kept, np.ones((len(kept), 2)), "net")
+    run = make(target, cache, file, eval__select_on="none")
+    with pytest.raises(ValueError, match=message):
+        execute(run, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"freeze__head": "trained"}, "gives no net to train.*freeze.head=ridge"),
+        ({"data__draws": 5}, "draws=5: draws of config.data.shots"),
+        ({"data__external": "csv"}, "external needs a net that predicts"),
+        ({"init__upto": "block2"}, "upto='block2' say what is taken from a checkpoint"),
+        ({"eval__select": "loss", "eval__select_on": "none"}, "rules it out"),
+    ],
+)
+def test_configs_that_cannot_be(target, encoder, cache, fields, message):
+    with pytest.raises(config.ConfigError, match=message):
+        make(target, cache, encoder[0], **fields)
+
+
+def test_our_own_net_and_pixels_are_files_too(target, cache, tmp_path, monkeypatch):
+    """predict --features, then a head on its file: the scores of the net with the head."""
+    root = target[0]
+    net = make(target, cache, data__shots="5", init__kind="random")
+    net.model, net.keep = config.Model("smallcnn", hidden=6), "all"
+    result, folder = execute(net, tmp_path)
+    files = {"net.npz": [f"--run={folder}"], "pixels.npz": ["--pixels=8"]}
+    for name, flags in files.items():
+        out = f"--features={tmp_path / name}"
+        call = ["predict", *flags, f"--images={root}", out]
+        monkeypatch.setattr("sys.argv", call)
+        assert predict.main(predict.arguments()) == 0
+    run = make(target, cache, tmp_path / "net.npz", data__shots="5")
+    found, other = execute(run, tmp_path)
+    logits = [finished.read(f).predictions().logits for f in (folder, other)]
+    np.testing.assert_allclose(*logits, atol=1e-4)
+    assert found["cost"]["parameters"] == result["cost"]["parameters"]
+    about = finished.read(other).about["features"]
+    assert about["name"] == f"smallcnn {config.digest(net)}"
+    assert (about["domain"], about["upstream_size"]) == ("csv", 15)
+    pixels = features.read(tmp_path / "pixels.npz")
+    assert pixels.values.shape == (105, 64) and pixels.parameters == 0
+    found, _ = execute(make(target, cache, pixels.path), tmp_path)
+    assert (
+        found["metrics"]["auroc_macro"]["value"] > 0.9
+    )  # classes differ in brightness
+
+
+def test_an_image_that_cannot_be_read_is_left_out_of_the_features(
+    tmp_path, monkeypatch
+):
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(
+        tmp_path / "a.png"
+    )
+    (tmp_path / "b.png").write_bytes(b"no image")
+    out = tmp_path / "out" / "f.parquet"
+    call = ["predict", "--pixels=4", f"--images={tmp_path}", f"--features={out}"]
+    monkeypatch.setattr("sys.argv", call)
+    assert predict.main(predict.arguments()) == 1
+    assert features.read(out).images.tolist() == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "one of --run and --pixels"),
+        (["--run=x", "--pixels=3"], "one of --run and --pixels"),
+        (["--pixels=3"], "give --features FILE"),
+    ],
+)
+def test_flags_that_cannot_be(tmp_path, monkeypatch, flags, message):
+    monkeypatch.setattr("sys.argv", ["predict", f"--images={tmp_path}", *flags])
+    with pytest.raises(ValueError, match=message):
+        predict.main(predict.arguments())
+
+
+def test_a_file_that_is_not_there(target, cache, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no features file.*docs/encoders"):
+        make(target, cache, tmp_path / "none.npz")

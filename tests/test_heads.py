@@ -1,0 +1,313 @@
+"""Heads on fixed features, against scikit-learn's on the same draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from test_split import manifest
+
+from bigxfer import config, models, tree
+from bigxfer.protocols import heads, newton, probe
+from bigxfer.protocols.space import Products
+from bigxfer.runs import heads as of_run
+from bigxfer.statistics import many
+
+SIZES = [(15, 64), (200, 20)]  # images of the draw, dimensions: by each decomposition
+TEST = 80
+
+
+def data(m, d, classes=3, seed=0):
+    """Features of m + TEST images that lie far from 0, and their labels."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(3, np.geomspace(0.3, 3, d), (m + TEST, d)).astype(np.float32)
+    y = np.argmax((x - 3) @ rng.normal(size=(d, classes)), 1)
+    y[: 2 * classes] = np.arange(2 * classes) % classes
+    return x, y
+
+
+def multilabel(m, d, seed=0):
+    """Three labels with unknown ones; the second lacks none of the draw."""
+    x, _ = data(m, d, seed=seed)
+    rng = np.random.default_rng(seed)
+    labels = ((x - 3)[:, -3:] + rng.normal(size=(m + TEST, 3)) > 0.5) * 1.0
+    labels[:2], labels[2:4] = 0, 1
+    unknown = rng.random(labels.shape) < 0.3
+    unknown[:4], unknown[:m, 1] = False, False
+    labels[unknown] = np.nan
+    return x, labels
+
+
+def spaces(x, m):
+    """(the Space of the first m images, their features in its units, the others')."""
+    rows = np.arange(m), np.arange(m, len(x))
+    space = Products(x, m).space(*rows)
+    mean = x[:m].mean(0, dtype=float)
+    scale = np.sqrt(np.square(x[:m] - mean).sum() / m)
+    assert space.scale == pytest.approx(scale, rel=1e-5)
+    return space, (x[:m] - mean) / scale, (x[m:] - mean) / scale
+
+
+def softmax(z):
+    p = np.exp(z - z.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_ridge_is_scikit_learns(m, d):
+    x, y = data(m, d)
+    space, train, test = spaces(x, m)
+    found = heads.scores("ridge", space, y[:m], 3, heads.PENALTIES)
+    for scores, penalty in zip(found, heads.PENALTIES, strict=True):
+        other = Ridge(alpha=penalty).fit(train, 2 * np.eye(3)[y[:m]] - 1)
+        np.testing.assert_allclose(scores, other.predict(test), atol=1e-4)
+
+
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_ridge_of_labels_takes_the_known_rows(m, d):
+    x, labels = multilabel(m, d)
+    space, train, test = spaces(x, m)
+    found = heads.scores("ridge", space, labels[:m], 3, (0.1, 1.0))
+    for i, penalty in enumerate((0.1, 1.0)):
+        for k in range(3):
+            known = ~np.isnan(labels[:m, k])
+            other = Ridge(alpha=penalty).fit(train[known], 2 * labels[:m][known, k] - 1)
+            np.testing.assert_allclose(found[i, :, k], other.predict(test), atol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_logistic_is_scikit_learns(m, d, classes):
+    x, y = data(m, d, classes)
+    space, train, test = spaces(x, m)
+    penalties = heads.PENALTIES[::3]
+    found = heads.scores("logistic", space, y[:m], classes, penalties)
+    for scores, penalty in zip(found, penalties, strict=True):
+        other = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10000)
+        other.fit(train, y[:m])
+        p = softmax(scores.astype(float))
+        np.testing.assert_allclose(p, other.predict_proba(test), atol=1e-4)
+
+
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_logistic_of_labels_is_scikit_learns(m, d):
+    x, labels = multilabel(m, d)
+    space, train, test = spaces(x, m)
+    found = heads.scores("logistic", space, labels[:m], 3, (1.0, 0.01))
+    for i, penalty in enumerate((1.0, 0.01)):
+        for k in range(3):
+            known = ~np.isnan(labels[:m, k])
+            other = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10000)
+            other.fit(train[known], labels[:m][known, k])
+            want = other.decision_function(test)
+            np.testing.assert_allclose(found[i, :, k], want, rtol=1e-3, atol=1e-3)
+
+
+def test_penalties_in_parts_are_the_penalties_at_once(monkeypatch):
+    x, y = data(15, 8)
+    one_hot, of = np.eye(3)[y[:15]], np.geomspace(0.1, 100, 5)
+    whole = newton.fit(x[:15] - x[:15].mean(0), one_hot, of, softmax=True)
+    monkeypatch.setattr(newton, "AT_ONCE", 50)
+    parts = newton.fit(x[:15] - x[:15].mean(0), one_hot, of, softmax=True)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_the_nearest_mean_is_scikit_learns(m, d):
+    x, y = data(m, d)
+    space, train, test = spaces(x, m)
+    found = heads.scores("ncm", space, y[:m], 3, (0.0,))[0]
+    other = NearestCentroid().fit(train, y[:m])
+    assert found.argmax(1).tolist() == other.predict(test).tolist()
+    distance = np.square(test[:, None] - other.centroids_).sum(2)
+    gaps = (distance[:, :1] - distance) / 2
+    np.testing.assert_allclose(found - found[:, :1], gaps, atol=1e-4)
+
+
+def test_the_nearest_mean_of_labels():
+    x, labels = multilabel(15, 64)
+    space, train, test = spaces(x, 15)
+    found = heads.scores("ncm", space, labels[:15], 3, (0.0,))[0]
+    for k in range(3):
+        known = ~np.isnan(labels[:15, k])
+        other = NearestCentroid().fit(train[known], labels[:15][known, k])
+        assert (found[:, k] > 0).tolist() == (other.predict(test) == 1).tolist()
+
+
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_neighbours_are_scikit_learns(m, d):
+    x, y = data(m, d)
+    space, train, test = spaces(x, m)
+    found = heads.scores("knn", space, y[:m], 3, (7.0, 3.0, 1.0))
+    for scores, k in zip(found, (7, 3, 1), strict=True):
+        other = KNeighborsClassifier(n_neighbors=k).fit(train, y[:m])
+        votes = softmax(scores.astype(float)) * (k + 1) - 1 / 3
+        np.testing.assert_allclose(votes / k, other.predict_proba(test), atol=1e-5)
+
+
+def test_neighbours_of_labels_are_those_that_are_known():
+    x, labels = multilabel(15, 64)
+    space, train, test = spaces(x, 15)
+    found = heads.scores("knn", space, labels[:15], 3, (5.0,))[0]
+    nearest = np.argsort(np.square(test[:, None] - train).sum(2), axis=1)[:, :5]
+    votes = labels[:15][nearest]
+    up, down = (votes == 1).sum(1), (votes == 0).sum(1)
+    np.testing.assert_allclose(found, np.log((up + 0.5) / (down + 0.5)), atol=1e-6)
+    assert (up + down).min() < 5
+
+
+@pytest.mark.parametrize("how", heads.FITTED)
+def test_a_gram_matrix_of_all_serves_a_draw(how):
+    """The same scores, whether the products are shared or computed for one draw."""
+    x, y = data(60, 100)
+    train, test = np.arange(0, 60, 4), np.arange(60, 140)
+    of = (heads.fixed(how, len(train)),)
+    shared, alone = (
+        heads.scores(how, Products(x, pool).space(train, test), y[train], 3, of)
+        for pool in (60, 0)
+    )
+    np.testing.assert_allclose(shared, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", heads.LINEAR)
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_a_linear_head_reads_features_as_they_are(how, m, d):
+    x, y = data(m, d)
+    space, _, _ = spaces(x, m)
+    w, b = heads.weights(how, space, y[:m], 3, (0.5,))
+    kernel, bias = space.head(w[0], b[0])
+    np.testing.assert_allclose(
+        x[m:] @ kernel + bias, space.scores(w, b)[0], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("how", ["ridge", "logistic", "ncm"])
+def test_labels_without_examples(how):
+    x, y = data(60, 7)
+    labels = np.stack([y == 0, y == 9, y < 9], 1).astype(float)
+    space, _, _ = spaces(x, 60)
+    found = heads.scores(how, space, labels[:60], 3, (1.0,))[0]
+    assert (found[:, 1] < -0.9).all() and (found[:, 2] > 0.9).all()
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("how", ["logistic", "ncm"])
+def test_a_class_without_example_is_never_predicted(how):
+    x, y = data(30, 7, classes=2)
+    space, _, _ = spaces(x, 30)
+    assert heads.scores(how, space, y[:30], 3, (1.0,))[0].argmax(1).max() < 2
+
+
+def seen(x, labels, patients, classes=3):
+    m = manifest(patients, labels, classes=classes)
+    return of_run.look(lambda rows: x[rows], m, np.arange(len(x)), np.arange(0))
+
+
+def test_the_strength_has_the_least_loss_on_validation():
+    x, y = data(40, 30, seed=4)
+    found = seen(x, y, range(len(y)))
+    train, valid, test = np.split(np.arange(len(y)), [40, 80])
+    fitted = of_run.fit("logistic", found, train, test, valid, "validation")
+    _, part, _ = spaces(x[:80], 40)
+    held = (x[40:80] - x[:40].mean(0)) / found.products.space(train, valid).scale
+    losses = []
+    for penalty in heads.PENALTIES:
+        other = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10000)
+        other.fit(part, y[:40])
+        losses.append(log_loss(y[40:80], other.predict_proba(held)))
+    assert fitted.strength == heads.PENALTIES[int(np.argmin(losses))]
+    assert 0 < int(np.argmin(losses)) < len(losses) - 1 and fitted.folds == 0
+
+
+@pytest.mark.parametrize("how", heads.FITTED)
+def test_folds_use_no_label_but_those_of_the_shots(how):
+    x, y = data(30, 12, seed=1)
+    found = seen(x, y, range(len(y)))
+    train, valid, test = np.split(np.arange(len(y)), [30, 70])
+    fitted = of_run.fit(how, found, train, test, valid, "support")
+    other = y.copy()
+    other[30:] = 2 - other[30:]
+    again = of_run.fit(
+        how, seen(x, other, range(len(y))), train, test, valid, "support"
+    )
+    np.testing.assert_array_equal(fitted.logits, again.logits)
+    assert fitted.strength == again.strength
+    assert fitted.folds == (0 if how == "ncm" else 5)
+    unseen = of_run.fit(how, found, train, test, valid, "none")
+    assert unseen.strength == heads.fixed(how, 30) and unseen.folds == 0
+
+
+def test_folds_hold_out_whole_patients(monkeypatch):
+    x, y = data(40, 7)
+    people = np.arange(len(y)) // 4
+    sides, losses = [], of_run._losses
+
+    def watched(how, found, train, held, of):
+        sides.append((set(people[train]), set(people[held])))
+        return losses(how, found, train, held, of)
+
+    monkeypatch.setattr(of_run, "_losses", watched)
+    rows = np.arange(40)
+    of_run.fit("ridge", seen(x, y, people), rows, rows, rows, "support")
+    assert len(sides) == 5 and not any(train & held for train, held in sides)
+    assert set().union(*(held for _, held in sides)) == set(people[:40])
+
+
+def test_one_patient_makes_no_folds():
+    x, y = data(30, 7)
+    found = seen(x, y, [0] * len(y))
+    rows = np.arange(30)
+    with pytest.raises(ValueError, match="of one patient.*select_on=none"):
+        of_run.fit("ridge", found, rows, rows, rows, "support")
+
+
+def test_features_that_are_not_finite_are_refused():
+    x, y = data(30, 7)
+    x[3, 2] = np.nan
+    with pytest.raises(
+        ValueError, match=r"features of '.*3' are not finite \(1 of 110"
+    ):
+        seen(x, y, range(len(y)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_the_fast_macro_auroc_is_scikit_learns(seed, ties):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(-0.3, 10 ** rng.uniform(-3, 2), (4, 50, 3)).astype(np.float32)
+    scores = np.round(scores) if ties else scores
+    truth = np.where(rng.random((50, 3)) < 0.2, np.nan, rng.random((50, 3)) < 0.3)
+    truth[:2] = [[0] * 3, [1] * 3]
+    truth[:, 2] = np.where(truth[:, 2] == 1, np.nan, truth[:, 2])  # no positive
+    found = many.macro_auroc(scores, truth)
+    for head in range(4):
+        known = [~np.isnan(truth[:, k]) for k in range(2)]
+        areas = [
+            roc_auc_score(truth[rows, k], scores[head][rows, k])
+            for k, rows in enumerate(known)
+        ]
+        assert found[head] == pytest.approx(np.mean(areas), abs=1e-9 if ties else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["bit", "cbr_tiny", "smallcnn"])
+def test_the_head_goes_where_the_model_reads_it(name):
+    """Logits of the model with this head are the head's own scores of its features."""
+    cfg = config.Model(name, blocks=(1,), width=0.25, hidden=6)
+    model = models.build(cfg, 3)
+    variables = model.init(jax.random.key(0), (1, 24, 24, 3))
+    images = jax.random.uniform(jax.random.key(1), (9, 24, 24, 3), minval=-1)
+    features, _ = probe.Features(model).apply(variables, images, False)
+    space = Products(np.asarray(features)).space(np.arange(9), np.arange(9))
+    w, b = heads.weights("ridge", space, np.arange(9) % 3, 3, (0.1,))
+    params = probe.put(variables["params"], model.head, space.head(w[0], b[0]))
+    logits, _ = model.apply({**variables, "params": params}, images, False)
+    np.testing.assert_allclose(logits, space.scores(w, b)[0], rtol=1e-3, atol=1e-3)
+    a, b = tree.flatten(variables["params"]), tree.flatten(params)
+    same = {n for n in a if not n.startswith("head/")}
+    assert all(a[n] is b[n] for n in same)
+    assert jnp.abs(b[next(n for n in a if n.startswith("head/"))]).max() > 0
