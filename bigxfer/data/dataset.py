@@ -80,7 +80,9 @@ def open(
     serves again as it was then. The oldest go where there are more than KEPT rows.
     """
     kept = {} if kept is None else kept
+    # By all that was used to read it, so that nothing else can be served for it.
     key = repr(replace(data, **LATER))
+    # Popped and put back: the dict keeps the order of use.
     opened = kept.pop(key, None) or read(data, say)
     kept[key] = opened
     while len(kept) > 1 and sum(len(o.manifest) for o in kept.values()) > KEPT:
@@ -90,6 +92,7 @@ def open(
 
 def read(data: Data, say: Callable[[str], None]) -> Opened:
     """The set or the union, split, with the pixels of every row that decodes."""
+    # Where there is no data, drawings take their place, and say so.
     parts = [replace(d, root=d.root or standin(d)) for d in unions.members(data)]
     sets = as_read = [readers.read(part) for part in parts]
     if len(sets) == 1:
@@ -99,8 +102,10 @@ def read(data: Data, say: Callable[[str], None]) -> Opened:
         manifest, sets = unions.join(sets, data)
     for line in [line for part in sets for line in part.remarks()]:
         say(line)
+    # Each set has its own cache, which other unions share.
     pixels = [decoded(part, data, say) for part in sets]
     images = pixels[0].images if len(sets) == 1 else Stack([p.images for p in pixels])
+    # Rows without pixels stay in the manifest, so that rows and caches keep their numbers.
     ok = np.concatenate([p.ok for p in pixels])
     if not ok.all():
         say(manifest.keeping(ok, "images that do not decode").remarks()[-1])
@@ -125,6 +130,7 @@ def draw(opened: Opened, data: Data, seed: int) -> Dataset:
     rows["train"], found = drawn(manifest, rows["train"], data, seed)
     if "fraction" in found:  # the size of the training set, as the tables know it
         report["counts"]["train"] = found["fraction"]["images"]
+    # After the draw: the shares of the classes are those of what trains.
     train = rows["train"]
     sampling = choose(manifest.select(train), opened.member[train], data)
     report |= found
@@ -158,6 +164,7 @@ def image_area(manifest: Manifest, rows: np.ndarray) -> int:
 
     0 where no file tells. Reads their headers, not their pixels.
     """
+    # 32 headers: sizes differ little within a set, and a file may lie on a slow disk.
     some = rows[np.linspace(0, len(rows) - 1, min(32, len(rows))).astype(int)]
     sides = [decode.side_lengths(manifest.root, path) for path in manifest.path[some]]
     areas = [width * height for width, height in sides if width and height]

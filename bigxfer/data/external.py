@@ -25,6 +25,7 @@ def members(data: Data) -> dict[str, Data]:
         reader=data.external,
         root=data.external_root,
         version=data.external_version,
+        # Nothing is drawn here; what the reader calls "test" is taken.
         split="official",
         labels=(),
         external="",
@@ -34,6 +35,7 @@ def members(data: Data) -> dict[str, Data]:
     except ConfigError as error:
         raise ConfigError(f"of config.data.external: {error}") from None
     names = ["-".join(filter(None, (p.reader, p.version))) for p in parts]
+    # They become names of files: "oct/Disease".
     names = [name.replace("/", "-") for name in names]
     if len(set(names)) < len(names):
         raise ConfigError(
@@ -80,6 +82,7 @@ def read(data: Data, own: Dataset, name: str, say: Callable[[str], None]) -> Dat
     found = readers.read(part)
     for line in found.remarks():
         say(line)
+    # The whole set, so that runs with other classes share the cache.
     cache = dataset.decoded(found, data, say)
     told = labelled(found, own.manifest, data.external_classes, name)
     where = (told.split == "test") if "test" in told.split else np.ones(len(told), bool)
@@ -91,6 +94,7 @@ def read(data: Data, own: Dataset, name: str, say: Callable[[str], None]) -> Dat
     rows = np.flatnonzero(known)
     if not len(rows):
         raise ValueError(f"config.data.external: {name} has no image to judge on")
+    # Of the training rows alone: patients of the own test split are what pairs the gap.
     trained = own.manifest.patient[own.rows["train"]]
     known_here = told.known_patients()[rows]
     seen = np.isin(told.patient[rows], trained) & known_here

@@ -34,6 +34,7 @@ def draw(
     a finding come to them as `negatives` says ("shots", "share" or "none"), or all there
     are where that is fewer. Raises ValueError that names the class that has too few.
     """
+    # Each class in the order of the seed: more shots only go further along a queue.
     queues = by_label(manifest, ranked(manifest.id, seed))
     total = [len(queue) for queue in queues]
     if short := [i for i, n in enumerate(total) if n < shots]:
@@ -42,6 +43,8 @@ def draw(
             f" {manifest.name} has {total[short[0]]} images of class"
             f" {manifest.classes[short[0]]!r}"
         )
+    # The images of rare findings show common ones too; the other way round common classes
+    # would overshoot further.
     rarest_first = sorted(
         range(len(total)), key=lambda i: (total[i], manifest.classes[i])
     )
@@ -50,11 +53,13 @@ def draw(
     for shot in range(1, shots + 1):  # one level after the other, hence nested
         for label in rarest_first:
             while have[label] < shot:
+                # Taken already for another label of the same image.
                 row = next(r for r in nexts[label] if r not in taken)
                 taken.add(row)
                 shown = manifest.labels[row]
                 have[np.flatnonzero(shown == 1) if manifest.multilabel else shown] += 1
     if manifest.multilabel:
+        # After the positives, so that `negatives` moves none of them.
         clean = np.flatnonzero(without_finding(manifest.labels))
         others = (manifest.labels == 1).any(axis=1).sum()
         number = {
@@ -64,6 +69,7 @@ def draw(
         }[negatives]
         order = ranked(manifest.id[clean], seed)
         taken.update(clean[order][:number].tolist())
+    # By id: the batches then do not depend on the order of the drawing.
     return np.array(sorted(taken, key=lambda r: manifest.id[r]), int)
 
 
@@ -82,6 +88,7 @@ def fraction(manifest: Manifest, share: float, of: str, seed: int) -> np.ndarray
     order of the seed: a smaller share of the same seed is part of a larger one.
     """
     if of == "images":
+        # Image by image; patients may be cut in two, which leaks nothing within training.
         names, index = manifest.id, np.arange(len(manifest))
     else:
         names, index = np.unique(manifest.patient.astype(str), return_inverse=True)
@@ -92,6 +99,7 @@ def fraction(manifest: Manifest, share: float, of: str, seed: int) -> np.ndarray
 
 def ranked(ids: np.ndarray, seed: int) -> np.ndarray:
     """int [n]: the rows in the random order of this seed."""
+    # numpy promises no stream of its shuffles across versions.
     key = [hashlib.sha256(f"{seed}/{i}".encode()).digest() for i in ids]
     return np.argsort(np.array(key, "S32"), kind="stable")
 

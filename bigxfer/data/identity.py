@@ -42,6 +42,7 @@ def of_sets(sets: Sequence[Manifest], images: Any, storage: str) -> Identity:
 
     images: an array with `sums` (pixels.checked.SUM [n]); storage: data.storage.
     """
+    # The split stands by itself: data.split=patient does not look at it.
     columns = ("id", "path", "patient", "source", "view")
     about = [(m.name, getattr(m, column)) for m in sets for column in columns]
     labels = [(list(m.classes), m.labels) for m in sets]
@@ -83,6 +84,7 @@ def _hash(parts: Sequence[tuple[Any, np.ndarray]]) -> str:
 def differences(before: Identity, now: Identity) -> list[str]:
     """What differs, in words; a part that one of the two lacks is not compared."""
     parts = [p for p in WORDS if p in before and p in now and before[p] != now[p]]
+    # Other decoders give other pixels of the same files.
     if before.get("form") != now.get("form"):
         parts = [p for p in parts if p != "pixels"]
     return [WORDS[part] for part in parts]

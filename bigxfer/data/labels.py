@@ -116,7 +116,9 @@ def policy(
         spared = ("No Finding", "Support Devices")
         finding = np.array([name not in spared for name in classes])
         healthy = raw[:, none] == 1
+        # The labeller cannot give these; 0 are expected, and more would be a damaged file.
         contradicted = healthy & (raw[:, finding] == 1).any(axis=1)
+        # "No Finding" says that they were looked for, so blank is a no here.
         labels[np.ix_(healthy, finding)] = (raw[np.ix_(healthy, finding)] == 1) * 1.0
         marked = (np.abs(raw[:, finding]) == 1).any(axis=1)
         labels[np.isnan(raw[:, none]) & marked, none] = 0
@@ -150,6 +152,7 @@ def subset(manifest: Manifest, wanted: Sequence[str]) -> Manifest:
             raise ValueError(
                 f"data.labels: {manifest.name} has no class {name!r}{hint}"
             )
+    # Under two spellings a class would have two columns.
     if len({canonical(name) for name in wanted}) < len(wanted):
         raise ValueError(f"data.labels names a class twice: {tuple(wanted)}")
     picked = [have[canonical(name)] for name in wanted]
@@ -157,6 +160,7 @@ def subset(manifest: Manifest, wanted: Sequence[str]) -> Manifest:
     if manifest.multilabel:
         labels = manifest.labels[:, picked]
         return replace(manifest, classes=tuple(wanted), labels=labels, notes=notes)
+    # -1: not wanted.
     number = np.full(len(manifest.classes), -1)
     number[picked] = range(len(picked))
     labels = number[manifest.labels]
@@ -205,6 +209,7 @@ def concatenate(manifests: Sequence[Manifest], classes: Classes, how: str) -> Ma
     sets stays one. Paths become relative to the deepest folder that holds all roots.
     """
     names = [m.name for m in manifests]
+    # Ids of a union bear the set's name and must stay unique.
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two data sets are called {sorted(twice)}; rename one")
     multilabel = any(m.multilabel for m in manifests)
@@ -215,6 +220,7 @@ def concatenate(manifests: Sequence[Manifest], classes: Classes, how: str) -> Ma
     people: dict[str, list[np.ndarray]] = {name: [] for name in known}
     labels = []
     for m, root in zip(manifests, roots):
+        # Paths of a union lie beneath one root, as those of any manifest do.
         inner = os.path.relpath(root, common)
         for name in COLUMNS:
             columns[name].append(getattr(m, name))
@@ -247,6 +253,7 @@ def under(manifest: Manifest, classes: Classes, multilabel: bool) -> np.ndarray:
             if target >= 0:
                 labels[:, target] = manifest.labels[:, source]
     else:
+        # Only its own classes: of the others' it says nothing.
         labels[:, own] = 0
         labels[np.arange(len(manifest)), np.array(own)[manifest.labels]] = 1
     return labels

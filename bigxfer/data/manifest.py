@@ -49,7 +49,9 @@ class Manifest:
             values = getattr(self, name)
             if values is not None:
                 known = np.asarray(values, object)
+                # A column without one known value is no column: it would cost 8 bytes an image.
                 object.__setattr__(self, name, known if (known != "").any() else None)
+        # float32 holds NaN, for labels that nobody knows.
         dtype = np.int32 if np.ndim(self.labels) == 1 else np.float32
         object.__setattr__(self, "labels", np.asarray(self.labels, dtype))
 
@@ -77,6 +79,7 @@ class Manifest:
         `what` is a plural, such as "files that are no image". Nothing left out is no
         note.
         """
+        # Three names show what kind of thing was left out; the count says how much.
         count, first = (out, []) if isinstance(out, int) else (len(out), out[:3])
         if not count:
             return self
@@ -200,6 +203,7 @@ class Manifest:
         import pyarrow as pa  # here: 26 MB that most runs do not need
         import pyarrow.parquet as pq
 
+        # Where no patient is known.
         alone = np.array_equal(self.patient, self.id)
         names = [n for n in COLUMNS if not (alone and n == "patient")]
         names += self.people()

@@ -35,6 +35,7 @@ class Rows:
                 else np.lib.format.read_array_header_2_0
             )
             self.shape, columns_first, self.dtype = header(self.file)
+        # Fortran order stores an image in pieces all over the file.
         if columns_first or not self.shape or self.dtype.hasobject:
             raise ValueError(f"{path}: the array {key!r} is not stored row by row")
         self.start = self.file.tell()

@@ -40,14 +40,17 @@ def assign(manifest: Manifest, data: Data) -> Manifest:
             held = chosen(manifest, data.test, data.split_seed, "test")
         split = np.where(held, "test", "train").astype(object)
         manifest = replace(manifest, split=split)
+    # After the test patients: validation is of those that may train.
     if data.valid and "valid" not in manifest.split:
         split = manifest.split.copy()
         train = np.flatnonzero(split == "train")
         part = manifest.select(train)
         split[train[chosen(part, data.valid, data.split_seed, "valid")]] = "valid"
         manifest = replace(manifest, split=split)
+    # Official lists too: two versions of COVIDx have a patient on both sides.
     leaks = check(manifest)
     if leaks and data.split == "patient":
+        # It cannot be: a bug, not bad data.
         raise AssertionError(f"a random split leaks the patients {leaks[:5]}")
     notes = {"split": summary(manifest, data.split, dropped)}
     if leaks:
@@ -65,6 +68,7 @@ def official(manifest: Manifest) -> tuple[Manifest, int]:
             f"{where} has no official split (no row is in 'train');"
             " draw one by patient: --config.data.split=patient"
         )
+    # Some sets leave images out of their official lists.
     kept = manifest.split != ""
     return manifest.keeping(kept, "images without a split"), int((~kept).sum())
 
@@ -85,6 +89,7 @@ def reference(manifest: Manifest) -> np.ndarray:
     split = np.full(len(manifest), "test", object)
     for source in sorted(set(manifest.source)):
         rows = np.flatnonzero(manifest.source == source)
+        # The legacy generator, whose stream numpy keeps: it is the predecessor's.
         np.random.RandomState(42).shuffle(rows)
         split[rows[: int(len(rows) * REFERENCE[manifest.name])]] = "train"
     return split
@@ -121,8 +126,10 @@ def chosen(manifest: Manifest, fraction: float, seed: int, salt: str) -> np.ndar
     sampling): each stratum and the whole get their share to within one patient.
     """
     order, index = shuffled(manifest, seed, salt)
+    # Where the count of those held out steps up: 0.5 rounds to the nearest, not down.
     edge = np.floor(np.arange(len(order) + 1) * fraction + 0.5)
     take = edge[1:] > edge[:-1]
+    # An empty part would be told by no metric, or by a crash after training.
     if not take.any() or take.all():
         one = (
             f"; all images are of one, {manifest.patient[0]!r}: name the patients, or take"
@@ -147,12 +154,15 @@ def shuffled(manifest: Manifest, seed: int, salt: str) -> tuple[np.ndarray, np.n
     """
     patient, index = np.unique(manifest.patient.astype(str), return_inverse=True)
     rows = by_label(manifest, np.arange(len(manifest)))
+    # The rarest class decides: it is the one that a split by chance could miss.
     rarest_first = np.argsort([len(r) for r in rows], kind="stable")
     rank = np.full(len(manifest), len(rows))
+    # The rarest is written last, over the others.
     for place, label in reversed(list(enumerate(rarest_first))):
         rank[rows[label]] = place
     stratum = np.full(len(patient), len(rows))
     np.minimum.at(stratum, index, rank)
+    # A hash, not a shuffle: a patient who is added moves no other.
     key = [hashlib.sha256(f"{salt}/{seed}/{p}".encode()).digest() for p in patient]
     return np.lexsort((np.array(key, "S32"), stratum)), index
 

@@ -23,6 +23,7 @@ def members(data: Data) -> list[Data]:
 
     def each(field: str, text: str, mark: str) -> list[str]:
         values = text.split(mark)
+        # One root cannot hold two sets; "" is no folder but the phantoms of all.
         if len(values) == 1 and (field != "root" or not text):
             return values * len(names)
         if len(values) != len(names):
@@ -40,6 +41,7 @@ def members(data: Data) -> list[Data]:
         strict=True,
     )
     return [
+        # Classes are picked of the whole: a member may lack some of them.
         replace(data, reader=n, root=r, version=v, split=s, labels=())
         for n, r, v, s in fields
     ]
@@ -57,10 +59,12 @@ def join(sets: list[Manifest], data: Data) -> tuple[Manifest, list[Manifest]]:
     """
     space = {"union": labels.union, "intersection": labels.intersection}[data.space]
     if data.split == "patient":
+        # Of all at once: a patient of two sets would else train in one and test in the other.
         return split.assign(picked(space(sets), data), data), sets
     kinds = [member.split for member in members(data)]
     sets = [split.assign(m, replace(data, split=k)) for m, k in zip(sets, kinds)]
     whole = picked(space(sets), data)
+    # The members' own notes count their own rows; these are of the whole.
     notes = {**whole.notes, "split": split.summary(whole, data.split, 0)}
     if leaks := split.check(whole):
         notes["leaks"] = {"patients": len(leaks), "first": leaks[:10]}
@@ -98,10 +102,12 @@ class Stack:
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """uint8 [b, S, S, C] of int [b], or [S, S, C] of one row."""
         index = np.asarray(index)
+        # searchsorted would give the last set for a row beyond all, and no error.
         if index.size and not 0 <= index.min() <= index.max() < len(self):
             raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
         if not index.ndim:
             return self[index[None]][0]
+        # "right": the row that ends one set is the first of the next.
         which = np.searchsorted(self.ends, index, side="right")
         out = np.empty((len(index), *self.shape[1:]), np.uint8)
         for number, part in enumerate(self.parts):

@@ -42,6 +42,7 @@ def locked(folder: Path, say: Say) -> Iterator[bool]:
     The kernel frees the lock when its holder dies, however it dies. Raises OSError where
     the folder neither exists nor can be made.
     """
+    # flock, not a file that exists: a killed process leaves none behind.
     lock = folder / "lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,12 +50,14 @@ def locked(folder: Path, say: Say) -> Iterator[bool]:
     except OSError as error:
         if not folder.is_dir():
             raise OSError(f"the cache cannot be made: {error}; {ELSEWHERE}") from error
+        # A folder that cannot be written and that nobody locks, such as one on a read-only disk.
         if not lock.is_file():
             yield False
             return
         file, how = os.open(lock, os.O_RDONLY), fcntl.LOCK_SH
     try:
         try:
+            # Without waiting first, so that a wait can be announced.
             fcntl.flock(file, how | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"another process builds the cache {folder}; waiting for it")
@@ -73,6 +76,7 @@ class Store:
         self.folder, self.manifest, self.shape = folder, manifest, shape
         self.pixels, self.rows = folder / "pixels.u8", folder / "rows.bin"
         self.row_bytes = int(np.prod(shape))
+        # Rows that did not decode hold zeros, and are read like all others.
         self.black = checked.sum_of(bytes(self.row_bytes))
         self.found = stats(manifest)
         self.bad: dict[int, str] = {}
@@ -90,6 +94,7 @@ class Store:
                 )
             return
         self.records = np.fromfile(self.rows, RECORD)
+        # All zeros is a record that was never written, not a damaged one.
         written = self.records.view(np.uint8).reshape(n, -1).any(axis=1)
         damaged = written & (self.records["seal"] != seals(self.records, np.arange(n)))
         self.records[damaged] = np.zeros((), RECORD)
@@ -98,6 +103,7 @@ class Store:
                 f"{damaged.sum()} of {n} records in {self.rows} are damaged: those"
                 " images are decoded again"
             )
+        # Only of records that can be believed.
         self.read_reasons(say)
 
     def read_reasons(self, say: Say) -> None:
@@ -109,12 +115,14 @@ class Store:
             say(f"{error}; the images that did not decode are tried again")
             known = {}
         self.bad = {int(r): why for r, why in known.items() if state[int(r)] == BAD}
+        # Without its reason a bad row could not be told to the user.
         lost = state == BAD
         lost[list(self.bad)] = False
         state[lost] = TODO
 
     def outdated(self) -> np.ndarray:
         """bool [n]: never decoded, or the source file has changed since."""
+        # By size and mtime: a checksum would read every file on each opening.
         changed = self.records["source"] != self.found
         return changed | (self.records["state"] == TODO)
 
@@ -125,10 +133,12 @@ class Store:
         if not self.whole:
             self.rows.write_bytes(bytes(self.records.nbytes))
         with open(self.pixels, "ab") as file:
+            # A sparse file: rows that are never decoded take no room.
             file.truncate(len(self.manifest) * self.row_bytes)
 
     def make_room(self, count: int) -> None:
         """OSError where `count` more images would not fit on the disk."""
+        # What the sparse file really takes; st_size is what it will.
         held = self.pixels.stat().st_blocks * 512
         room = len(self.manifest) * self.row_bytes - held
         need = min(count * self.row_bytes, max(room, 0))
@@ -148,6 +158,7 @@ class Store:
                 if reason and self.records["state"][row] == OK:  # stale pixels
                     at = row * self.row_bytes
                     os.pwrite(file.fileno(), bytes(self.row_bytes), at)
+            # Pixels before records: a record must never promise pixels that a crash lost.
             os.fsync(file.fileno())
         for row, (reason, total) in results.items():
             state, total = (BAD, self.black) if reason else (OK, total)
@@ -158,6 +169,7 @@ class Store:
         rows = np.array(list(results))
         self.records["seal"][rows] = seals(self.records[rows], rows)
         reasons = {str(row): why for row, why in sorted(self.bad.items())}
+        # Before the records too: a bad row is never without its reason.
         durable.write_sealed(self.folder / "bad.json", reasons)
         with open(self.rows, "r+b") as file:
             for row in results:
@@ -174,6 +186,7 @@ class Store:
         with suppress(OSError), open(self.rows, "r+b") as file:
             for row in rows:
                 there = os.pread(file.fileno(), size, row * size)
+                # Else another process has decoded the row again meanwhile.
                 if there == self.records[row].tobytes():
                     os.pwrite(file.fileno(), bytes(size), row * size)
             os.fsync(file.fileno())
@@ -188,6 +201,7 @@ class Store:
         sums = np.ascontiguousarray(self.records["sum"])
         flat = {
             checked.sum_of(np.full(self.row_bytes, value, np.uint8))
+            # An image of one value is no duplicate of others like it: broken films are often black.
             for value in range(256)
         }
         out = sums.view("S16")
@@ -201,6 +215,7 @@ def seals(records: np.ndarray, rows: np.ndarray) -> np.ndarray:
     end = size - RECORD["seal"].itemsize
     return np.array(
         [
+            # The row is the seed: two records that changed places are noticed.
             xxhash.xxh3_64_intdigest(data[i * size : i * size + end], seed=row)
             for i, row in enumerate(rows.tolist())
         ],

@@ -97,6 +97,7 @@ def read(data: Data) -> Manifest:
     if data.reader not in READERS:
         hint = nearest(data.reader, list(READERS))
         raise DataError(f"config.data.reader: no reader {data.reader!r}{hint}")
+    # Path("") is the working folder, which nobody means.
     root = Path(data.root)
     if not data.root or not root.is_dir():
         raise DataError(
@@ -104,11 +105,14 @@ def read(data: Data) -> Manifest:
             f" To obtain {data.reader}: {OBTAIN[data.reader]} (docs/datasets.md)"
         )
     manifest = READERS[data.reader](root, data)
+    # Before any image is opened.
     if not data.outside:
         check_inside(manifest)
+    # The mark lies with the pixels, so that no reader can forget it.
     synthetic = manifest.synthetic or (root / "SYNTHETIC.txt").exists()
     manifest = replace(manifest, root=str(root), synthetic=synthetic)
     try:
+        # Classes first: a class that no view shows is then an error only if it is wanted.
         if data.labels:
             manifest = labels.subset(manifest, data.labels)
         if data.views:
@@ -140,6 +144,7 @@ def keep_views(manifest: Manifest, views: tuple[str, ...]) -> Manifest:
     if not (manifest.view != "").any():
         note = {"views": "none recorded, all kept"}
         return replace(manifest, notes={**manifest.notes, **note})
+    # A lateral film among frontal ones is another task.
     kept = np.isin(manifest.view, views)
     have, counts = np.unique(manifest.view.astype(str), return_counts=True)
     found = dict(zip(have.tolist(), counts.tolist()))

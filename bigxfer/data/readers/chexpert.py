@@ -10,6 +10,7 @@ from bigxfer.data.labels import CHEXPERT14, policy
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers.tables import Columns, Table, build, find, read_csv
 
+# The small and the full set have the same table but for this.
 TOP = ("CheXpert-v1.0-small", "CheXpert-v1.0")  # Path in the files starts with it
 PATH = (  # of train.csv and valid.csv
     rf"(?:(?:{'|'.join(map(re.escape, TOP))})/)?"
@@ -40,6 +41,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     for split, table in tables.items():
         path, patient = table.groups("Path", PATH, "patientN/studyN/viewN_x.jpg")
         table.check_unique("Path", path)
+        # "patient1" beside "patient00001" would put one person on two sides.
         table.check_spellings("Path", patient)
         paths += path
         patients += [f"chexpert-{name}" for name in patient]

@@ -46,15 +46,18 @@ def read(root: str | Path, data: Data) -> Manifest:
     root = Path(root)
     files = label_files(root, data.version)
     rows = [(s, line) for s, path in files.items() for line in parse(path)]
+    # The first label tells the version, of A, B or severity.
     classes = next((s for s in SPACES if rows[0][1].label in s), SPACES[0])
     first: dict[tuple[str, str], Line] = {}
     kept = []
     for split, line in rows:
         if line.label not in classes:
             raise DataError(f"{line.where}: label {line.label!r} is not of {classes}")
+        # By split: a file of the same name in train/ and test/ is another image.
         before = first.setdefault((split, line.file), line)
         if before is line:
             kept.append((split, line))
+        # Two labels of one image cannot both be right, and nobody here knows which is.
         if before.label != line.label:
             raise DataError(
                 f"{line.where}: {line.file} is {line.label!r}, and {before.label!r} in"
@@ -68,6 +71,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         columns=Columns(
             path=[f"{split}/{line.file}" for split, line in kept],
             patient=[f"covidx-{line.patient}" for _, line in kept],
+            # Else one source would look like two in the table by source.
             source=[{"rnsa": "rsna"}.get(line.source, line.source) for _, line in kept],
             split=[spellings.SPLITS[split] for split, _ in kept],
         ),

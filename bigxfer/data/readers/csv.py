@@ -46,6 +46,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     people = table.patients(patient)
     table.check_filled(file)
     paths = [relative(root, cell) for cell in table[file]]
+    # a/../b.png and b.png are one file; normpath is slow, so only where ".." stands.
     real = [os.path.normpath(path) if ".." in path else path for path in paths]
     table.check_unique(file, real)
     for row, path in enumerate([] if data.outside else paths):
@@ -96,6 +97,7 @@ def named(table: Table) -> Table:
     Raises DataError where two columns look like one.
     """
     check_spellings(f"{table.path}: the column", table.columns, lambda name: "line 1")
+    # Only the columns that we know: classes keep their spelling.
     lower = {n: n.casefold() if n.casefold() in KNOWN else n for n in table.columns}
     return replace(table, columns={lower[n]: c for n, c in table.columns.items()})
 
@@ -104,6 +106,7 @@ def relative(root: Path, cell: str) -> str:
     """The path in one spelling: no "./" or "//", no "\\" of Windows, beneath root."""
     if not RESPELLED.search(cell):  # which is quick
         return cell
+    # On Linux a backslash is a letter, and a name may hold one.
     if "\\" in cell and not (root / cell).exists():
         cell = cell.replace("\\", "/")
     if cell.startswith("/"):
@@ -153,6 +156,7 @@ def single(table: Table) -> tuple[tuple[str, ...], np.ndarray, dict, dict]:
             row = table["label"].index(label)
             table.fail(row, f"label is {label!r}, no class; give one or remove the row")
     table.check_spellings("label")
+    # Sorted: the order of the rows must not number the classes.
     classes = tuple(sorted(set(table["label"])))
     index = {name: i for i, name in enumerate(classes)}
     labels = np.array([index[label] for label in table["label"]], np.int32)
@@ -166,6 +170,7 @@ def multi(table: Table, data: Data) -> tuple[tuple[str, ...], np.ndarray, dict, 
     others = [name for name in table.columns if name and name not in KNOWN]
     left: dict[str, str] = {}
     if data.labels:
+        # The user's choice is taken at its word: their cells must then be marks.
         wanted = {canonical(name) for name in data.labels}
         classes = tuple(name for name in others if canonical(name) in wanted)
     else:
@@ -201,6 +206,7 @@ def no_class(table: Table, name: str) -> str:
     filled = [row for row, c in enumerate(cells) if marks[c] == marks[c]]
     bad = [row for row in filled if marks[cells[row]] is None]
     cell, line = table[name][bad[0]], table.lines[bad[0]]
+    # One typed "o" for 0 in a thousand cells; an age has no marks at all.
     if len(bad) <= (1 - MOSTLY) * len(filled):
         table.fail(
             bad[0],

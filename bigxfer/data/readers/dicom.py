@@ -30,16 +30,19 @@ def read(root: str | Path, data: Data) -> Manifest:
     manifest = folder.read(root, data, is_image)
     patients, views, sexes, ages = [], [], [], []
     for path in manifest.path:
+        # pydicom would wait for a FIFO without end.
         if not (Path(root) / path).is_file():
             raise DataError(f"{Path(root) / path}: no regular file")
         try:
             header = pydicom.dcmread(
                 Path(root) / path,
+                # A header has kilobytes, the pixels of a radiograph 20 MB.
                 stop_before_pixels=True,
                 specific_tags=["PatientID", "ViewPosition", "PatientSex", "PatientAge"],
             )
         except (InvalidDicomError, EOFError, ValueError) as error:
             raise DataError(f"{Path(root) / path}: no DICOM file ({error})") from None
+        # str: pydicom has types of its own.
         patient = str(header.get("PatientID") or "").strip()
         if not patient:
             raise DataError(

@@ -39,6 +39,7 @@ def read(
     places = {name: str(root / top) for _, name, top in tops}
     check_spellings("class folder", places, places.__getitem__)
     classes = tuple(sorted({name for _, name, _ in tops}))
+    # One class is most often a root one level too high or too low.
     if len(classes) < 2:
         under = f" under {', '.join(parts)}" if any(parts) else ""
         raise DataError(
@@ -48,13 +49,16 @@ def read(
     found = files.walk(root, [top for *_, top in tops])
     for part in {"": "", **parts}:  # above the class folders too
         found.litter += files.litter(root, part)
+    # Linked twice, an image could train and test.
     files.check_links(root, found)
     images: dict[str, list[str]] = {top: [] for *_, top in tops}
     other = []
     for path in found.files:
+        # The class folder; images may lie deeper, one folder a patient or study.
         top = "/".join(path.split("/")[: 2 if any(parts) else 1])
         (images[top] if is_image(root / path) else other).append(path)
     for top, paths in images.items():
+        # Left out in silence, the class would be missing from all results.
         if not paths:
             raise DataError(f"{root / top}: a class folder with no image")
     rows = [(p, name, path) for p, name, top in tops for path in images[top]]
@@ -66,6 +70,7 @@ def read(
         labels=[classes.index(name) for _, name, _ in rows],
         columns=Columns(
             path=paths,
+            # Without the ending: 1.png and 1.dcm of one name are one patient at least.
             patient=[os.path.splitext(path)[0] for path in paths],
             split=[parts[part] for part, *_ in rows],
         ),
@@ -87,6 +92,7 @@ def split_folders(root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in files.folders(root):
         split = spellings.split(name)
+        # A class may be called "test" or "valid": then images lie in it, not classes.
         if not split or not files.folders(root / name):
             continue
         if split in found:
@@ -115,6 +121,7 @@ def elsewhere(
         if files.is_image(name) and (root / part / name).is_file()
     ]
     beside = [name for name in files.folders(root) if name not in parts and any(parts)]
+    # Somebody forgot to sort these images into the splits.
     known = {spellings.fold(name) for name in classes}
     for name in beside:
         if spellings.fold(name) in known:

@@ -11,6 +11,7 @@ from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.tables import Columns, DataError, build, find, read_csv
 
 SYNSET = re.compile(r"n\d{8}")
+# The folder before it differs between releases.
 MEMBER = re.compile(r"(?:.*/)?((n\d{8})_\w+)\.JPEG")
 
 
@@ -22,12 +23,14 @@ def read_1k(root: str | Path, data: Data) -> Manifest:
     """
     root = Path(root)
     top = find(root, "train", "Data/CLS-LOC/train").parent
+    # Kaggle unpacks two folders deeper.
     prefix = "" if top == root else "Data/CLS-LOC/"
     rows, other = [], []
     for folder, split in (("train", "train"), ("val", "test")):
         if (top / folder).is_dir():
             images, rest = synset_folders(top / folder)
             other += [f"{prefix}{folder}/{name}" for name in rest]
+            # The official tar of val/ is flat.
             images = images or validation(root)
             rows += [(split, s, f"{prefix}{folder}/{name}") for s, name in images]
     dropped = {"files that are no .JPEG in a synset's folder": other}
@@ -45,6 +48,7 @@ def synset_folders(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
             other.append(synset)
             continue
         for name in files.names(folder / synset):
+            # As published, in capitals; others are litter or thumbnails.
             if name.endswith(".JPEG"):
                 images.append((synset, f"{synset}/{name}"))
             else:
@@ -74,6 +78,7 @@ def read_21k(root: str | Path, data: Data) -> Manifest:
     litter, tars = [], [root / name for name in files.names(root)]
     if not (tars := [path for path in tars if path.suffix == ".tar"]):
         raise DataError(f"{root}: looked for n01440764.tar or other *.tar, found none")
+    # In the order of the names, so that ids do not depend on the file system.
     for path in tars:
         for name, where in members(path):
             if any(map(files.is_litter, PurePosixPath(name).parts)):
@@ -91,11 +96,13 @@ def members(path: Path) -> list[tuple[str, str]]:
     """(name, "OFFSET+SIZE") of each file in an uncompressed tar."""
     out, size = [], path.stat().st_size
     try:
+        # "r:" refuses compression, in which no offset helps.
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 if member.isfile():
                     where = f"{member.offset_data}+{member.size}"
                     out.append((member.name, where))
+                    # tarfile tells this only when it reads the bytes.
                     if member.offset_data + member.size > size:
                         raise DataError(f"{path}: cut off within {member.name}")
                 tar.members = []  # type: ignore[attr-defined]  # or it keeps all

@@ -97,6 +97,7 @@ def read(root: str | Path, data: Data) -> Manifest:
                     f"{path}, line {number}: {text.strip()!r}; expected as in"
                     f" {known.example!r}"
                 )
+            # On both lists an image would train and test.
             if before := place.get(match[1]):
                 raise DataError(
                     f"{path}, line {number}: {match[1]} is listed in {before} too"
@@ -106,6 +107,7 @@ def read(root: str | Path, data: Data) -> Manifest:
             patients.append(who[1])
             marks.append([int(mark) for mark in re.split("[ ,]", match[2])])
             splits.append(split)
+    # Patients come from file names that people typed.
     check_spellings(f"{first.parent}: patient", dict.fromkeys(patients), str)
     labels = np.array(marks, np.float32).reshape(len(names), -1)
     return build(

@@ -57,6 +57,7 @@ def read_info(root: Path, set_id: str) -> dict:
     """What ROOT/SET/info.yaml holds; DataError that names the sets there are."""
     import yaml  # 5 MB that other readers do not need
 
+    # Folders bear the id of their set.
     there = sorted(path.parent.name for path in root.glob("*/info.yaml"))
     if not set_id or set_id not in there:
         raise DataError(
@@ -100,6 +101,7 @@ def read_labels(path: Path, task: dict, classes: tuple[str, ...]) -> np.ndarray:
     """int32 [n], or float32 [n, classes] of 0 and 1; DataError for another form."""
     find(path.parent, path.name)
     try:
+        # A pickle of a stranger could run anything.
         labels = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path}: no readable npy file ({error})") from None
@@ -164,6 +166,7 @@ def image_paths(folder: Path, set_id: str, names: list[str]) -> list[str]:
         find(folder, "images")
         return [f"{set_id}/{name}" for name in names]
     count = h5_shape(folder / "images.hdf5", "images")[0]
+    # Rows would be matched to the wrong labels.
     if count != len(names):
         raise DataError(
             f"{folder / 'images.hdf5'} holds {count} images, its task has {len(names)}"

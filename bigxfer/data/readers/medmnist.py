@@ -229,6 +229,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         paths += [f"{name}.npz#{part}_images:{row}" for row in range(len(found))]
         ids += [f"{set_name}-{part}-{row}" for row in range(len(found))]
         splits += [split] * len(found)
+    # Labels of all sets fit in memory; images may not, and stay in the file.
     every = np.concatenate(labels)
     notes = {"patients": NOBODY, "split": "official", "file": f"{name}.npz"}
     if tuple(counts) != known.images:  # a subset that somebody made, or another version

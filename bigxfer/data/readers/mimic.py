@@ -28,6 +28,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     images = table(root, "metadata", ("dicom_id", *key, "ViewPosition"))
     studies = table(root, labeller, (*key, *CHEXPERT14))
     images.check_unique("dicom_id")
+    # By subject and study: study numbers alone are unique today, by no promise.
     row_of: dict[tuple[str, str], int] = {}
     for row, study in enumerate(zip(studies[key[0]], studies[key[1]])):
         if row_of.setdefault(study, row) != row:
@@ -40,6 +41,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     split, split_note = splits(root, images)
     paths = image_paths(images)
     people = read_people(root, images)
+    # ViewPosition as in the headers; blank is unknown.
     views = [LATERAL.get(view, view) for view in images["ViewPosition"]]
     return build(
         name="mimic",
@@ -109,6 +111,7 @@ def image_paths(images: Table) -> list[str]:
 
 
 def splits(root: Path, images: Table) -> tuple[list[str], str]:
+    # A random split by patient does without it.
     if not list(root.glob("mimic-cxr-2.0.0-split.csv*")):
         return [""] * len(images), "no split file found"
     official = table(root, "split", ("dicom_id", "split"))

@@ -19,6 +19,7 @@ from bigxfer.data.readers.tables import (
     read_csv,
 )
 
+# The second is the release of 2017, whose rows end with a comma.
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 
@@ -36,6 +37,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         find(root, *TABLES), (name, "Finding Labels", "Patient ID", "View Position")
     )
     table.check_unique(name)
+    # The patient is read from the name, so a name of another form would be a wrong patient.
     table.groups(name, r"\d{8}_\d{3}\.png", "00000001_000.png")
     folders = image_folders(root)
     split, notes, beyond = read_split(root, table)
@@ -49,6 +51,7 @@ def read(root: str | Path, data: Data) -> Manifest:
             path=[f"{folders.get(file, 'images')}/{file}" for file in table[name]],
             patient=patients(table),
             source=["nih"] * len(table),
+            # Nothing else stands in the table; a third value would be a damaged row.
             view=table.values("View Position", {"PA": "PA", "AP": "AP"}),
             split=split,
             people=table.people("Patient Gender", "Patient Age"),
@@ -65,6 +68,7 @@ def findings(table: Table) -> np.ndarray:
     for row, text in enumerate(table["Finding Labels"]):
         if text == "No Finding":
             continue
+        # By whole names: a substring finds one name within another.
         for finding in text.split("|"):
             if finding not in index:
                 table.fail(row, f"Finding Labels has {finding!r}, outside {NIH14}")
@@ -78,6 +82,7 @@ def patients(table: Table) -> list[str]:
     for row, (name, number) in enumerate(
         zip(table["Image Index"], table["Patient ID"])
     ):
+        # The two columns say the same; where they differ, rows have slipped.
         if number.zfill(8) != name[:8]:
             table.fail(row, f"Patient ID {number!r} is not that of the image {name}")
         out.append(f"nih-{name[:8]}")
@@ -90,6 +95,7 @@ def image_folders(root: Path) -> dict[str, str]:
         return {}
     folders = {}
     for top in sorted(root.glob("images_*")):
+        # Kaggle's archive has images_001/images/.
         inner = top / "images" if (top / "images").is_dir() else top
         if inner.is_dir():
             where = inner.relative_to(root).as_posix()
@@ -111,6 +117,7 @@ def read_split(root: Path, table: Table) -> tuple[list[str], dict, list[str]]:
             file = line.strip()
             if not file:
                 continue
+            # On both lists it would train and test.
             if file in split:
                 raise DataError(f"{path}, line {number}: {file} is listed twice")
             split[file] = value

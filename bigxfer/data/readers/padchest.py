@@ -12,6 +12,7 @@ from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import spellings
 from bigxfer.data.readers.tables import Columns, DataError, Table, build, find, read_csv
 
+# Its only release; .gz as distributed.
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 SYNONYMS = {  # SLAMPAI/large-scale-pretraining-transfer, datasets/padchest.py @ fe6232b
     "Infiltration": (
@@ -30,6 +31,7 @@ SYNONYMS = {  # SLAMPAI/large-scale-pretraining-transfer, datasets/padchest.py @
     "Support Devices": ("device", "pacemaker"),
 }
 STRING = r"""(?:'([^']*)'|"([^"]*)")"""
+# A Python list as text. Read by a pattern: eval of a stranger's file would run it.
 LIST = rf"\[(?:{STRING}(?:,\s*{STRING})*)?\]"
 SILENT = {"unchanged", "suboptimal study"}  # say nothing of what is to be seen
 
@@ -51,6 +53,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     columns = ("ImageID", "ImageDir", "PatientID", "Projection", "Labels")
     table = read_csv(find(root, f"{TABLE}.gz", TABLE), columns)
     table.check_unique("ImageID")
+    # PatientID has no fixed form there, so spellings are compared.
     people = table.patients("PatientID")
     table.groups("ImageID", r"[^/]+\.png", "a png file")
     table.groups("ImageDir", r"\d+", "a number")
@@ -62,10 +65,13 @@ def read(root: str | Path, data: Data) -> Manifest:
         dropped["images of none or several of the 27"] = int((~one).sum())
         kept = [row for row, single in zip(kept, one, strict=True) if single]
         labels = labels[one].argmax(axis=1).astype(np.int32)
+    # SLAMPAI's scripts put all images into one folder.
     flat = not any((root / name).is_dir() for name in set(table["ImageDir"]))
     folder = ["" if flat else f"{name}/" for name in table["ImageDir"]]
     views = [
-        {"AP_horizontal": "AP Supine"}.get(view, view) for view in table["Projection"]
+        # The name that the other sets use for a patient who lies.
+        {"AP_horizontal": "AP Supine"}.get(view, view)
+        for view in table["Projection"]
     ]
     return build(
         name="padchest",

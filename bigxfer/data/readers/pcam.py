@@ -24,6 +24,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     for split in SPLITS:
         stem = STEM.format(split=split, part="")
         images = find_h5(root, f"{stem}x.h5")
+        # Stored as (n, 1, 1, 1).
         targets = read_h5(find_h5(root, f"{stem}y.h5"), "y").reshape(-1)
         count, meta = h5_shape(images, "x")[0], root / f"{stem}meta.csv"
         table = read_csv(meta, ("wsi",)) if meta.exists() else None
@@ -35,6 +36,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         if table is None:
             noted = NOBODY
         paths += here
+        # Patches of one slide are alike; split apart they would leak.
         patients += [f"pcam-{name}" for name in (table["wsi"] if table else here)]
         labels += targets.tolist()
         splits += [split] * count
@@ -59,6 +61,7 @@ def check_lengths(images: Path, count: int, labels: int, table: Table | None) ->
 
 
 def find_h5(root: Path, name: str) -> Path:
+    # Random access into gzip would unpack the file for each image.
     if not (root / name).exists() and (root / f"{name}.gz").exists():
         raise DataError(f"{root / name}.gz must be unpacked: gunzip {name}.gz")
     return find(root, name)

@@ -48,6 +48,7 @@ class Table:
             if name in self.columns:
                 return name
         wanted, have = " or ".join(map(repr, names)), list(self.columns)
+        # Most missing columns are there under another spelling.
         close = difflib.get_close_matches(names[0], have, n=1, cutoff=0.5)
         hint = f"; rename {close[0]!r}, if that is it" if close else ""
         raise DataError(
@@ -84,6 +85,7 @@ class Table:
 
     def check_spellings(self, name: str, values: Sequence[str] = ()) -> None:
         """DataError for two cells, or two `values` of them, that look like one."""
+        # By value, not by row: half a million rows hold few names.
         cells = list(values or self.columns[name])
 
         def place(value: str) -> str:
@@ -95,6 +97,7 @@ class Table:
         """float32 [n, len(names)] of 1, 0, -1 (uncertain) and NaN (blank)."""
         out = np.empty((len(self), len(names)), np.float32)
         for i, name in enumerate(names):
+            # Each distinct cell once: a column of 200,000 rows holds five.
             known = {cell: spellings.mark(cell) for cell in set(self.columns[name])}
             if None in known.values():
                 bad = {cell for cell, mark in known.items() if mark is None}
@@ -112,8 +115,10 @@ class Table:
         """
         self.check_filled(name)
         values = self.columns[name]
+        # An interval over one patient would have no width.
         if len(set(values)) == 1 < len(values):
             return f"unknown: all images bear the {name} {values[0]!r}"
+        # One "unknown" among names would be a patient with the images of many people.
         nobody = {v for v in set(values) if v.casefold() in spellings.NAMELESS}
         if nobody:
             row = next(row for row, value in enumerate(values) if value in nobody)
@@ -165,6 +170,7 @@ def check_spellings(
 
 def outside(path: str) -> bool:
     """Whether a path, as it is written, leads out of the folder it is relative to."""
+    # The first test is quick, and almost all paths end there.
     return path.startswith("/") or (".." in path and ".." in path.split("/"))
 
 
@@ -182,7 +188,9 @@ def lines(path: Path) -> Iterator[str]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
+                # Excel writes a byte order mark, which would be a part of the first name.
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                # Text has none: the file is damaged, or UTF-16.
                 if "\0" in line:
                     raise DataError(f"{path}, line {number}: a NUL byte; damaged?")
                 yield line
@@ -203,10 +211,12 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> Table:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; {SEE}")
+    # strict: a quote that is not closed swallows the rest of the file without it.
     reader = csv.reader(lines(path), strict=True)
     ends: list[int] = []
     try:
         header = [name.strip() for name in next(reader, [])]
+        # The NIH file of 2017 ends each line, the header too, with a comma.
         while header and not header[-1]:
             header.pop()
         columns: list[list[str]] = [[] for _ in header]
@@ -230,6 +240,7 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> Table:
 def numbered_rows(reader: Any, path: Path, width: int) -> Iterator[tuple[int, list]]:
     """(line, cells) of each row that is not blank; DataError at another length."""
     for row in reader:
+        # A short row is a file that was cut off; empty cells beyond are harmless.
         if len(row) < width and row or any(row[width:]):
             raise DataError(
                 f"{path}, line {reader.line_num}: {len(row)} fields where the header"

@@ -27,6 +27,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     builder, label = open_builder(folder)
     rows, unlabelled = [], 0
     for split in [name for name in builder.info.splits if name in spellings.SPLITS]:
+        # Images stay encoded: only the labels are looked at here.
         source = builder.as_data_source(split, decoders=encoded(builder.info.features))
         for index in range(len(source)):
             number = int(source[index][label])
@@ -75,6 +76,7 @@ def find_builder(root: Path, name: str) -> Path:
     if len(configs) > 1:
         names = sorted(c.relative_to(root).as_posix() for c in configs)
         raise DataError(f"{root}: several configs; set config.data.version to {names}")
+    # As numbers: "10.0.0" is newer than "9.0.0".
     return max(infos, key=lambda p: [int(n) for n in p.parent.name.split(".")]).parent
 
 
@@ -88,6 +90,7 @@ def open_builder(folder: Path) -> tuple[Any, str]:
             " importlib_resources"
         ) from None
     builder = tfds.builder_from_directory(folder)
+    # tfrecord, the default, has no random access, and reading it needs TensorFlow.
     if builder.info.file_format and builder.info.file_format.value != "array_record":
         raise DataError(
             f"{folder} is prepared as {builder.info.file_format.value}; prepare it"
@@ -95,6 +98,7 @@ def open_builder(folder: Path) -> tuple[Any, str]:
         )
     features = builder.info.features
     labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    # cifar100 has coarse_label beside it.
     if "label" in labels:
         return builder, "label"
     if len(labels) != 1:
