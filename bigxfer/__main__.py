@@ -38,14 +38,6 @@ GROUPS = {  # the commands whose next word names the module
     "launch": {name: f"launch.{name}" for name in ("local", "slurm", "tpu")},
     "data": {"fetch": "bigxfer.data.fetch"},
 }
-STUDY = (
-    "list",
-    "status",
-    "watch",
-    "collect",
-    "fit",
-    "report",
-)  # the next words of study
 
 BASH = """
 _bigxfer() {{
@@ -185,11 +177,16 @@ def show_completion(args: list[str]) -> None:
         "Print what completes bigxfer's commands: source <(bigxfer completion bash)",
         {"dest": "shell", "choices": ("bash", "zsh")},
     )
+    from bigxfer.study import __main__ as study
+
+    words = argparse.ArgumentParser().add_subparsers()
+    for command in study.COMMANDS:
+        command.add(words)
     fields = (name.replace("/", ".") for name in config.flat(config.Run()))
     print(
         BASH.format(
             commands=" ".join([*MODULES, *GROUPS, *OWN]),
-            study=" ".join(STUDY),
+            study=" ".join(words.choices),
             **{command: " ".join(members) for command, members in GROUPS.items()},
             configs=" ".join(
                 f"configs/{p.name}" for p in presets.shipped().glob("*.py")

@@ -133,23 +133,13 @@ def test_bash_completes_commands_configs_and_fields(capsys, monkeypatch):
 
     assert completed("bigxfer", "tr") == ["train", "transfer"]
     assert completed("bigxfer", "study", "li") == ["list"]
+    assert completed("bigxfer", "study", "w") == ["watch"]
     assert completed("bigxfer", "train", "--config", "configs/upstream_n") == [
         "configs/upstream_nih.py"
     ]
     assert completed("bigxfer", "train", "--config.optim.mo") == [
         "--config.optim.momentum="
     ]
-
-
-def test_the_study_words_are_its_commands():
-    done = subprocess.run(
-        [sys.executable, "-m", "bigxfer.study", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"{{{','.join(console.STUDY)}}}" in done.stdout
 
 
 def test_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
