@@ -54,10 +54,15 @@ def test_every_command_is_one_and_its_config_is_there():
                     config.resolve(presets.load(f"{file}:{arg}"))
 
 
-def test_every_page_is_in_the_site():
-    text = (ROOT / "mkdocs.yml").read_text()
-    listed = set(re.findall(r"\b\w+\.md\b", text))
-    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+def test_every_page_can_be_reached():
+    """From the site's menu, or by a link of another page or the README."""
+    listed = set(re.findall(r"\b\w+\.md\b", (ROOT / "mkdocs.yml").read_text()))
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert listed <= pages
+    for page in PAGES:
+        links = re.findall(r"\]\((?:docs/)?(\w+\.md)\b", page.read_text())
+        listed |= set(links) - {page.name}
+    assert pages <= listed
 
 
 def test_the_containers_copy_what_is_there_and_all_that_the_wheel_needs():
