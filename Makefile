@@ -13,7 +13,7 @@ demo: install
 	$(BIN)/python -m launch.local --config configs/study_demo.py
 
 test: install lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile

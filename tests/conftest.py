@@ -1,6 +1,7 @@
 """Eight virtual CPU devices for the whole test process, set before jax is imported."""
 
 import os
+from pathlib import Path
 
 # Unoptimised programs compile five times as fast, and tests run each only a few times.
 COMPILE_FAST = (
@@ -10,3 +11,8 @@ COMPILE_FAST = (
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {COMPILE_FAST}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["KERAS_BACKEND"] = "jax"
+# Programs are compiled once for all tests, their subprocesses and the next `make test`.
+# Their names hold the program, the flags, jax's version and the CPU's features.
+PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

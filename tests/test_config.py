@@ -110,7 +110,10 @@ def test_every_shipped_config_resolves_and_opens_with_its_command(path):
     module = presets.load_module(str(path))
     run = config.resolve(module.get_config())
     assert run == config.from_dict(config.to_dict(run))
-    assert re.search(rf"--config configs/{path.name}", module.__doc__)
+    commands = re.findall(r"--config (configs/[^\s)]+)", module.__doc__)
+    assert {c.partition(":")[0] for c in commands} == {f"configs/{path.name}"}
+    for command in commands:
+        config.resolve(presets.load(command))  # its args are those of the config
 
 
 def test_no_option_that_nothing_reads():

@@ -1,7 +1,8 @@
-"""Golden digests: the names of all shipped configs' runs and of the default run.
+"""Golden digests and plans of all shipped configs, and the digest of the default run.
 
 A digest names a run folder. One that changes orphans every run that users have, so it
-changes only on purpose: say so under [numbers] in CHANGELOG.md and write them anew with
+changes only on purpose, and so does a plan (steps, warm-up, boundaries, rate, mixup): say
+so under [numbers] in CHANGELOG.md and write them anew with
 
     python tests/test_digests.py
 """
@@ -11,6 +12,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +21,17 @@ GOLDEN = Path(__file__).parent / "golden" / "digests.json"
 CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
 
 
-def digests(name: str) -> dict[str, str]:
-    """{"base": its get_config()'s digest[, "study": one hash over all its nodes]}."""
+def digests(name: str) -> dict[str, Any]:
+    """{"base": its get_config()'s digest, "plan": of its training set's size as `study
+    list` takes it[, "study": one hash over all its nodes]}."""
     from bigxfer import config, presets
-    from bigxfer.study import grid
+    from bigxfer.protocols import optim
+    from bigxfer.study import cost, grid
 
     path = f"configs/{name}"
-    out = {"base": config.digest(config.resolve(presets.load(path)))}
+    run = config.resolve(presets.load(path))
+    plan = vars(optim.plan(run.optim, cost.size(run.data)[0]))
+    out = {"base": config.digest(run), "plan": json.loads(json.dumps(plan))}
     if name.startswith("study_"):
         nodes = [[node.digest, *node.needs] for node in grid.nodes(path)]
         text = json.dumps(nodes)
@@ -35,7 +41,7 @@ def digests(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_no_shipped_digest_changes(name, monkeypatch):
+def test_no_shipped_digest_or_plan_changes(name, monkeypatch):
     from bigxfer import presets
 
     # a sweep loads one config a thousand times

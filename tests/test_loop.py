@@ -32,7 +32,7 @@ def batch(n=8, multilabel=False):
 
 
 def stepper(micro=8, multilabel=False, **changes):
-    run = presets.load("configs/covidx_small.py:model=R1-1-1-1x0.125,res=32,batch=8")
+    run = presets.load("configs/covidx_small.py:model=R1-1x0.125,res=32,batch=8")
     run.data.augment, run.data.flip = "crop", False
     run.model.groups = 1  # two values a group, at one pixel, magnify rounding errors
     for name, value in changes.items():

@@ -1,10 +1,11 @@
 """The published runs give back the numbers recomputed in the facts and the claims.
 
-Data and facts are not in the repository: the tests skip where they are absent.
+The facts are not in the repository: the tests that read them skip where they are absent.
 """
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,22 @@ from bigxfer.tables import differences, estimates, lines, published, table
 from bigxfer.tables.cells import PredictionReader
 
 SHARED = Path(__file__).parents[2] / "shared"
-DATA = SHARED / "data" / "published"
+DATA = Path(__file__).parent / "data" / "published.zip"
 FACTS = SHARED / "facts" / "predecessors.md"
 UNION = "chexpert_mimic_nih_padchest"
 
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"the published CSVs are not at {DATA}"
-)
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The CSVs as they were published, in results/."""
+    folder = tmp_path_factory.mktemp("published")
+    shutil.unpack_archive(DATA, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def found():
-    if not DATA.is_dir():
-        pytest.skip(f"the published CSVs are not at {DATA}")
-    return published.read(DATA)
+def found(folder):
+    return published.read(folder)
 
 
 def test_every_run_once(found):
@@ -308,14 +311,14 @@ def as_tuple(line):
     return float(value), *rest
 
 
-def test_the_long_export_gives_their_files_back(found, tmp_path):
+def test_the_long_export_gives_their_files_back(found, folder, tmp_path):
     assert published.export_long(found.rows, tmp_path / "long.csv") == 8640
     ours = set()
     with (tmp_path / "long.csv").open(newline="") as file:
         for line in csv.DictReader(file):
             ours.add(as_tuple(line))
     theirs = set()
-    for path in (DATA / "results").glob("*.csv"):
+    for path in (folder / "results").glob("*.csv"):
         with path.open(newline="") as file:
             for line in csv.DictReader(file):
                 theirs.add(as_tuple(line))
