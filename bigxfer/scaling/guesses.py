@@ -94,9 +94,10 @@ def joint(rng, m, y, n, d):
 
 
 def overtraining(rng, m, y, n, tokens):
-    floor, a, alpha, b, _ = joint(rng, m, y, n, tokens * n).T
+    floor, a, alpha, b, beta = joint(rng, m, y, n, tokens * n).T
     centre = np.median(np.log(tokens * n))
-    b = b + alpha * (np.log(6) / 2 + centre) - np.log(6) / 2
+    # one exponent for both terms: each keeps its size at the centre of the data
+    b = b - beta * centre + alpha * (np.log(6) / 2 + centre)
     return _stack(m, a, b, alpha, floor)
 
 
@@ -106,10 +107,11 @@ def metric(rng, m, y, loss):
     return _stack(m, top, k, _exponent(-gamma))
 
 
-def two_way(rng, m, y, n, s):
+def two_way(rng, m, y, n, s, shift=0.0):
+    """`shift` [m, n] is added to ln gap."""
     alpha = _spread(rng, m, 0.05, 1.5)
     gap = -alpha * np.median(np.log(n)) + _spread(rng, m, -3, 3)
-    z = np.log(y) - np.logaddexp(gap, -alpha * np.log(n))
+    z = np.log(y) - np.logaddexp(gap + shift, -alpha * np.log(n))
     delta, beta = _line([np.log(s)], z)
     return _stack(m, delta, gap, alpha, _exponent(-beta))
 
@@ -120,9 +122,9 @@ def two_way_floor(rng, m, y, n, s):
 
 
 def two_way_distance(rng, m, y, n, s, distance):
-    start = two_way(rng, m, y, n, s)
-    span = max(np.ptp(distance), 1e-12)
-    return np.concatenate([start, _spread(rng, m, -2, 2) / span], 1)
+    kappa = _spread(rng, m, -2, 2) / max(np.ptp(distance), 1e-12)
+    start = two_way(rng, m, y, n, s, kappa * distance)
+    return np.concatenate([start, kappa], 1)
 
 
 def transferred(rng, m, y, d_f, n):
