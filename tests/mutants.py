@@ -3,7 +3,7 @@
   python tests/mutants.py --seed 1 --count 100        # or: make mutants SEED=1
 
 Draws mutants of the core modules at random by the seed, each in a copy of the source tree,
-and runs the test files that import the module, the fast ones first. A mutant is killed when
+and runs the test files that import the module, that of its name first. A mutant is killed when
 a test fails (or its tests take more than SLOWEST seconds). Prints a line for each
 survivor, then the share killed. Survivors that change nothing which matters stand in
 mutants_accepted.txt with the reason, and are not drawn. Exit status 1 below 90%.
@@ -131,18 +131,18 @@ def importers(name: str, files: Iterable[Path]) -> list[Path]:
 
 @cache
 def own_tests(module: Path) -> tuple[str, ...]:
-    """The test files of a module, the small ones first.
+    """The test files of a module: that of its name, then the others, the small ones first.
 
-    Those that import it; else those that import what imports it in its room; else those
-    with the name of its room.
+    Those that import it; else those that import a module which imports it.
     """
-    tests = sorted((ROOT / "tests").glob("test_*.py"), key=lambda p: p.stat().st_size)
-    room = [p for p in module.parent.glob("*.py") if p != module]
+    tests = sorted(
+        (ROOT / "tests").glob("test_*.py"),
+        key=lambda p: (module.stem not in p.stem, p.stat().st_size),
+    )
     own = importers(dotted(module), tests)
     if not own:
-        users = importers(dotted(module), room)
+        users = importers(dotted(module), (ROOT / "bigxfer").rglob("*.py"))
         own = [t for t in tests if any(importers(dotted(u), [t]) for u in users)]
-    own = own or [t for t in tests if module.parent.name in t.name]
     return tuple(str(t.relative_to(ROOT)) for t in own)
 
 

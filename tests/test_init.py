@@ -296,17 +296,23 @@ def test_gabor_filters_are_what_they_say():
             assert np.hypot(fx, fy) == pytest.approx(1 / waves[w], rel=0.15)
 
 
+LARGE = ("inception_v3", "resnet50", "densenet121")  # to compile
+
+
 @needs_keras
-@pytest.mark.parametrize("name", KERAS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in KERAS],
+)
 def test_gabor_in_the_keras_models(name):
     """The three with a first kernel of 7 x 7; the others have no room for a wave."""
     model = models.build(config.Model(name), 4)
-    fresh = leaves(model.init(jax.random.key(7), SHAPE))
     cfg, key = config.Init("gabor"), jax.random.key(7)
     if name not in ("resnet50", "resnet50_v2", "densenet121"):
         with pytest.raises(config.ConfigError, match="5 pixels or more, not 3"):
             init.start(cfg, model, key, SHAPE)
         return
+    fresh = leaves(model.init(jax.random.key(7), SHAPE))
     got = leaves(init.start(cfg, model, key, SHAPE))
     assert changed(got, fresh) == {"params/conv1_conv/kernel"}
 
