@@ -89,6 +89,14 @@ def test_between_the_splits(tmp_path):
     assert got["first"] == ["u20.png", "u0.png", "u3.png", "u13.png"]
 
 
+def test_ten_images_are_named_at_most_and_all_are_counted(pair, tmp_path):
+    seen = exposure.look(opened(pair[0], tmp_path / "cache"))
+    got = exposure.within(replace(seen, patients=np.full(24, b"one")))
+    assert got["patients"] == 1 and got["test"]["patients"] == 1
+    named = [*range(18, 24), *range(4)]  # those of the test split before others
+    assert got["first"] == [f"u{k}.png" for k in named]
+
+
 def test_hashes_come_with_the_cache_and_no_pixel_is_read_for_them(pair, tmp_path):
     data = opened(pair[0], tmp_path / "cache")
     seen = exposure.look(replace(data, images=data.images[:0]))
