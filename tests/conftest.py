@@ -1,6 +1,7 @@
 """Eight virtual CPU devices for the whole test process, set before jax is imported."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 # Unoptimised programs compile five times as fast, and tests run each only a few times.
@@ -16,3 +17,15 @@ os.environ["KERAS_BACKEND"] = "jax"
 PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name what was skipped, by reason: a clone without ../shared proves less."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in skipped
+    )
+    if reasons:
+        terminalreporter.section("skipped")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count:4} {reason}")

@@ -186,7 +186,7 @@ def expected(file, outcome, size):
     return None
 
 
-@pytest.mark.skipif(not ODD.is_dir(), reason="odd_files are not at hand")
+@pytest.mark.skipif(not ODD.is_dir(), reason="needs ../shared/data/odd_files")
 def test_the_table_covers_all_44_files():
     assert len(OUTCOMES) == 44
     assert set(OUTCOMES) == {f.name for f in ODD.iterdir()} - {
@@ -195,7 +195,7 @@ def test_the_table_covers_all_44_files():
     }
 
 
-@pytest.mark.skipif(not ODD.is_dir(), reason="odd_files are not at hand")
+@pytest.mark.skipif(not ODD.is_dir(), reason="needs ../shared/data/odd_files")
 @pytest.mark.parametrize("file, outcome", OUTCOMES.items())
 def test_odd_file(file, outcome):
     if file.endswith(".dcm"):

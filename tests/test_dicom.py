@@ -23,7 +23,7 @@ def decoded(pixels, size=64, **tags):
 
 def test_the_ramps_of_the_shared_cases():
     if not CASES.is_dir():
-        pytest.skip("../shared/cases is not at hand")
+        pytest.skip("needs ../shared/cases")
     for name in ("window_empty", "rescale_empty", "padding_4095"):
         row = decode.load(CASES, f"{name}.dcm", 64, 1)[32, :, 0].astype(int)
         assert abs(row[[2, 32, 61]] - [8, 130, 247]).max() <= 3, name

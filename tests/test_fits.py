@@ -320,7 +320,7 @@ def folder_of(name):
     for folder in FOLDERS:
         if list(folder.glob(name)):
             return folder
-    pytest.skip(f"needs {name}, which is not ours to pass on")
+    pytest.skip(f"needs ../shared/data/scaling_data/{name}")
 
 
 def rows(name):

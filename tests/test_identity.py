@@ -201,7 +201,7 @@ def test_two_roots_in_a_sweep_are_named_apart_or_refused(tmp_path):
     assert kinds.count("transfer") == kinds.count("cache") == 2
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases")
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs ../shared/cases")
 def test_the_case_of_two_hospitals():
     with pytest.raises(config.ConfigError, match="D_hospitalA.*D_hospitalB"):
         grid.nodes(str(CASES / "study_two_hospitals.py"))

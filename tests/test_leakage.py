@@ -142,7 +142,7 @@ def opened(tmp_path, name, reader):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not at hand")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 def test_no_two_knees_are_alike_and_twenty_copies_are(tmp_path):
     """At 160 px, where 7 pairs of different knees correlate at 0.92 or more."""
     m = readers.read(Data(reader="csv", root=str(SHARED / "knee_oa"), views=()))
@@ -159,7 +159,7 @@ def test_no_two_knees_are_alike_and_twenty_copies_are(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not at hand")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 @pytest.mark.parametrize(
     "name, reader, count", [("covid_cxr", "csv", 11), ("nih64", "nih", 16)]
 )
@@ -207,7 +207,7 @@ def test_only_the_rows_asked_for_are_read():
     assert sum(asked[:2]) == 100 and max(asked) <= 64
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not at hand")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_twenty_planted_in_nih64(tmp_path, seed):
     """NIH images of covid_cxr, cropped, shrunk and re-encoded, in a copy of nih64."""

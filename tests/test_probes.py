@@ -25,7 +25,7 @@ PCAM, DR = "vtab/pcam", "vtab/diabetic_retinopathy"
 @pytest.fixture(scope="module")
 def rows():
     if not DATA.is_dir():
-        pytest.skip(f"the published probes are not at {DATA}")
+        pytest.skip("needs ../shared/data/laion_probes")
     return probes.read(DATA)
 
 

@@ -95,7 +95,7 @@ def spread(rows, metric):
     }
 
 
-@pytest.mark.skipif(not FACTS.is_file(), reason=f"the facts are not at {FACTS}")
+@pytest.mark.skipif(not FACTS.is_file(), reason="needs ../shared/facts")
 def test_means_and_standard_deviations_are_those_of_the_facts(found):
     checked = 0
     for target, metric, model, upstream, cells in fact_tables():

@@ -22,7 +22,7 @@ from bigxfer.data.readers import DataError, files, padchest, spellings
 from bigxfer.statistics import metrics
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
-cases = pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/cases here")
+cases = pytest.mark.skipif(not CASES.is_dir(), reason="needs ../shared/cases")
 
 
 def images(root, *paths):

@@ -14,7 +14,7 @@ from bigxfer.data.readers import DataError, padchest, proteins
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SAMPLES = SHARED / "csv_samples"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data here")
+real = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 
 
 def read(reader, root, **fields):

@@ -90,7 +90,7 @@ def test_large_sets_are_sampled_by_patient(monkeypatch):
     assert all((people == p).sum() == 3 for p in set(people))
 
 
-@pytest.mark.skipif(not COVID.is_dir(), reason="covid_cxr is not at hand")
+@pytest.mark.skipif(not COVID.is_dir(), reason="needs ../shared/data/covid_cxr")
 def test_the_known_shortcuts_of_covid_cxr(tmp_path):
     """Its README: the rim of 4 px 0.82, the original size for covid19 0.98."""
     m = readers.read(Data(reader="csv", root=str(COVID), views=()))
