@@ -222,7 +222,7 @@ def test_loss_that_is_not_finite_names_the_step(made, tmp_path):
 
 def test_memory_that_is_too_small_names_the_micro_batch_that_fits(made, tmp_path):
     run = target(made)
-    run.optim.batch, run.mesh.memory_gb = 256, 0.0035
+    run.optim.batch, run.mesh.memory_gb = 512, 0.005
     with pytest.raises(ValueError, match=r"micro_batch=\d+"):
         transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
     run.optim.micro_batch = -1

@@ -23,7 +23,6 @@ ROOT = Path(__file__).parents[1]
 SHAPE = "model=R1-1-1-1x0.25,res=32,batch=16,phantom=64"
 UPSTREAM = f"configs/upstream_chexpert.py:{SHAPE}"
 TARGET = f"configs/covidx_hyperrule.py:{SHAPE}"
-LONGER = TARGET + ",steps=30"
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +36,16 @@ def command(main, config, folder, cache, *flags):
         *(f"--workdir={folder}", f"--config.data.cache={cache}"),
         *("--config.log.every=1", "--config.eval.resamples=50", *flags),
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory):
+    """What one process of this file has compiled serves the next ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("programs"))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
 
 
 def environment(**more):
@@ -119,24 +128,21 @@ def send_at(step, folder, process, number):
 
 
 def test_stopped_killed_and_resumed_is_bit_identical(tmp_path, cache):
-    """A signal at a random step, twice, then the same command to the end.
-
-    SIGINT is the same but for its status: see the next tests and test_stopping.py.
-    """
+    """A signal at a random step, three times, then the same command to the end."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    config, often = UPSTREAM + ",steps=40", "--config.checkpoints=6"
+    config, often = UPSTREAM + ",steps=60", "--config.checkpoints=6"
     call("train", config, whole, cache)  # no checkpoint: it is over too soon
     rng = np.random.default_rng()
-    signals = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}
-    for least, (number, status) in zip((8, 20), signals.items()):
+    signals = {signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}
+    for least, (number, status) in zip((5, 25, 40), signals.items()):
         process = start(command("train", config, killed, cache, often))
         send_at(least + int(rng.integers(8)), killed, process, number)
         said = process.communicate(timeout=300)[1]
         assert process.returncode == status, said[-3000:]
-        asked = re.findall(r"asked to stop: saved step (\d+) of 40;.*", said)
+        asked = re.findall(r"asked to stop: saved step (\d+) of 60;.*", said)
         assert len(asked) == (number != signal.SIGKILL) and "Traceback" not in said
         if asked:
-            assert least <= int(asked[0]) < 40
+            assert least <= int(asked[0]) < 60
             assert (killed / "checkpoints" / asked[0] / "record").exists()
     said = call("train", config, killed, cache, often)
     assert f"resumed from step {asked[0]}" in said and "damaged" not in said
@@ -157,7 +163,7 @@ def one_device(tmp_path_factory, cache):
 
 def train_here(folder, cache, devices, fsdp=1):
     """The losses of the transfer in this process, on so many of its devices."""
-    run = presets.load(LONGER)
+    run = presets.load(TARGET + ",steps=50")
     run.data.cache, run.log.every, run.eval.resamples = str(cache), 1, 0
     run.init.kind, run.optim.weight_decay = "random", 0.001
     run.mesh.fsdp = fsdp
@@ -181,40 +187,31 @@ def same_as(one, other):
     np.testing.assert_allclose(other, one, rtol=1e-3)
 
 
-def stop_and_go_on(folder, cache, number, rank):
-    """Train in two processes, of which one gets the signal; go on; the exit statuses."""
-    both = two_processes(in_two(folder, cache))
-    send_at(5, folder, both[rank], number)
-    statuses = ends(both)
-    assert ends(two_processes(in_two(folder, cache))) == [0, 0]
-    return statuses
-
-
-def in_two(folder, cache):
-    flags = ("--config.init.kind=random", "--config.optim.weight_decay=0.001")
-    return command("transfer", LONGER, folder, cache, *flags)
-
-
-def test_two_processes_stop_at_one_step_and_go_on(tmp_path, cache, one_device):
-    """To the losses of one process; the signal comes to one of them only."""
-    assert stop_and_go_on(tmp_path, cache, signal.SIGINT, 1) == [75, 130]
-    same_as(one_device, losses(tmp_path))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "rank", "statuses"),
-    [(signal.SIGINT, 1, [75, 130]), (signal.SIGTERM, 0, [75, 75])],
+    [
+        (signal.SIGINT, 1, [75, 130]),
+        pytest.param(signal.SIGTERM, 0, [75, 75], marks=pytest.mark.slow),
+    ],
 )
-def test_two_processes_that_were_stopped_give_the_same_bits(
+def test_two_processes_stop_at_one_step_and_go_on_to_the_same_bits(
     tmp_path, cache, one_device, number, rank, statuses
 ):
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert ends(two_processes(in_two(whole, cache))) == [0, 0]
-    same_as(one_device, losses(whole))
-    assert stop_and_go_on(stopped, cache, number, rank) == statuses
+    """The signal comes to one of them only."""
+    flags = ("--config.init.kind=random", "--config.optim.weight_decay=0.001")
+    whole, stopped = (
+        command("transfer", TARGET + ",steps=50", tmp_path / name, cache, *flags)
+        for name in ("whole", "stopped")
+    )
+    assert ends(two_processes(whole)) == [0, 0]
+    same_as(one_device, losses(tmp_path / "whole"))
+    both = two_processes(stopped)
+    send_at(5, tmp_path / "stopped", both[rank], number)
+    assert ends(both) == statuses
+    assert ends(two_processes(stopped)) == [0, 0]
     for name in ("predictions.npz", "metrics.jsonl"):
-        assert (whole / name).read_bytes() == (stopped / name).read_bytes(), name
+        found = [(tmp_path / f / name).read_bytes() for f in ("whole", "stopped")]
+        assert found[0] == found[1], name
 
 
 def two_processes(arguments):
