@@ -6,6 +6,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from bigxfer.statistics import by_group
+from bigxfer.statistics.limits import Score
 
 CLASSES = ("a", "b")
 
@@ -152,3 +153,24 @@ def test_many_sites_are_left_out_and_counted():
     found = by_group.judge(test)["site"]
     assert len(found["groups"]) == 8 and found["left_out"] == 3
     assert found["gaps"]["auroc/b"]["pairs"] == 28
+
+
+def test_the_interval_is_wider_by_the_number_of_pairs():
+    """Bonferroni: the largest of six pairs has the limits of 1 - 0.05 / 6."""
+    a, b = Score(0.8, 0.7, 0.88), Score(0.6, 0.5, 0.7)
+    none = np.array([], str)
+    one = by_group.difference(a, none, b, none)
+    half = np.hypot(0.1, 0.1), np.hypot(0.08, 0.1)  # the distances to the limits
+    assert one["low"] == pytest.approx(0.2 - half[0])
+    assert one["high"] == pytest.approx(0.2 + half[1])
+    six = by_group.difference(a, none, b, none, pairs=6)
+    wider = norm.ppf(1 - 0.025 / 6) / norm.ppf(0.975)
+    assert six["low"] == pytest.approx(0.2 - wider * half[0])
+    assert six["high"] == pytest.approx(0.2 + wider * half[1])
+    test = make(np.random.default_rng(7), n=240, shift=(1.0,) * 4, groups=tuple("abcd"))
+    gap = by_group.judge(test)["sex"]["gaps"]["auroc/b"]
+    assert gap["pairs"] == 6
+    entries = by_group.judge(test)["sex"]["groups"]
+    high, low = (entries[name]["metrics"]["auroc/b"] for name in gap["of"])
+    down = np.hypot(high["value"] - high["low"], low["high"] - low["value"])
+    assert gap["value"] - gap["low"] == pytest.approx(wider * down)
