@@ -108,6 +108,25 @@ def test_one_patient_more_keeps_two_equal_runs_from_being_known_equal():
     assert high == pytest.approx(-low) and high == pytest.approx(2.01 / 50, rel=1e-3)
 
 
+def test_the_tail_of_two_single_runs_is_the_probability_of_a_false_claim():
+    """arXiv 2505.04720: with x and y images that one run alone has right the shares are
+    Dirichlet(x + 1, y + 1, n - x - y + 2), so "not better" is Beta(x + 1, y + 1) < 1/2."""
+    for n, x, y in (
+        (50, 8, 3),
+        (100, 30, 18),
+        (300, 12, 3),
+        (100, 3, 0),
+        (300, 20, 20),
+    ):
+        rights = [np.repeat(right, (x, y, n - x - y)) for right in ([1.0, 0, 1], [0.0, 1, 1])]  # fmt: skip
+        sides = [
+            Side(np.array([[r.mean()]]), (r - r.mean())[:, None, None] / n, sign)
+            for r, sign in zip(rights, (1, -1), strict=True)
+        ]
+        told = crossed.tail_beyond((x - y) / n, crossed.parts(sides, 1 / n**2))
+        assert told == pytest.approx(stats.beta.cdf(0.5, x + 1, y + 1), abs=0.005)
+
+
 @pytest.mark.parametrize(
     "u, d, sd, least",
     [

@@ -38,9 +38,11 @@ class Difference:
     """a - b of two cells.
 
     `p` is of no difference, `outside` of one of at least the margin, `false` the
-    probability that the claim "the one that is ahead is better" is false (the one-sided
-    p; in a Bayesian reading with flat priors the posterior probability, as in arXiv
-    2505.04720). NaN where it cannot be had; `lacks` says why there is no p.
+    probability that the claim "the one that is ahead is better" is false: the one-sided p,
+    which is the posterior probability where all differences were as likely beforehand. Of
+    two single runs it is arXiv 2505.04720's, to 0.005; of cells it has seeds and draws
+    too. Where most true differences are small it is told too low (benchmarks/README.md).
+    NaN where it cannot be had; `lacks` says why there is no p.
     """
 
     value: float
