@@ -76,43 +76,51 @@ def table(saved: dict) -> list[str]:
     for name, group in saved.items():
         kind, _, setting = name.partition(": ")
         found.setdefault(kind, []).extend((setting, *r) for r in group["rows"].items())
-    out = [
-        "| interval | rows | coverage: least | mean | most | width over ideal | power |"
-    ]
-    out.append("|---|---|---|---|---|---|---|")
+    head = (
+        "| interval | settings | least | mean | most | outside .93 to .99"
+        " | width over ideal, mean and most | power at 100, 300 patients |"
+    )
+    out = [head, "|---|---|---|---|---|---|---|---|"]
     for kind in ("run, one class", "run, multi-label", "run, operating point"):
-        names = dict.fromkeys(row for _, row, _ in found.get(kind, []))
-        for metric in names:
-            out.append(
-                _line(f"{kind}: {metric}", [f for f in found[kind] if f[1] == metric])
-            )
+        for metric in dict.fromkeys(row for _, row, _ in found.get(kind, [])):
+            rows = [f for f in found[kind] if f[1] == metric]
+            out.append(_line(f"{kind}: {metric}", rows))
     for kind in ("mean", "difference"):
-        places = dict.fromkeys(
-            row.partition(", ")[2] for _, row, _ in found.get(kind, [])
-        )
-        for place in places:
-            rows = [f for f in found[kind] if f[1].partition(", ")[2] == place]
+        for place in dict.fromkeys(_place(row) for _, row, _ in found.get(kind, [])):
+            rows = [f for f in found[kind] if _place(f[1]) == place]
             out.append(_line(f"{kind}: {place}", rows))
     for kind in ("family", "false claim", "false claim, two runs"):
         out += ["", *_shares(kind, found.get(kind, []))]
     return out
 
 
+def _place(row: str) -> str:
+    """ "auroc, 3 and 3 seeds, 5 draws" -> "3 and 3 seeds, 5 or 10 draws"."""
+    seeds, draws = row.split(", ")[1:]
+    several = {"5 draws": "5 or 10 draws", "10 draws": "5 or 10 draws"}
+    return f"{seeds}, {several.get(draws, draws.replace('full draws', 'full data'))}"
+
+
 def _line(what: str, rows: Found) -> str:
-    """One line over all settings; the power is of 100 and 300 patients, AUROC .80."""
+    """One line over all settings; the power is of finding 0.05 at an AUROC of .80."""
     numbers = [n for *_, n in rows if n["coverage"] is not None]
     covered = [n["coverage"] for n in numbers]
-    least, most = min(covered), max(covered)
-    cells = [f"{least:.3f}", f"{sum(covered) / len(covered):.3f}", f"{most:.3f}"]
+    least, most, mean = min(covered), max(covered), sum(covered) / len(covered)
+    outside = sum(not 0.93 <= c <= 0.99 for c in covered)
+    cells = [
+        str(len(covered)),
+        *(f"{c:.3f}" for c in (least, mean, most)),
+        str(outside),
+    ]
     wide = [n["over_ideal"] for n in numbers if "over_ideal" in n]
-    cells.append(f"{min(wide):.2f} to {max(wide):.2f}" if wide else "")
-    power = {
-        p: [n["power"] for s, _, n in rows if s.startswith(p) and "power" in n]
+    cells.append(f"{sum(wide) / len(wide):.2f}, {max(wide):.2f}" if wide else "")
+    power = [
+        [n["power"] for s, _, n in rows if s.startswith(p) and "AUROC .80" in s]
         for p in ("100 ", "300 ")
-    }
-    means = [f"{sum(x) / len(x):.2f}" for x in power.values() if x]
+    ]
+    means = [f"{sum(x) / len(x):.2f}" for x in power if x]
     cells.append(", ".join(means) * what.startswith("difference"))
-    return f"| {what} | {len(covered)} | {' | '.join(cells)} |"
+    return f"| {what} | {' | '.join(cells)} |"
 
 
 def _shares(kind: str, rows: Found) -> list[str]:

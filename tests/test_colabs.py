@@ -165,8 +165,10 @@ def test_its_differences_are_of_draws_and_test_images(explored):
         ]
         (a_low, a_high), (b_low, b_high) = (((x / z) ** 2).mean(axis=0) for x in far)
         parts = np.array([x.var(ddof=1) / len(x) for x in luck])
-        t = scipy_stats.t.ppf(0.975, [len(x) - 1 for x in luck])
-        excess = np.linalg.norm((t**2 - z**2) * parts)
+        freedom = np.array([len(x) - 1 for x in luck])
+        freedom = parts.sum() ** 2 / (parts**2 / freedom).sum()  # Welch's
+        t = scipy_stats.t.ppf(0.975, freedom)
+        excess = (t**2 - z**2) * parts.sum()
         for end, images, to in (
             ("low", a_low + b_high, -1),
             ("high", a_high + b_low, 1),

@@ -69,6 +69,18 @@ def test_one_factor_alone_is_students_t():
     )
 
 
+def test_two_upstreams_at_full_data_are_welchs_t():
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(0, 1, 3), rng.normal(1, 4, 5)
+    parts = crossed.parts([Side(a[:, None]), Side(b[:, None], sign=-1)])
+    want = stats.ttest_ind(a, b, equal_var=False)
+    value = a.mean() - b.mean()
+    np.testing.assert_allclose(
+        crossed.interval(value, parts), want.confidence_interval()
+    )
+    assert crossed.p_value(value, parts) == pytest.approx(want.pvalue, rel=1e-6)
+
+
 def test_known_variances_are_the_normal_distribution():
     parts = [Part.even("a", 0.3**2, 1e9), Part.even("b", 0.4**2, 1e9)]
     low, high = crossed.interval(1.0, parts)

@@ -10,15 +10,15 @@ counting anything twice (random effects, Searle, Casella and McCulloch 1992, cha
     residual    s2(what is left of the runs) / (U D)
     patients    the variance over patients, less what the three above hold of it
 
-A variance that comes out below 0 is 0. Half the interval's width is
+A variance that comes out below 0 is 0. The square of half the interval's width is
 
     z^2 sum(V) + sqrt(sum(((t^2 - z^2) V)^2)),
 
-its square, with Student's t of each part's own degrees of freedom: z^2 V where all
-variances are known, t^2 V where one part is all, and between them as in the modified
-large sample method (Graybill and Wang 1980, JASA 75:869). Adding t^2 V throughout covers
-too much, Satterthwaite's common degrees of freedom cover too little
-(benchmarks/coverage.py).
+with Student's t of each factor's own degrees of freedom: z^2 V where all variances are
+known, t^2 V where one factor is all, and between them as in the modified large sample
+method (Graybill and Wang 1980, JASA 75:869). Adding t^2 V throughout covers too much,
+Satterthwaite's degrees of freedom for all factors together cover too little. The two
+sides of one factor do take them together (benchmarks/coverage.py).
 
 Names of shapes: U upstream seeds, D draws, p patients.
 """
@@ -160,9 +160,20 @@ def _by_draw(sides: Sequence[Side]) -> np.ndarray:
 
 
 def reach(components: Sequence[Part], tail: float, up: bool) -> float:
-    """How far the interval that leaves `tail` above, or below, is from the effect."""
-    variances = np.array([p.high if up else p.low for p in components])
-    t = scipy.special.stdtrit([p.freedom for p in components], tail)
+    """How far the interval that leaves `tail` above, or below, is from the effect.
+
+    Parts of one factor, such as the upstreams of two sides, are first taken together,
+    with the degrees of freedom of their sum (Welch 1947, Biometrika 34:28).
+    """
+    sums: dict[str, list[float]] = {}  # of variances, and of their squares by freedom
+    for part in components:
+        variance_of = part.high if up else part.low
+        both = sums.setdefault(part.factor, [0.0, 0.0])
+        both[0] += variance_of
+        both[1] += variance_of**2 / part.freedom
+    known = [(v, v**2 / square) for v, square in sums.values() if square]
+    variances, freedom = np.array(known).reshape(-1, 2).T
+    t = scipy.special.stdtrit(freedom, tail)
     z = scipy.special.ndtri(tail)
     excess = (t**2 - z**2) * variances
     square = z**2 * variances.sum() + math.hypot(*excess)
