@@ -166,7 +166,10 @@ def test_the_page_ranks_and_says_what_choosing_adds(tmp_path):
     ]
     page = build(Given(found, tmp_path / "t" / "table.parquet", ""), PredictionReader())
     assert "3 transfer" not in page and "<c>" not in page.partition("<script>")[0]
-    (panel,) = figures_ranking.rankings(found)
+    (panel,) = figures_ranking.panels(figures_ranking.rankings(found))
+    opening = page.partition('id="findings"')[2].partition("</section>")[0]
+    assert "tells 2 of 3 pairs" in opening and "would settle the order" in opening
+    assert 0 < opening.count("<li>") <= 5
     assert "1 of these keep their order at every setting" in panel.html
     assert "V &lt;c&gt;" in panel.html and "<td>1 to 2</td>" in panel.html
     json_of = page.partition('id="data">')[2].partition("</script>")[0]

@@ -11,22 +11,38 @@ from bigxfer.tables.probes import Ranking
 from bigxfer.tables.table import Row
 
 
-def rankings(rows: Sequence[Row]) -> list[Panel]:
-    """A sentence and a table for each set and number of shots; none without probes."""
+def rankings(rows: Sequence[Row]) -> list[Ranking]:
+    """One for each set and number of shots; none without probes."""
     places = {cell[:2] for cell in probes.cells(rows)}
-    panels = []
-    for target in sorted({target for target, _ in places}):
-        for shots in order({s for t, s in places if t == target}):
-            found = probes.ranking(rows, target, shots)
-            place = {"target": target, "metric": "accuracy", "shots": shots}
-            html = f"{sentence(found)} {_table(found)}"
-            panels.append(Panel("ranking", html=html, **place))
-    return panels
+    return [
+        probes.ranking(rows, target, shots)
+        for target in sorted({target for target, _ in places})
+        for shots in order({s for t, s in places if t == target})
+    ]
+
+
+def panels(found: Sequence[Ranking]) -> list[Panel]:
+    """A sentence and a table for each ranking."""
+    return [
+        Panel(
+            "ranking",
+            target=r.target,
+            metric="accuracy",
+            shots=r.shots,
+            html=f"{escape(sentence(r))} {_table(r)}",
+        )
+        for r in found
+    ]
+
+
+def opening(found: Sequence[Ranking]) -> list[str]:
+    """The sentences, of the order that depends most on the setting first."""
+    return [sentence(r) for r in sorted(found, key=lambda r: r.at_all / r.pairs)]
 
 
 def sentence(r: Ranking) -> str:
     """What survives of an order, and what the choice of the setting adds."""
-    where = f"{escape(pretty(r.target))}, {shots_name(r.shots)}"
+    where = f"{pretty(r.target)}, {shots_name(r.shots)}"
     lucky = [100 * e.luck for e in r.encoders]
     gain = [100 * (e.value - e.elsewhere) for e in r.encoders]
     text = (
@@ -41,7 +57,10 @@ def sentence(r: Ranking) -> str:
             f" the setting that is best on the other sets; by that {r.reversed} of"
             f" {r.pairs} pairs change their order"
         )
-    return text + ". One seed: neither another training nor another draw is covered."
+    return (
+        f"{text}. One seed: neither another training nor another draw is covered; several"
+        " draws, and a setting chosen on validation images, would settle the order."
+    )
 
 
 def _table(r: Ranking) -> str:

@@ -46,7 +46,7 @@ def build(
     rows, notes = lines.lines(given.rows)
     drawing = Drawing(rows, style.styles(r["line"] for r in rows), predictions)
     metrics = overview.metrics_of(rows)
-    panels = rankings
+    panels = figures_ranking.panels(rankings)
     for metric in metrics:
         panels += figures.curves_say(drawing, metric) + figures.curves(drawing, metric)
         here = [family for family in families if family.metric == metric]
@@ -58,11 +58,12 @@ def build(
     if unfinished is None:
         unfinished = overview.unfinished_beside(given)
     more = list(dict.fromkeys([*notes, *overview.lacking(rows)]))
+    told = findings.opening(families, metrics)
     return templates.render(
         "page.html",
         title=title or _title(given),
         synthetic="This study" if any(r["synthetic"] for r in rows) else "",
-        findings=findings.opening(families, metrics),
+        findings=(figures_ranking.opening(rankings) + told)[: findings.MOST],
         tiles=overview.tiles(given, predictions),
         costs=overview.costs(given.rows),
         groups=groups.table(given.rows),

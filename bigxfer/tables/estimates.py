@@ -274,7 +274,10 @@ def covers(sides: Sequence[Grid], patients: str) -> str:
     if len(draws) == 1:
         notes.append("about this one draw")
     elif not draws and any(len(g.rows) == 1 for g in sides):
-        notes.append("about this one training" + "s" * (len(sides) > 1))
+        one = (
+            "about this one training" if len(sides) == 1 else "with one training a side"
+        )
+        notes.append(one)
     if not patients:
         notes.append("the choice of test patients is not covered")
     return "; ".join(filter(None, (f"over {words}" * bool(words), *notes)))
