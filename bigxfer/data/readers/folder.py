@@ -51,16 +51,7 @@ def read(
         found.litter += files.litter(root, part)
     # Linked twice, an image could train and test.
     files.check_links(root, found)
-    images: dict[str, list[str]] = {top: [] for *_, top in tops}
-    other = []
-    for path in found.files:
-        # The class folder; images may lie deeper, one folder a patient or study.
-        top = "/".join(path.split("/")[: 2 if any(parts) else 1])
-        (images[top] if is_image(root / path) else other).append(path)
-    for top, paths in images.items():
-        # Left out in silence, the class would be missing from all results.
-        if not paths:
-            raise DataError(f"{root / top}: a class folder with no image")
+    images, other = by_folder(root, found.files, [top for *_, top in tops], is_image)
     rows = [(p, name, path) for p, name, top in tops for path in images[top]]
     paths = [path for *_, path in rows]
     return build(
@@ -81,6 +72,28 @@ def read(
             **elsewhere(root, parts, classes, is_image),
         },
     )
+
+
+def by_folder(
+    root: Path, paths: list[str], tops: list[str], is_image: Callable[[Path], bool]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """({class folder: its images}, files that are no image) of paths beneath root.
+
+    Raises DataError for a class folder without an image.
+    """
+    images: dict[str, list[str]] = {top: [] for top in tops}
+    other = []
+    # All class folders lie one deep, or all two deep, beneath the folder of a split.
+    depth = tops[0].count("/") + 1
+    for path in paths:
+        # Images may lie deeper, in a folder for each patient or study.
+        top = "/".join(path.split("/")[:depth])
+        (images[top] if is_image(root / path) else other).append(path)
+    for top, found in images.items():
+        # Left out in silence, the class would be missing from all results.
+        if not found:
+            raise DataError(f"{root / top}: a class folder with no image")
+    return images, other
 
 
 def split_folders(root: Path) -> dict[str, str]:
