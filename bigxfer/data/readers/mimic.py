@@ -8,6 +8,8 @@ from bigxfer.data.manifest import Manifest
 from bigxfer.data.readers import spellings
 from bigxfer.data.readers.tables import Columns, DataError, Table, build, find, read_csv
 
+# No other spelling: the file is official, so another word is a damaged row.
+SPLITS = {name: spellings.SPLITS[name] for name in ("train", "validate", "test")}
 LABELLERS = ("chexpert", "negbio")  # data.version; "" is the first
 LATERAL = {"LATERAL": "L", "LL": "L"}  # as CheXpert's lateral images are called here
 
@@ -116,7 +118,7 @@ def splits(root: Path, images: Table) -> tuple[list[str], str]:
         return [""] * len(images), "no split file found"
     official = table(root, "split", ("dicom_id", "split"))
     official.check_unique("dicom_id")
-    of = dict(zip(official["dicom_id"], official.values("split", spellings.SPLITS)))
+    of = dict(zip(official["dicom_id"], official.values("split", SPLITS)))
     for row, name in enumerate(images["dicom_id"]):
         if name not in of:
             images.fail(row, f"the image {name} has no row in {official.path.name}")
