@@ -107,11 +107,10 @@ def work(model: str, res: int, batch: int, fsdp: int, seconds: float) -> None:
     """Serves the step of `fit` on all devices of all processes, this one among them."""
     import train_step_jax as ours
 
-    from bigxfer.training import sharding
+    from bigxfer.training import processes
 
     cli.set_xla_flags()  # and the cores, where each process has its own
-    if (found := sharding.arguments(os.environ)) is not None:
-        sharding.join(**found)
+    processes.start()
     case = {"model": model, "res": res, "batch": batch, "dtype": "float32"}
 
     def step() -> tuple[turns.Steps, dict[str, Any]]:

@@ -43,9 +43,10 @@ CONFIG = re.compile(r"(--?(?:config|against)=)([^:]*)(.*)")
 Main = Callable[[config.Run, set[str], str], object]
 
 
-def run(main: Main) -> None:
-    """Parses the common flags, sets XLA up, then main(run, given, workdir).
+def run(main: Main, kind: str = "") -> None:
+    """Parse the common flags, set XLA up, then main(run, given, workdir).
 
+    `kind` is that of the configs which this main takes ("": all); others are refused.
     `given` holds the dotted fields and the arg keys that the user set, such as
     {"optim.lr", "model"}; `workdir` is "" where the flag was not given.
     """
@@ -66,13 +67,27 @@ def run(main: Main) -> None:
         set_up_logging()
         set_xla_flags()
         try:
+            check_kind(flags.FLAGS.config, kind)
             main(flags.FLAGS.config, given("config"), flags.FLAGS.workdir)
         except (ValueError, OSError, ArithmeticError) as error:
             if os.environ.get("BIGXFER_TRACEBACK"):
                 raise
             sys.exit(f"\nerror: {error}\n(BIGXFER_TRACEBACK=1 shows where)")
 
-    app.run(start, flags_parser=parse)
+    try:
+        app.run(start, flags_parser=parse)
+    except KeyboardInterrupt:  # before stopping.listen: imports, the config's own code
+        print("stopped by Ctrl-C before anything had begun", file=sys.stderr)
+        sys.exit(130)
+
+
+def check_kind(run: config.Run, kind: str) -> None:
+    """Raise ConfigError where the config is for the other main."""
+    if kind and run.kind != kind:
+        main = {"upstream": "train", "transfer": "transfer"}[run.kind]
+        raise config.ConfigError(
+            f"this config is of kind={run.kind}; give it to python -m bigxfer.{main}"
+        )
 
 
 def given(flag: str) -> set[str]:

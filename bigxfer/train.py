@@ -25,20 +25,21 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         run = run if "phantom" in given else presets.standin(run, given)
     run = config.resolve(run)
 
-    from bigxfer.runs import job  # imports jax: --help should not wait for it
-    from bigxfer.training import stopping
+    from bigxfer.runs import job, terminal  # imports jax: --help should not wait for it
+    from bigxfer.training import processes, stopping
 
-    job.check(run, "upstream")
     if run.init.kind == "pretrained":
         if not run.init.checkpoint:
             raise ValueError("name what to start from: --config.init.checkpoint=RUN")
         found = finished.parameters(Path(run.init.checkpoint))
         run.init.checkpoint, run.init.digest = found
     folder = Path(workdir or f"runs/{config.digest(run)}")
-    job.start_processes()
+    processes.start()
     with stopping.listen() as stop:
-        job.show(job.execute(run, folder, stop), folder)
+        result = job.execute(run, folder, stop)
+    if processes.first():
+        terminal.show(result, folder)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "upstream")

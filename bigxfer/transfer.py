@@ -32,18 +32,21 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     run = config.resolve(run)
 
     # these import jax: --help should not wait for it
+    from bigxfer import models
     from bigxfer.protocols import features
-    from bigxfer.runs import job
-    from bigxfer.training import stopping
+    from bigxfer.runs import job, terminal
+    from bigxfer.training import processes, stopping
 
-    job.check(run, "transfer")
-    job.start_processes()
+    models.maker(run.model)  # an unknown one should not wait for its upstream
+    processes.start()
     with stopping.listen() as stop:
         if run.init.kind == "pretrained":
             run.init.checkpoint, run.init.digest = upstream(run, synthetic, stop)
         features.name_files(run)
         folder = Path(workdir or f"runs/{config.digest(run)}")
-        job.show(job.execute(run, folder, stop), folder)
+        result = job.execute(run, folder, stop)
+    if processes.first():
+        terminal.show(result, folder)
 
 
 def upstream(
@@ -80,4 +83,4 @@ def upstream(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "transfer")

@@ -40,7 +40,7 @@ MOUNT = "/mnt/bigxfer"
 HASHED = "--require-hashes"  # of pip and uv: nothing is installed that no lock names
 LOCKS = "-r requirements.lock -r launch/requirements-tpu.lock"
 
-# Who is who among the hosts of a slice, as jax.distributed wants it (sharding.arguments).
+# Who is who among the hosts of a slice, as jax.distributed wants it (processes.arguments).
 HOSTS = """
 meta() { curl -s -H 'Metadata-Flavor: Google' \
 http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1; }

@@ -43,11 +43,10 @@ def main(argv: list[str]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints is no answer
 
-    from bigxfer.runs import job
-    from bigxfer.training import stopping
+    from bigxfer.training import processes, stopping
 
     quieten()
-    job.start_processes()
+    processes.start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher
     with stopping.listen([signal.SIGTERM]) as stop:
         work(orders, answers, stop)

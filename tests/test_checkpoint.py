@@ -401,10 +401,10 @@ def test_kill_at_any_moment_leaves_the_last_complete_one(tmp_path):
 PAIR = """
 import sys, json
 import jax, numpy as np
-from bigxfer.training import sharding
+from bigxfer.training import processes, sharding
 from bigxfer.training.checkpoint import Checkpoints
 address, process, folder, digest = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
-sharding.join(address, 2, process)
+processes.join(address, 2, process)
 mesh = sharding.make(2)
 values = {"w": np.arange(2.0**15, dtype=np.float32).reshape(64, 512), "n": np.int32(3)}
 place = sharding.place_state(mesh, values)

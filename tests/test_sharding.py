@@ -98,45 +98,6 @@ def test_host_copies_survive_donation():
     np.testing.assert_array_equal(host["x"], np.arange(2**20))
 
 
-ENVIRONMENTS = [
-    ({}, None),
-    ({"SLURM_NTASKS": "4"}, None),  # sbatch without srun
-    ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"}, None),
-    ({"SLURM_STEP_NODELIST": "n1"}, None),
-    # the shell of an salloc of two tasks
-    (
-        {
-            "SLURM_NTASKS": "2",
-            "SLURM_STEP_NODELIST": "n1",
-            "SLURM_STEP_NUM_TASKS": "1",
-        },
-        None,
-    ),
-    ({"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}, {}),
-    ({"TPU_WORKER_HOSTNAMES": "a,b"}, {}),
-    ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
-    ({"JAX_COORDINATOR_ADDRESS": "h:1"}, None),
-    (
-        {
-            "JAX_COORDINATOR_ADDRESS": "h:1",
-            "JAX_NUM_PROCESSES": "2",
-            "JAX_PROCESS_ID": "0",
-        },
-        {"coordinator": "h:1", "processes": 2, "process": 0},
-    ),
-]
-
-
-@pytest.mark.parametrize("environ, want", ENVIRONMENTS)
-def test_arguments_of_start(environ, want):
-    assert sharding.arguments(environ) == want
-
-
-def test_start_wants_all_or_nothing():
-    with pytest.raises(ValueError, match="or none"):
-        sharding.join("h:1", 2)
-
-
 # ---- the micro-batch that fits
 
 
@@ -240,9 +201,9 @@ def test_fit_memory():
 CHILD = """
 import sys
 import jax, numpy as np
-from bigxfer.training import sharding
+from bigxfer.training import processes, sharding
 address, process = sys.argv[1], int(sys.argv[2])
-sharding.join(address, 2, process)
+processes.join(address, 2, process)
 assert jax.device_count() == 4
 for fsdp in (1, 2, 4):
     mesh = sharding.make(fsdp)
@@ -259,7 +220,7 @@ for fsdp in (1, 2, 4):
     assert host["n"] == 3
     twice = jax.jit(lambda x: 2 * x, out_shardings=sharding.replicated(mesh))
     np.testing.assert_array_equal(sharding.to_host(twice(batch["x"])), 2 * rows)
-sharding.barrier()
+processes.barrier()
 print("fine")
 """
 

@@ -32,7 +32,15 @@ from bigxfer.runs import (
 )
 from bigxfer.runs.spent import Spent
 from bigxfer.statistics import by_group, metrics, operating_point
-from bigxfer.training import checkpoint, compiled, feed, loop, predictor, sharding
+from bigxfer.training import (
+    checkpoint,
+    compiled,
+    feed,
+    loop,
+    predictor,
+    processes,
+    sharding,
+)
 from bigxfer.training import task as tasks
 from bigxfer.training.log import RunLog
 from bigxfer.training.stopping import Stop
@@ -121,7 +129,7 @@ def tell(
     if damage:
         log.say(f"{damage}; the run is done again")
 
-    data = sharding.in_turn(partial(external.open, run.data, run.seed, log.say, kept))
+    data = processes.in_turn(partial(external.open, run.data, run.seed, log.say, kept))
     plan = optim.plan(run.optim, len(data.rows["train"]))
     about = describe(run, digest, plan, data)
     finished.check_data(folder, before, about, done)
@@ -293,7 +301,7 @@ def finish(job: Job, state: loop.State | None, result: dict) -> None:
         card.write(job.folder, result)
         result = {**result, "files": folders.sums(job.folder)}
         folders.write(job.folder / "result.json", result)
-    sharding.barrier()
+    processes.barrier()
 
 
 def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
@@ -326,39 +334,3 @@ def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
     }
-
-
-def start_processes() -> None:
-    """Joins the processes of one run where the environment says that there are any."""
-    if (found := sharding.arguments(os.environ)) is not None:
-        sharding.join(**found)
-
-
-def check(run: Run, kind: str) -> None:
-    """ConfigError, before any data is opened, where this main cannot do the run."""
-    models.maker(run.model)
-    if run.kind != kind:
-        main = {"upstream": "train", "transfer": "transfer"}[run.kind]
-        raise config.ConfigError(
-            f"this config is of kind={run.kind}; give it to python -m bigxfer.{main}"
-        )
-
-
-def show(result: dict, folder: Path) -> None:
-    """Prints what a run found, with its intervals, and where it lies."""
-    if jax.process_index():
-        return
-    mark = "SYNTHETIC " if result["synthetic"] else ""
-    print(f"\n{mark}test metrics with 95% intervals over patients")
-    for name, m in result["metrics"].items():
-        if m["value"] is None:
-            print(f"  {name:28} -      {m['reason']}")
-        else:
-            none = m["low"] is None
-            reason = m.get("reason", "no interval")
-            span = reason if none else f"[{m['low']:.3f}, {m['high']:.3f}]"
-            print(f"  {name:28} {m['value']:.3f}  {span}")
-    for where, leaks in result.get("leaks", {}).items():
-        if leaks["first"]:
-            print(exposure.line(where, leaks))
-    print(f"run folder: {folder}")

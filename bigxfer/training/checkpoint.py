@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from bigxfer import durable
+from bigxfer.training import processes
 
 KEEP = 2  # the latest: one more than needed, in case the last is damaged
 
@@ -87,7 +88,7 @@ class Checkpoints:
                 self._clean()
                 _remove(path)
                 path.mkdir(parents=True)
-            _barrier("checkpoint-folder")
+            processes.barrier("checkpoint-folder")
             size = sum(leaf.nbytes for leaf in flat.values())
             if size > (free := shutil.disk_usage(self.folder).free):
                 wanted = f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} free"
@@ -143,7 +144,7 @@ class Checkpoints:
         for future in pending:
             future.result()
         if pending:
-            _barrier("checkpoint-written")
+            processes.barrier("checkpoint-written")
 
     def mark_best(self, step: int) -> None:
         """Keeps this step, saved or being saved, until another is marked.
@@ -200,7 +201,7 @@ class Checkpoints:
                 warn(f"{error}. Going on from step {before[-1]} in its place")
             if jax.process_index() == 0:  # saved again later, it is a new one
                 (self.folder / str(step) / "record").unlink()
-            _barrier("checkpoint-unsealed")
+            processes.barrier("checkpoint-unsealed")
         return None
 
     def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
@@ -269,7 +270,7 @@ class Checkpoints:
             for path in self._folders():
                 _remove(path)
             shutil.rmtree(self.folder, ignore_errors=True)
-        _barrier("checkpoint-deleted")
+        processes.barrier("checkpoint-deleted")
 
     def _folders(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -338,8 +339,3 @@ def _remove(path: Path) -> None:
     """The record first: a half-removed step must not look complete."""
     (path / "record").unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

@@ -4,68 +4,15 @@ The only file that makes a mesh. Its axes are always Auto: jax.make_mesh has oth
 defaults in other versions.
 """
 
-import logging
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-T = TypeVar("T")
-WAIT = 300  # seconds for all processes of a run to come
 SMALL = 2**14  # elements; a smaller leaf costs more to gather than to copy
-
-
-def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """What `join` is to be called with, from the environment; None: do not.
-
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID together say it in
-    full. Inside `srun` with several tasks, and on a TPU pod that names its workers,
-    jax finds everything by itself. SLURM_NTASKS is of the whole job, and the shell of an
-    `salloc` is a step of one task: the number of this step's tasks is what counts.
-    """
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    if all(environ.get(name) for name in names):
-        address, processes, process = (environ[name] for name in names)
-        return {
-            "coordinator": address,
-            "processes": int(processes),
-            "process": int(process),
-        }
-    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        return {}
-    if "," in environ.get("TPU_WORKER_HOSTNAMES", ""):
-        return {}
-    return None
-
-
-def join(
-    coordinator: str | None = None,
-    processes: int | None = None,
-    process: int | None = None,
-) -> None:
-    """Joins this process to the others; before anything else asks jax for devices.
-
-    All None: jax finds them by Slurm or the TPU pod. Raises ValueError where only
-    some are given.
-    """
-    given = [coordinator, processes, process]
-    if len({value is None for value in given}) > 1:
-        raise ValueError(f"give coordinator, processes and process, or none: {given}")
-    me = f"process {process} of {processes}, the first at {coordinator}"
-    logging.getLogger("bigxfer").info(
-        "waiting for the other processes of this run, %d s at most (%s)",
-        *(WAIT, me if coordinator else "as Slurm or the TPU pod numbers them"),
-    )
-    jax.distributed.initialize(
-        coordinator, processes, process, initialization_timeout=WAIT
-    )
-    # On CPUs the processes connect at their first collective, and wait 30 s for it: now,
-    # since later the first one may open the data for longer. A dead one ends all.
-    barrier("start")
 
 
 def make(fsdp: int = 1, batch: int = 0) -> Mesh:
@@ -147,16 +94,3 @@ def to_host(values: Any) -> Any:
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
     return jax.tree.map(fetch, values)
-
-
-def barrier(name: str = "barrier") -> None:
-    """Waits until every process is here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def in_turn(make: Callable[[], T]) -> T:
-    """make() by the first process, then by the others, who find its files made."""
-    made = make() if jax.process_index() == 0 else None
-    barrier("first made")
-    return make() if made is None else made
