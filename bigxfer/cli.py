@@ -43,10 +43,9 @@ CONFIG = re.compile(r"(--?(?:config|against)=)([^:]*)(.*)")
 Main = Callable[[config.Run, set[str], str], object]
 
 
-def run(main: Main, kind: str = "") -> None:
+def run(main: Main) -> None:
     """Parse the common flags, set XLA up, then main(run, given, workdir).
 
-    `kind` is that of the configs which this main takes ("": all); others are refused.
     `given` holds the dotted fields and the arg keys that the user set, such as
     {"optim.lr", "model"}; `workdir` is "" where the flag was not given.
     """
@@ -67,7 +66,6 @@ def run(main: Main, kind: str = "") -> None:
         set_up_logging()
         set_xla_flags()
         try:
-            check_kind(flags.FLAGS.config, kind)
             main(flags.FLAGS.config, given("config"), flags.FLAGS.workdir)
         except (ValueError, OSError, ArithmeticError) as error:
             if os.environ.get("BIGXFER_TRACEBACK"):
@@ -82,8 +80,8 @@ def run(main: Main, kind: str = "") -> None:
 
 
 def check_kind(run: config.Run, kind: str) -> None:
-    """Raise ConfigError where the config is for the other main."""
-    if kind and run.kind != kind:
+    """Raise ConfigError where the config is not of the kind that a main takes."""
+    if run.kind != kind:
         main = {"upstream": "train", "transfer": "transfer"}[run.kind]
         raise config.ConfigError(
             f"this config is of kind={run.kind}; give it to python -m bigxfer.{main}"

@@ -20,6 +20,7 @@ from bigxfer.runs import finished
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
     """Resolves the config, then runs it."""
+    cli.check_kind(run, "upstream")
     if not run.data.root:
         print(cli.BANNER)
         run = run if "phantom" in given else presets.standin(run, given)
@@ -42,4 +43,4 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "upstream")
+    cli.run(main)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def main(run: config.Run, given: set[str], workdir: str) -> None:
     """Finds where the parameters come from, then runs the transfer."""
+    cli.check_kind(run, "transfer")
     synthetic = not run.data.root
     if synthetic:
         print(cli.BANNER)
@@ -83,4 +84,4 @@ def upstream(
 
 
 if __name__ == "__main__":
-    cli.run(main, "transfer")
+    cli.run(main)
