@@ -185,6 +185,11 @@ def check_head(run: Run) -> None:
                 "config.data.external needs a net that predicts: neither features from a"
                 " file nor config.freeze.head=knn give one"
             )
+    if d.support and (d.shots == "full" or (d.draws > 1 and "{seed}" not in d.support)):
+        raise ConfigError(
+            f"config.data.support={d.support!r} is the draw of config.data.shots (here"
+            f" {d.shots}); of {d.draws} draws its name must hold {{seed}}"
+        )
     if d.draws < 1 or (d.draws > 1 and (head == "trained" or d.shots == "full")):
         raise ConfigError(
             f"config.data.draws={d.draws}: draws of config.data.shots, of a head that is"

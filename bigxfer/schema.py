@@ -75,6 +75,8 @@ class Data:
     shots: str = "full"  # images a class, such as "5"; full: all images
     negatives: str = one_of("shots", "share", "none")  # in shots (data/fewshot.py)
     draws: int = 1  # of a fitted head, from run.seed on, each a run in the run's folder
+    support: str = ""  # file of the ids that a draw takes; {seed} stands for its seed
+    support_digest: str = ""  # of its content; the mains fill it in
     sampling: str = one_of("uniform", "classes", "covid_percent")  # data/sampling.py
     sampling_class: str = ""  # class that covid_percent adds to a batch; "": the rarest
     sampling_share: float = 0.3  # share of the batch that class has
@@ -222,7 +224,8 @@ PLACES = (
     ("data/", "valid test split_seed shots", "digest rows", ""),
     ("data/", "folds fold fraction fraction_of", "digest rows", SECOND),
     ("data/", "space mix", "digest rows", SECOND),
-    ("data/", "negatives draws", "digest rows", THIRD),
+    ("data/", "negatives draws support_digest", "digest rows", THIRD),
+    ("data/", "support", "rows", ""),
     ("data/", "sampling sampling_class sampling_share", "digest rows", SECOND),
     ("data/", "external external_version external_classes", "digest rows", FOURTH),
     ("data/", "external_root", "rows", FOURTH),

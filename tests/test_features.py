@@ -10,7 +10,8 @@ from sklearn.linear_model import Ridge
 
 from bigxfer import config, predict, presets
 from bigxfer.protocols import features, heads
-from bigxfer.runs import finished, job
+from bigxfer.report import overview
+from bigxfer.runs import cells, finished, job
 from bigxfer.tables import table
 
 CLASSES = ("a", "b", "c")
@@ -56,6 +57,7 @@ def make(target, cache, file="", **fields):
     run.data.reader, run.data.root, run.data.cache = "csv", str(target[0]), str(cache)
     run.optim.batch, run.eval.batch = 8, 64
     run.init.features, run.freeze.head = str(file), "ridge"
+    run.seed = fields.pop("seed", 0)
     for name, value in fields.items():
         section, field = name.split("__")
         setattr(getattr(run, section), field, value)
@@ -148,6 +150,14 @@ def test_the_card_says_whose_features_and_which_labels(cell):
     assert "trained on 4,567 images of photographs" in text
     assert "Labels used: of 15 images to train, of 0 more to choose" in text
     assert "chosen by 5 folds of the shots" in text
+
+
+def test_the_page_says_which_labels_were_used(cell, tmp_path):
+    rows = table.collect([cell[3]], tmp_path).rows
+    about = overview.costs(rows)
+    place = about["head"].index("labels to train + to choose")
+    assert [row[place] for row in about["rows"]] == ["15 + 0"]
+    assert overview._select_on(rows) == "support (3)"
 
 
 def test_the_content_of_the_file_names_the_run(target, encoder, cache, tmp_path):
@@ -250,6 +260,11 @@ def test_images_that_lack_or_are_extra(
         ({"freeze__head": "trained"}, "gives no net to train.*freeze.head=ridge"),
         ({"data__draws": 5}, "draws=5: draws of config.data.shots"),
         ({"data__external": "csv"}, "external needs a net that predicts"),
+        ({"data__support": "a.txt"}, "is the draw of config.data.shots .here full"),
+        (
+            {"data__support": "a.txt", "data__shots": "1", "data__draws": 2},
+            "of 2 draws its name must hold {seed}",
+        ),
         ({"init__upto": "block2"}, "upto='block2' say what is taken from a checkpoint"),
         ({"eval__select": "loss", "eval__select_on": "none"}, "rules it out"),
     ],
@@ -315,6 +330,58 @@ def test_flags_that_cannot_be(tmp_path, monkeypatch, flags, message):
         predict.main(predict.arguments())
 
 
+def test_a_draw_is_written_and_read_again(target, encoder, cache, cell, tmp_path):
+    """The same images by the file as by the seed; another draw is another run."""
+    _, _, folder, _ = cell
+    for seed in (5, 6):
+        (tmp_path / f"exp{seed}.txt").write_text("")
+    for number, draw in enumerate(sorted((folder / "draws").iterdir())[:2]):
+        ids = (draw / "support.txt").read_text().split()
+        assert ids == finished.read(draw).about["data"]["drawn"] and len(ids) == 15
+        lines = ["# published", "", *(f"{name} 0 1 0" for name in ids)]
+        (tmp_path / f"exp{5 + number}.txt").write_text("\n".join(lines))
+    fields = {"data__shots": "5", "data__support": str(tmp_path / "exp{seed}.txt")}
+    both = make(target, cache, encoder[0], **fields, data__draws=2, seed=5)
+    _, other = execute(both, tmp_path / "runs")
+    for draw in (other / "draws").iterdir():
+        again = finished.read(draw)
+        assert again.run.data.support_digest and draw.name == config.digest(
+            next(r for r in cells.draws(both) if r.seed == again.run.seed)
+        )
+        same = next(
+            finished.read(d)
+            for d in (folder / "draws").iterdir()
+            if (d / "support.txt").read_text() == (draw / "support.txt").read_text()
+        )
+        assert again.result["metrics"]["loss"]["value"] == pytest.approx(
+            same.result["metrics"]["loss"]["value"], abs=1e-6
+        )
+    before = config.digest(both)
+    with (tmp_path / "exp6.txt").open("a") as file:
+        file.write("\n# changed")
+    changed = make(target, cache, encoder[0], **fields, data__draws=2, seed=5)
+    assert config.digest(changed) != before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train00.png\nnobody.png 1", "line 2: 'nobody.png 1' is neither an id nor"),
+        ("test00.png", "line 1: 'test00.png' is neither .* of the training split"),
+        ("train00.png\n\ntrain00.png 0", "line 3: .* stands in line 1 already"),
+        ("# only words", "names no image"),
+    ],
+)
+def test_a_bad_support_is_refused(target, encoder, cache, tmp_path, text, message):
+    file = tmp_path / "support.txt"
+    file.write_text(text)
+    fields = {"data__shots": "1", "data__support": str(file)}
+    with pytest.raises(ValueError, match=message):
+        execute(make(target, cache, encoder[0], **fields), tmp_path)
+
+
 def test_a_file_that_is_not_there(target, cache, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no features file.*docs/encoders"):
+    with pytest.raises(
+        FileNotFoundError, match="there is no file.*init.features.*docs/encoders"
+    ):
         make(target, cache, tmp_path / "none.npz")

@@ -21,7 +21,16 @@ LATER = {  # settings that `open` uses after the set is read, split and decoded,
     name: getattr(Data(), name)
     for name in (
         *("fraction", "fraction_of", "shots", "negatives", "draws", "mix", "sampling"),
-        *("sampling_class", "sampling_share", "crop", "augment", "flip", "resident"),
+        *(
+            "support",
+            "support_digest",
+            "sampling_class",
+            "sampling_share",
+            "crop",
+            "augment",
+            "flip",
+            "resident",
+        ),
         *("external", "external_root", "external_version", "external_classes"),
     )
 }
@@ -186,7 +195,12 @@ def drawn(
         }
     if data.shots != "full":
         part, shots = manifest.select(train), int(data.shots)
-        train = train[fewshot.draw(part, shots, seed, data.negatives)]
+        if data.support:
+            file = fewshot.support_file(data.support, seed)
+            train = train[fewshot.read_support(part, file)]
+            report["support"] = f"{file.name} ({data.support_digest})"
+        else:
+            train = train[fewshot.draw(part, shots, seed, data.negatives)]
         report["drawn"] = manifest.id[train].tolist()
         if manifest.multilabel:
             report["without_finding"] = {

@@ -16,6 +16,7 @@ adds some, in the order of the seed, nested in K as well:
 """
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -71,6 +72,44 @@ def draw(
         taken.update(clean[order][:number].tolist())
     # By id: the batches then do not depend on the order of the drawing.
     return np.array(sorted(taken, key=lambda r: manifest.id[r]), int)
+
+
+def support_file(name: str, seed: int) -> Path:
+    """The file that data.support names for the draw of a seed."""
+    return Path(name.replace("{seed}", str(seed)))
+
+
+def read_support(manifest: Manifest, path: Path) -> np.ndarray:
+    """int [m]: the rows of a training manifest that a file names, in its order.
+
+    A line is an id or a path relative to the root, alone or before labels that are not
+    read, as MedFMC's lists have them; empty lines and lines that begin with # are passed
+    over. Raises FileNotFoundError, or ValueError with the line that names no training
+    image, or an image that another line names too.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path} (--config.data.support)")
+    place = {image: row for row, image in enumerate(manifest.path)}
+    place |= {image: row for row, image in enumerate(manifest.id)}
+    lines: dict[int, int] = {}
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        name = text.strip()
+        if not name or name.startswith("#"):
+            continue
+        row = place.get(name, place.get(name.split()[0]))
+        if row is None:
+            raise ValueError(
+                f"{path}, line {number}: {name!r} is neither an id nor a path of the"
+                f" training split of {manifest.name}"
+            )
+        if row in lines:
+            raise ValueError(
+                f"{path}, line {number}: {name!r} stands in line {lines[row]} already"
+            )
+        lines[row] = number
+    if not lines:
+        raise ValueError(f"{path} names no image")
+    return np.array(list(lines), int)
 
 
 def without_finding(labels: np.ndarray) -> np.ndarray:

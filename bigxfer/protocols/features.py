@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from bigxfer import durable, tree
-from bigxfer.config import Run
+from bigxfer.config import Run, hash_of
+from bigxfer.data import fewshot
 from bigxfer.data.manifest import Manifest
 
 ABOUT = ("name", "parameters", "upstream_size", "domain")
@@ -195,21 +196,28 @@ def write(
         pq.write_table(table.replace_schema_metadata(text), temporary)
 
 
-def digest(path: Path | str) -> str:
-    """Return 16 hex digits of the file's sha256, which name it in a run's digest.
+def name_files(run: Run, known: dict[str, str] | None = None) -> None:
+    """Fill in the digests of the files that a run names: its features, its support.
 
-    Raises FileNotFoundError that says how to make one.
+    They are 16 hex digits of each file's sha256; of several draws the support is several
+    files. `known` keeps those of other runs. FileNotFoundError where one is not there.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no features file {path} (--config.init.features);"
-            " docs/encoders.md says how to make one"
-        )
-    return durable.sha256(path)[:16]
+    known = {} if known is None else known
 
+    def digest(path: str, field: str) -> str:
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"there is no file {path} (--config.{field}); docs/encoders.md says how"
+                " to make one"
+            )
+        if path not in known:
+            known[path] = durable.sha256(Path(path))[:16]
+        return known[path]
 
-def name_files(run: Run) -> None:
-    """Fill in the digests of the files that a run names: its features."""
     if run.init.kind == "features":
-        run.init.digest = digest(run.init.features)
+        run.init.digest = digest(run.init.features, "init.features")
+    if run.data.support:
+        seeds = range(run.seed, run.seed + run.data.draws)
+        files = [str(fewshot.support_file(run.data.support, seed)) for seed in seeds]
+        sums = [digest(file, "data.support") for file in files]
+        run.data.support_digest = sums[0] if len(sums) == 1 else hash_of(sums)

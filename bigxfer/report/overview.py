@@ -39,12 +39,19 @@ def tiles(given: Given, predictions: PredictionReader) -> dict[str, str]:
         "upstreams": str(len({r["upstream"] for r in runs} - {"scratch"})),
         "model sizes": str(len({r["model"] for r in runs})),
         "draws": str(len({r["seed"] for r in runs})),
+        "labels that choose": _select_on(runs),
         "upstream seeds": _upstream_seeds(runs),
         "device-hours": _total(rows, "device_seconds", 3600),
         "FLOPs": _total(rows, "flops", 1),
         "with predictions": f"{kept:,} of {len(runs):,}",
         "commit": _commits(rows),
     }
+
+
+def _select_on(runs: Sequence[Row]) -> str:
+    """By which labels the runs chose anything: "support (24), validation (6)"."""
+    found = Counter(r.get("select_on") or "not recorded" for r in runs)
+    return ", ".join(f"{name} ({n:,})" for name, n in sorted(found.items())) or "-"
 
 
 def _upstream_seeds(runs: Sequence[Row]) -> str:
@@ -93,12 +100,24 @@ def costs(rows: Sequence[Row]) -> dict[str, Sequence]:
                 f"{len(found):,}",
                 " to ".join(f"{n:,}" for n in dict.fromkeys(steps[:1] + steps[-1:])),
                 _total(found, "images", 1),
+                _labels(found),
                 _total(found, "flops", 1),
                 _total(found, "device_seconds", 3600),
             )
         )
-    head = ("runs", "model", "number", "steps", "images seen", "FLOPs", "device-hours")
+    head = ("runs", "model", "number", "steps", "images seen")
+    head += ("labels to train + to choose", "FLOPs", "device-hours")
     return {"head": head, "rows": lines}
+
+
+def _labels(rows: Sequence[Row]) -> str:
+    """The images whose labels a run used, fewest to most: "3 to 30 + 0"."""
+    words = []
+    for column in ("labels_training", "labels_selection"):
+        known = sorted({r[column] for r in rows if r.get(column) is not None})
+        ends = dict.fromkeys(known[:1] + known[-1:])
+        words.append(" to ".join(f"{n:,}" for n in ends) or "not recorded")
+    return " + ".join(dict.fromkeys(words))
 
 
 def notes(

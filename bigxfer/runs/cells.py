@@ -17,6 +17,7 @@ from bigxfer import config
 from bigxfer.config import Run
 from bigxfer.data import dataset
 from bigxfer.data.dataset import Dataset
+from bigxfer.protocols import features
 from bigxfer.runs import finished, folders
 
 DRAWS = "draws"
@@ -25,7 +26,9 @@ DRAWS = "draws"
 def draws(cell: Run) -> Iterator[Run]:
     """The run of each draw: of one seed, from the cell's on."""
     for seed in range(cell.seed, cell.seed + cell.data.draws):
-        yield replace(cell, seed=seed, data=replace(cell.data, draws=1))
+        one = replace(cell, seed=seed, data=replace(cell.data, draws=1))
+        features.name_files(one)
+        yield one
 
 
 def tell(cell: Run, folder: Path, one: Callable[[Run, Path], dict]) -> dict:

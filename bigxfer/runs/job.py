@@ -14,7 +14,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from bigxfer import config, models, tree
+from bigxfer import config, durable, models, tree
 from bigxfer.config import Run
 from bigxfer.data import dataset, exposure, external, fewshot
 from bigxfer.data.dataset import Dataset
@@ -138,13 +138,14 @@ def tell(
     job = prepare(run, folder, log, data, plan, about)
     net = None
     if run.init.kind != "features":
-        programs = compiled.get(
-            run, job.task, job.feed, log, {} if shared is None else shared
-        )
+        shared = {} if shared is None else shared
+        programs = compiled.get(run, job.task, job.feed, log, shared)
         net = programs, programs.first_state(run)
         log.parameters(net[1].params)
-    if primary:  # all that can be wrong was found: the folder is this run's from here
+    if primary:  # all that can be wrong was found: the folder is this run's
         folders.begin(folder, job.about)
+        if drawn := data.report.get("drawn"):
+            durable.write(folder / "support.txt", "\n".join(drawn) + "\n")
     leaks = find_leaks(job) if primary else {}
 
     if net and not net[0].features:

@@ -124,7 +124,7 @@ class Loaded:
         self.bases: dict[str, Run] = {}  # by file:arg
         self.upstreams: dict[str, list[Node]] = {}  # with what they need, by file:arg
         self.caches: dict[str, Node] = {}  # by the text of their data section
-        self.files: dict[str, str] = {}  # digests of features files
+        self.files: dict[str, str] = {}  # digests of the files that runs name
 
     def nodes(self, path: str, overrides: dict) -> list[Node]:
         """A run of the sweep, after its cache and its upstream with all it needs."""
@@ -144,11 +144,7 @@ class Loaded:
             before = self.upstreams[name]
             run.init.digest, reader = before[-1].digest, before[-1].run.data.reader
             needs += (run.init.digest,)
-        elif run.init.kind == "features":
-            name = run.init.features
-            if name not in self.files:
-                self.files[name] = features.digest(name)
-            run.init.digest = self.files[name]
+        features.name_files(run, self.files)
         return [cache, *before, Node(run, config.digest(run), needs, reader)]
 
     def cache(self, run: Run) -> Node:
