@@ -36,7 +36,7 @@ LATER = {  # settings that `open` uses after the set is read, split and decoded,
 }
 KEPT = 2_000_000  # rows of the sets that a worker keeps open, about 1 GB
 
-PHANTOMS = {  # which drawing stands in for the data of which reader
+PHANTOMS = {  # reader: the drawing that stands in for its data
     "chexpert": "chexpert",
     "nih": "nih",
     "covidx": "covidx",

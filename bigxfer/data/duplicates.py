@@ -30,7 +30,7 @@ from bigxfer.data.registration import blocks, gray, register, thumbnails
 
 HASH = 12  # DCT frequencies along each axis: 144 bits
 MARGINS = (0.0, 0.025, 0.05, 0.075)  # cut off each side of the crops hashed too
-HAMMING = 30  # of 144 bits: at most so many
+HAMMING = 30  # bits of 144 that may differ, at most
 WHITENED = 0.75  # correlation of the coefficients: at least
 FINE = 0.92  # correlation of the fine structure: at least
 LIKENESS = 1 / 3  # of the usual difference to the OTHERS: at most

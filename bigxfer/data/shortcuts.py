@@ -25,7 +25,7 @@ from bigxfer.statistics.influence import Patients
 FOLDS = 5  # of the cross-validation, by patient
 SIDE, RIM = 32, 4  # pixels: the image is shrunk to 32 x 32, its outer 4 are the rim
 C = 0.01  # inverse strength of the penalty, on standardised features
-MOST = 5000  # images looked at; of more, so many drawn by patient
+MOST = 5000  # images looked at; of a larger set these are drawn by patient
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def natural(folder: Path, phantom: Phantom) -> list[Drawing]:
 def _patients(
     images: int, seed: int, stream: int
 ) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """(patient from 0, study from 1, seed of the image) for so many images; a
+    """(patient from 0, study from 1, seed of the image) of `images` images; a
     patient has one to four studies."""
     patient = left = study = 0
     rng = np.random.default_rng([seed, stream])

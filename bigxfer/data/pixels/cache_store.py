@@ -210,7 +210,7 @@ class Store:
 
 
 def seals(records: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """uint64 [n]: the checksums of RECORD [n], each of which depends on its row too."""
+    """uint64 [n]: the checksums of RECORD [n]; a checksum depends on the row too."""
     data, size = records.tobytes(), RECORD.itemsize
     end = size - RECORD["seal"].itemsize
     return np.array(

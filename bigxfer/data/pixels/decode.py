@@ -7,7 +7,7 @@ opened, since others reach foreign programs (EPS: Ghostscript). What each kind b
 - 8-bit gray, colour, CMYK, palette, 1-bit: as Pillow converts them, gray by ITU-R
   BT.601; EXIF orientation is applied; transparency is composited on black, the
   background of a radiograph.
-- 16-bit (gray, or colour PNG, of which Pillow alone keeps 8 bits in silence): the
+- 16-bit (gray, or colour PNG; Pillow alone keeps 8 of its bits and says nothing): the
   range between two percentiles of the image becomes 0 .. 255; TIFF's WhiteIsZero is
   inverted.
 - DICOM: see data/pixels/dicom.py.

@@ -1,4 +1,4 @@
-"""Decoding in several processes, each of which writes its pixels itself.
+"""Decode in several processes; each writes its pixels itself.
 
 Plain subprocesses (`python -m bigxfer.data.pixels.decode_pool`), not multiprocessing: that
 imports the main module again in every worker, and with it jax. A worker reads its
