@@ -24,10 +24,10 @@ def lines(result: dict) -> Lines:
         if gap["value"] is None:
             notes.append(f"- {factor}: no gap, {gap['reason']}")
         else:
+            many = f", the largest of {gap['pairs']}; its interval covers them all"
             notes.append(
-                f"- {factor}: the largest gap is {cell(gap)}, {' above '.join(gap['of'])},"
-                f" the largest of {gap['pairs']} by an interval that covers them all; over"
-                f" {', '.join(of['classes'])}"
+                f"- {factor}: the largest gap is {cell(gap)}, {' above '.join(gap['of'])}"
+                f"{many if gap['pairs'] > 1 else ''}; over {', '.join(of['classes'])}"
             )
     heads = ["", "group", "images, patients", "macro AUROC"]
     return [*head, *table(heads, rows), "", *notes]
