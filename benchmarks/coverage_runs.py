@@ -14,15 +14,16 @@ from functools import cache
 import numpy as np
 from scipy.stats import norm
 
-from bigxfer.statistics import metrics, operating_point
+from bigxfer.statistics import auroc, influence, limits, metrics, operating_point
+from bigxfer.statistics.influence import Patients
 
 ALIKE = 0.6  # share of the variance of a logit that the images of a patient share
 LARGE = 300_000
 SCALE = 1.3  # of the logits, which are a little too sure
 SKILLS = (0.3, 1.2, 2.1, 3.0)  # AUROC .60, .86, .97, .998 with one class an image
 PREVALENCES = (0.5, 0.35, 0.25)  # of the findings of the multi-label set
-SOFTMAX = ("auroc/c0", "auroc_macro", "auroc_micro", "auprc/c0", "auprc_macro")
-SOFTMAX += ("accuracy", "balanced_accuracy", "loss", "brier")
+SOFTMAX = ("auroc/c0", "auroc_macro", "auroc_micro", "accuracy", "balanced_accuracy")
+SOFTMAX += ("loss", "brier")
 SIGMOID = tuple(n for n in SOFTMAX if n != "accuracy")
 
 Data = tuple[np.ndarray, np.ndarray, list[str], np.ndarray]
@@ -74,6 +75,8 @@ def settings() -> Iterator[tuple[str, str, Simulation]]:
         yield "run, one class", where, _limits(softmax, SOFTMAX, size)
         yield "run, multi-label", where, _limits(sigmoid, SIGMOID, size)
         yield "run, operating point", where, _operating_point(size)
+        yield "run, one class", f"precision, {where}", _precision(softmax, size)
+        yield "run, multi-label", f"precision, {where}", _precision(sigmoid, size)
 
 
 def _limits(draw: Callable, names: tuple[str, ...], size: tuple) -> Simulation:
@@ -88,6 +91,29 @@ def _limits(draw: Callable, names: tuple[str, ...], size: tuple) -> Simulation:
             for name in names:
                 ends[name].append((scores[name].low, scores[name].high))
         return {name: row(ends[name], whole[name]) for name in names}
+
+    return simulate
+
+
+def _precision(draw: Callable, size: tuple) -> Simulation:
+    """Average precision of one class, and its mean over the classes, alone."""
+    patients, images, skill = size
+
+    def simulate(simulations: int) -> dict[str, dict]:
+        whole = truths(draw, skill)
+        rng = np.random.default_rng([patients, images, round(10 * skill), 1])
+        ends: dict[str, list] = {"auprc/c0": [], "auprc_macro": []}
+        for _ in range(simulations):
+            labels, logits, names, ids = draw(rng, patients, images, skill)
+            truth, people = auroc.one_hot(labels, len(names)), Patients.of(ids)
+            scores = []
+            for y, odds in zip(truth.T, metrics.log_odds(labels, logits).T):
+                value = auroc.rank(y, odds).areas(np.ones((1, len(y))))[1][0]
+                effect = influence.of_precision(y, odds)
+                scores.append(limits.precision(float(value), effect, y, people))
+            for name, score in zip(ends, (scores[0], limits.average(scores))):
+                ends[name].append((score.low, score.high))
+        return {name: row(ends[name], whole[name]) for name in ends}
 
     return simulate
 

@@ -210,3 +210,19 @@ def test_coverage_at_a_high_auroc(images):
             hits[name] = hits.get(name, 0) + inside
     for name, count in hits.items():
         assert count / trials > 0.92, name
+
+
+def test_average_precision_without_skill_is_covered():
+    """Of images in no order it is too high by (1 - share) H(n) / n, 0.05 of 50 images."""
+    rng, inside = np.random.default_rng(0), 0
+    people, ones = Patients.of(np.arange(50)), np.ones((1, 50))
+    for _ in range(300):
+        scores = []
+        for share in (0.5, 0.35, 0.25):
+            truth, odds = (rng.random(50) < share).astype(float), rng.normal(size=50)
+            value = float(auroc.rank(truth, odds).areas(ones)[1][0])
+            effect = influence.of_precision(truth, odds)
+            scores.append(limits.precision(value, effect, truth, people))
+        mean = limits.average(scores)
+        inside += mean.low <= 1.1 / 3 <= mean.high
+    assert inside / 300 > 0.93

@@ -193,8 +193,11 @@ def precision(
 
     After Boyd, Eng and Page 2013 (ECML, section 4), whose binomial interval takes the
     positives; here at most PRECISION of them each, since near 1 the influences vanish.
+    The lower limit is that of the value less its bias: an average precision of n images
+    in no order is too high by nearly (1 - value) H(n) / n, H the harmonic number, which
+    vanishes as the value nears 1 (0.02 to 0.05 at 100 and 50 images).
     """
-    positive = truth == 1
+    positive, known = truth == 1, ~np.isnan(truth)
     with_, without = patients.having(positive), patients.having(truth == 0)
     sums, m = patients.sums(influence), int(positive.sum())
     one = 1 / (16 * with_**2)
@@ -205,7 +208,11 @@ def precision(
     if spread := variance(sums):
         t = -scipy.special.stdtrit(with_ - 1, 0.025)
         worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
-    return Score(value, *wilson(value, max(worth, 1.0)), sums=sums, one=one)
+    n = max(known.sum() / _alike(sums, influence, patients.images_each(known)), 1.0)
+    bias = (1 - value) * (math.log(n) + np.euler_gamma) / n
+    low, _ = wilson(max(value - bias, 0.0), max(worth, 1.0))
+    _, high = wilson(value, max(worth, 1.0))
+    return Score(value, low, high, sums=sums, one=one)
 
 
 def mean(
