@@ -4,8 +4,8 @@
 
 Draws mutants of the core modules at random by the seed, each in a copy of the source tree,
 and runs the test files that import the module, that of its name first. A mutant is killed when
-a test fails (or its tests take more than SLOWEST seconds). Prints a line for each
-survivor, then the share killed. Survivors that change nothing which matters stand in
+a test fails (or its tests take more than SLOWEST seconds). Prints a line for each,
+then the share killed. Survivors that change nothing which matters stand in
 mutants_accepted.txt with the reason, and are not drawn. Exit status 1 below 90%.
 """
 
@@ -240,7 +240,8 @@ def main() -> int:
             name = module.relative_to(ROOT / "bigxfer").as_posix()
             if not dead:
                 survivors.append((name, before, after))
-                print(f"survived: {name}:{line} | {before} | {after}", flush=True)
+            verdict = "killed" if dead else "SURVIVED"
+            print(f"{verdict}: {name}:{line} | {before} | {after}", flush=True)
 
         with ThreadPoolExecutor(args.workers) as pool:
             list(pool.map(judge, drawn))
