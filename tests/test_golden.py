@@ -32,7 +32,7 @@ def toy(name: str):
     run.log.every, run.eval.resamples = 1, 0
     run.freeze, run.phase = config.Freeze(), config.Phase()  # a phase needs its steps
     if run.data.reader not in ("chexpert", "nih", "covidx", "folder"):
-        run.data.reader = "covidx"
+        run.data.reader, run.data.version = "covidx", ""
     return config.resolve(run)
 
 
