@@ -50,6 +50,15 @@ def test_parts_add_up_to_the_variance_of_the_difference():
     assert np.mean(by_factor["patients"]) == pytest.approx(2 * 0.3**2 / 80, rel=0.1)
 
 
+def test_two_of_each_are_enough_for_a_residual():
+    """Of two rows the interaction is half the variance of their difference."""
+    points = np.random.default_rng(5).normal(size=(2, 5))
+    want = np.var(points[0] - points[1], ddof=1) / 2 / 10
+    for side in (Side(points), Side(points.T)):
+        found = {part.factor: part.low for part in crossed.parts([side])}
+        assert found["residual"] == pytest.approx(want)
+
+
 def test_one_factor_alone_is_students_t():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, 7))

@@ -327,6 +327,12 @@ def test_one_bad_cell_does_not_take_the_class_with_it(tmp_path, bad):
     assert read("csv", tmp_path, labels=("Mass",)).classes == ("Mass",)
 
 
+def test_numbers_with_some_ones_among_them_are_no_class(tmp_path):
+    m = read("csv", findings(tmp_path, ["5", "1", "7", "0"] * 4))
+    assert m.classes == ("Mass",)
+    assert "Edema: '5' on line 2" in m.remarks()[0]
+
+
 def test_a_column_that_is_no_class_is_said(tmp_path):
     head = "file,patient_id,Mass,age,sex,note"
     lines = [f"{i}.png,p{i},{i % 2},{60 + i},{'FM'[i % 2]}," for i in range(8)]
