@@ -75,8 +75,9 @@ def minimise(
             better = new_cost < old
             theta[active[better]] = new[better]
             cost[active[better]] = new_cost[better]
-            small = (old - new_cost)[better] <= 1e-12 * old[better] + 1e-300
-            quiet[active[better]] = np.where(small, quiet[active[better]] + 1, 0)
+            # a step that changes nothing is quiet too, whichever way it rounds
+            small = np.abs(old - new_cost) <= 1e-12 * old + 1e-300
+            quiet[active] = np.where(small, quiet[active] + 1, quiet[active] * ~better)
             damping[active] *= np.where(better, 0.2, 5.0)
             damping[active] = np.maximum(damping[active], 1e-12)
     return theta, cost
