@@ -17,10 +17,17 @@ from scipy.special import expit, softmax
 from sklearn.calibration import calibration_curve
 from test_study_fit import run, study
 
-from bigxfer.report import figures, figures_pairs, figures_predictions, style
+from bigxfer.report import (
+    figures,
+    figures_pairs,
+    figures_predictions,
+    figures_scaling,
+    style,
+)
 from bigxfer.report.page import build
 from bigxfer.runs import finished
 from bigxfer.runs.predictions import Predictions as Predicted
+from bigxfer.scaling import curves
 from bigxfer.statistics import metrics
 from bigxfer.study.commands import report
 from bigxfer.study.commands.report import LIMIT
@@ -150,6 +157,28 @@ def test_differences_on_the_same_draws_have_the_interval_of_the_paired_t_test():
         assert got == pytest.approx(100 * (np.mean(a) - np.mean(b)), abs=0.051)
     assert trace["meta"]["marks"] == [["", ""]]  # one upstream seed: no star
     assert "2 have no p (one upstream seed" in says.html
+
+
+def laws_of(rows):
+    drawn = drawing(rows)
+    grouped, _ = curves.curves(rows, "shots", "auroc_macro")
+    laws = [curves.law(c, Predictions()) for c in grouped]
+    (panel,) = figures_scaling.scaling(drawn, laws, "shots", "laws")
+    says, _ = figures_scaling.laws_table(drawn, laws, "shots", "laws")
+    return panel.figure["data"], says.html
+
+
+def test_a_law_is_drawn_from_six_scales_on_and_says_what_it_reaches():
+    six = (1, 5, 10, 50, 100, 500)
+    drawn, says = laws_of(study({"a": lambda s: 0.5 * s**-0.3}, shots=six))
+    _, _, beyond, band = drawn
+    assert beyond["x"][-1] == 4 * 500 and band["fill"] == "toself"
+    assert min(band["y"]) < 0.5 * 2000**-0.3 < max(band["y"])
+    assert "a reaches macro AUROC 0.90 first, at 2" in says  # 0.1 at 214 shots
+    (points,), says = laws_of(study({"a": lambda s: 0.5 * s**-0.3}, shots=six[:5]))
+    assert points["mode"] == "lines+markers"
+    assert "5 scales on a line have a slope; a forecast needs 6." in says
+    assert "no line is known to reach macro AUROC 0.90" in says
 
 
 def test_bins_of_several_labels_leave_out_the_unknown():

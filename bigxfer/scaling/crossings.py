@@ -45,6 +45,7 @@ class Crossing:
             for o in self.overtakings:
                 first, second = (a, b) if o.leads > 0 else (b, a)
                 interval = f"95% interval {o.low:,.3g} to {o.high:,.3g}"
+                interval += f", told over {self.pairs} pairs" * (self.pairs > 1)
                 again = " again" if texts else ""
                 texts.append(
                     f"{first} overtakes {second}{again} at {o.at:,.3g} {unit} ({interval})"
