@@ -162,7 +162,7 @@ def test_differences_on_the_same_draws_have_the_interval_of_the_paired_t_test():
 def laws_of(rows):
     drawn = drawing(rows)
     grouped, _ = curves.curves(rows, "shots", "auroc_macro")
-    laws = [curves.law(c, Predictions()) for c in grouped]
+    laws = [curves.law(c, PredictionReader()) for c in grouped]
     (panel,) = figures_scaling.scaling(drawn, laws, "shots", "laws")
     says, _ = figures_scaling.laws_table(drawn, laws, "shots", "laws")
     return panel.figure["data"], says.html
