@@ -71,9 +71,9 @@ def test_a_planted_power_law_comes_back():
     assert law.slope[1] < 0.3 < law.slope[2]
     assert law.cutoff == 50 and law.words == "5 draws"
     _, low, high = law.band.predict(np.array([2000.0]))
-    # the held-out miss stands on both sides of what the replicates say
-    spread = np.exp(law.scores[0].largest)
-    assert low[0] < 0.5 * 2000**-0.3 < high[0] and high[0] / low[0] > spread**2
+    # the held-out miss stands on both sides, and grows: 4x beyond data held out 10x apart
+    least = 2 * law.scores[0].largest * (1 + np.log(4) / np.log(10))
+    assert low[0] < 0.5 * 2000**-0.3 < high[0] and np.log(high[0] / low[0]) > least
 
 
 def test_below_six_scales_there_is_a_slope_and_no_law():

@@ -6,7 +6,7 @@
 A form is chosen by the scales above a cutoff, which it was not fitted to. Every
 replicate of the curve makes that choice anew, so that the band holds the choice of the
 form; and the band is wider on both sides by what the chosen form missed the held-out
-scales by, because no form of the list need be the true one. A curve that bends beyond
+scales by, and more the further it goes, because no form of the list need be the true one. A curve that bends beyond
 the data, and not within it, is foretold by nobody.
 """
 
@@ -34,7 +34,8 @@ class Forecast:
     theta: Array  # [replicates, p] of the chosen form, whatever a replicate chose
     scores: list[Score]  # the chosen form first
     refits: list[tuple[Form, Array]]  # theta of the replicates that chose the form
-    miss: float  # in ln y, added on both sides
+    miss: float  # in ln y at the held-out scales, added on both sides
+    ends: tuple[float, float]  # the cutoff, and the largest scale
     level: float = 0.95
 
     def predict(self, x: ArrayLike) -> tuple[Array, Array, Array]:
@@ -46,7 +47,10 @@ class Forecast:
         y = np.nan_to_num(np.concatenate(each), nan=0.0)
         tail = (1 - self.level) / 2
         low, high = np.quantile(y, [tail, 1 - tail], axis=0)
-        value, wider = self.fit.predict(x), np.exp(self.miss)
+        # the miss is that of a law asked `ends` apart: it doubles over as much again
+        cutoff, last = np.log(self.ends)
+        further = np.maximum(np.log(x) - last, 0.0) / (last - cutoff)
+        value, wider = self.fit.predict(x), np.exp(self.miss * (1 + further))
         return value, np.minimum(low, value) / wider, np.maximum(high, value) * wider
 
     @property
@@ -85,4 +89,4 @@ def forecast(
         if (rows := taken == i).any():
             other = fit(form, x, mean, sigma=sigma, starts=STARTS)
             refits.append((form, refit(other, curves[rows], iterations=STEPS)))
-    return Forecast(law, theta, scores, refits, scores[0].largest)
+    return Forecast(law, theta, scores, refits, scores[0].largest, (cutoff, x[-1]))
