@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> config.Run:
     run.keep, run.seed = "upstream", a["seed"]
     d = run.data
     d.reader, d.version = "medmnist", a["set"] if small else f"{a['set']}_64"
-    d.root, d.fraction = a["root"], a["fraction"]
+    d.root, d.fraction, d.views = a["root"], a["fraction"], ()
     d.channels = 3 if a["set"] in COLOUR else 1
     d.resize, d.crop = (
         (28, 24) if small else (64, 56)
@@ -58,6 +58,8 @@ def get_config(arg: str = "") -> config.Run:
     elif a["upstream"]:
         presets.set_recipe(run, "bit")
         presets.set_length(run.optim, 256, STEPS)
+    else:
+        run.optim.mixup = -1.0  # as the HyperRule says, by the size of the set
     if not a["upstream"]:
         run.init.kind = "pretrained"
     return run
