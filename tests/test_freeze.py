@@ -82,10 +82,11 @@ def test_from_the_top():
     body = model.layers()[:-1]
     assert freeze.fixed(Freeze(top_layers=1), model, params) == body
     assert freeze.fixed(Freeze(top_layers=3), model, params) == body[:-2]
+    assert freeze.fixed(Freeze(top_layers=7), model, params) == []
     assert freeze.fixed(Freeze(top=0.5), model, params) == body[:3]
     assert freeze.fixed(Freeze(top=1.0), model, params) == []
-    with pytest.raises(ConfigError, match="top_layers=99, but there are 7"):
-        freeze.fixed(Freeze(top_layers=99), model, params)
+    with pytest.raises(ConfigError, match="top_layers=8, but there are 7"):
+        freeze.fixed(Freeze(top_layers=8), model, params)
     with pytest.raises(ConfigError, match="keras_layers is for the models of Keras"):
         freeze.fixed(Freeze(bottom=0.5, count_by="keras_layers"), model, params)
 
