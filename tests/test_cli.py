@@ -244,6 +244,11 @@ def test_a_study_runs_from_the_wheel_alone(installed, tmp_path):
     said = subprocess.check_output(python, cwd=tmp_path, env=env, text=True)
     assert said.count(str(installed.parent)) == 2
     assert "configs/study_demo.py" in call("config")
+    (site,) = (installed.parent / "lib").glob("python*/site-packages")
+    source = installed.parent.parent / "source"
+    for room, within in (("bigxfer", ""), ("launch", ""), ("configs", "bigxfer")):
+        for file in (source / room).rglob("*.*"):
+            assert (site / within / file.relative_to(source)).is_file(), file
     study = toy(tmp_path, shots=("5",), upstream_steps=2)
     call("study", "list", "--config", study)
     said = call("launch", "local", "--config", study, "--runs", "runs")
