@@ -143,18 +143,14 @@ def crossovers(
         name = f"{pretty(target)}, {model}"
         told = [c for c in members if c.overtakings]
         count = Counter(c.verdict for c in members)
-        says = (
-            f"{escape(name)}: of {len(members)} pairs one line overtakes the other in"
-        )
+        says = f"{escape(name)}, {len(members)} pairs: one line overtakes the other in"
         says += f" {len(told) or 'none'}"
         if twice := count["crosses twice"]:
             says += f" ({twice} of them cross twice)"
-        says += (
-            f", one is ahead at some scale in {count['ahead']}, and"
-            f" {count[compared.OPEN]} are not told apart"
-        )
+        says += f"; one is ahead at some scale in {count['ahead'] or 'none'}"
+        says += f"; not told apart: {count[compared.OPEN] or 'none'}"
         if without := count[""]:
-            says += f"; {without} cannot be compared"
+            says += f"; cannot be compared: {without}"
         panels.append(Panel("crossovers", html=says + ".", **place))
         if told:
             told.sort(key=lambda c: c.overtakings[-1].at)

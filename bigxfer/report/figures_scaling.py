@@ -228,12 +228,12 @@ def laws_table(
         metric = METRICS[place["metric"]]
         head = (
             "upstream",
+            f"{metric} {WANTED:.2f}",
             "errors fall with the power",
             "law",
             "parameters",
             "held-out miss",
             f"1 − {metric}",
-            f"{metric} {WANTED:.2f}",
         )
         rows = [_law_row(law, unit) for law in members]
         html = f"<details><summary>Laws of {escape(name)} in numbers</summary>"
@@ -295,15 +295,15 @@ def _law_row(law: curves.Law, unit: str) -> tuple[str, ...]:
     reached = law.reach(1 - WANTED)
     wanted = reached.sentence(unit) if reached else ""
     if not law.fit:
-        return name, slope, "none", escape(law.reason), "", "", wanted
+        return name, wanted, slope, "none", escape(law.reason), "", ""
     miss = f"{np.expm1(_held_out(law)):.0%}"
     values = ", ".join([*_parameters(law), *filter(None, [law.reason])])
     if not law.band:
-        return name, slope, law.fit.form.name, values, miss, "", wanted
+        return name, wanted, slope, law.fit.form.name, values, miss, ""
     far = AHEAD * law.curve.x[-1]
     value, low, high = (v[0] for v in law.band.predict([far]))
     ahead = f"{value:.3g} [{low:.3g}, {high:.3g}] at {number(far)} {unit}"
-    return name, slope, law.fit.form.name, values, miss, ahead, wanted
+    return name, wanted, slope, law.fit.form.name, values, miss, ahead
 
 
 def _parameters(law: curves.Law) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bigxfer.scaling.crossover import Crossover, Overtaking, crossover, decide
 from bigxfer.scaling.curves import Curve
+from bigxfer.scaling.reach import rounded
 from bigxfer.statistics import crossed
 from bigxfer.tables import differences
 from bigxfer.tables.cells import PredictionReader
@@ -44,11 +45,11 @@ class Crossing:
             texts: list[str] = []
             for o in self.overtakings:
                 first, second = (a, b) if o.leads > 0 else (b, a)
-                interval = f"95% interval {o.low:,.3g} to {o.high:,.3g}"
+                interval = f"95% interval {rounded(o.low)} to {rounded(o.high)}"
                 interval += f", told over {self.pairs} pairs" * (self.pairs > 1)
                 again = " again" if texts else ""
                 texts.append(
-                    f"{first} overtakes {second}{again} at {o.at:,.3g} {unit} ({interval})"
+                    f"{first} overtakes {second}{again} at {rounded(o.at)} {unit} ({interval})"
                 )
             return " and ".join(texts)
         ahead = found.ahead(self.pairs)

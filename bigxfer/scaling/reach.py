@@ -34,8 +34,8 @@ class Reach:
     def sentence(self, unit: str) -> str:
         """Such as "at 120 shots (95% interval 80 to 300)"."""
         first, end = f"{self.first:,.4g}", f"{self.end:,.4g}"
-        low = f"{self.low:,.3g}" if self.low > 0 else f"below {first}"
-        high = f"{self.high:,.3g}" if self.high < np.inf else f"above {end}"
+        low = rounded(self.low) if self.low > 0 else f"below {first}"
+        high = rounded(self.high) if self.high < np.inf else f"above {end}"
         where = f"within {AHEAD:g}x of the data" if self.ahead else "within the data"
         if self.low == np.inf:
             return f"not {where}, up to {end} {unit}"
@@ -46,7 +46,12 @@ class Reach:
             return f"not {where}, up to {end} {unit} ({interval})"
         if self.value == 0:
             return f"at {first} {unit} already ({interval})"
-        return f"at {self.value:,.3g} {unit} ({interval})"
+        return f"at {rounded(self.value)} {unit} ({interval})"
+
+
+def rounded(scale: float) -> str:
+    """Three digits, without an exponent: "1,010"."""
+    return f"{float(f'{scale:.3g}'):,.12g}"
 
 
 def within(x: Array, scatter: Scatter, error: float) -> Reach | None:
