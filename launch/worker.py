@@ -117,13 +117,15 @@ def perform(
 def build_cache(node: grid.Node, kept: dict) -> dict:
     """Decodes the whole data set; what was decoded stays when it is stopped."""
     from bigxfer.data import dataset, identity
+    from bigxfer.runs import folders
 
     began = time.monotonic()
     say = logging.getLogger("bigxfer").info
     data = dataset.open(node.run.data, 0, say, kept)
     about = {"digest": node.digest, "counts": data.report["counts"]}
     about["identity"] = identity.of_set(data.identity)
-    return {**about, "seconds": time.monotonic() - began}
+    seconds = time.monotonic() - began
+    return {**about, "seconds": seconds, "finished": folders.now()}
 
 
 def share_programs(runs: Path) -> None:

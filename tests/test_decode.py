@@ -293,6 +293,22 @@ def test_a_big_tiff_says_that_it_is_one():
         decode.decode(b"II+\0\x08\0\0\0" + bytes(200), 8, 1)
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_a_colour_tiff_of_16_bits_is_refused(order):
+    """Pillow keeps the high bytes only, in silence."""
+    gray = tiff(np.zeros((8, 24), np.uint16), order, 2)
+    data = bytearray(gray)
+    data[8 + 2 + 8 : 8 + 2 + 12] = struct.pack(f"{order}I", 8)  # the width
+    at = 8 + 2 + 12 * 6 + 8  # the value of SamplesPerPixel, the seventh tag
+    assert struct.unpack_from(f"{order}H", data, at - 8) == (277,)
+    struct.pack_into(f"{order}H", data, at, 3)
+    # BitsPerSample: three shorts, behind the file's end
+    struct.pack_into(f"{order}II", data, 8 + 2 + 12 * 2 + 4, 3, len(data))
+    data += struct.pack(f"{order}3H", 16, 16, 16)
+    with pytest.raises(decode.DecodeError, match="colour TIFF of 16 bits.*PNG"):
+        decode.decode(bytes(data), 8, 3)
+
+
 def test_a_cut_tiff_has_a_reason():
     data = tiff(np.arange(64, dtype=np.uint16).reshape(8, 8), ">", 0)
     for cut in (6, 9, 20, 60, len(data) - 9):

@@ -176,6 +176,16 @@ def test_the_formats_that_we_name_are_opened(kind):
     assert decode.decode(encoded(SMOOTH, kind), 8, 1).shape == (8, 8, 1)
 
 
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded():
+    """Each scan is a pass over the whole image: some kB may ask for hours."""
+    data = encoded(SMOOTH, "JPEG", progressive=True)
+    last = data.rindex(decode.START_OF_SCAN)
+    few, many = (data[:last] + data[last:-2] * n + data[-2:] for n in (20, 1000))
+    assert decode.decode(few, 8, 1).shape == (8, 8, 1)
+    with pytest.raises(decode.DecodeError, match=r"10\d\d scans.*64 at most"):
+        decode.decode(many, 8, 1)
+
+
 OUTSIDE = ["../secret.png", "/etc/passwd", "img/../../secret.png", "..", "x/.."]
 
 

@@ -114,6 +114,30 @@ def test_covidx_counts_of_every_version(tmp_path, version):
     assert left.get("count", 0) == repeats
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("version", TABLES)
+def test_two_labels_of_one_file_in_every_version(tmp_path, version, split):
+    """In the official form: the classes, sources and blanks of that version."""
+    three, severity = len(TABLES[version][0]) == 3, version == "Sev"
+    classes = covidx.SPACES[2 if severity else 0 if three else 1]
+    source = "" if version in "12" else " cohen"
+    number = "" if version == "1" else version
+    paths = {s: tmp_path / f"{s}_COVIDx{number}.txt" for s in ("train", "test")}
+    for path in paths.values():  # the same file in train and test is no conflict
+        rows = [f"{k} {k}.png {label}{source}" for k, label in enumerate(classes)]
+        write(path, "\n".join(rows) + f"\n9 8.png {classes[0]}{source}\n")
+    assert len(read("covidx", tmp_path, version=version)) == 2 * (len(classes) + 1)
+    with paths[split].open("a") as file:
+        file.write(f"9 8.png {classes[1]}{source}\n")
+    with pytest.raises(DataError) as error:
+        read("covidx", tmp_path, version=version)
+    wrong = f"{paths[split]}, line {len(classes) + 2}: 8.png is {classes[1]!r}"
+    assert wrong in str(error.value)
+    assert f"{classes[0]!r} in {paths[split]}, line {len(classes) + 1};" in str(
+        error.value
+    )
+
+
 @real
 @pytest.mark.parametrize("version", ["5", "8A", "8B", "9B"])
 def test_covidx_official_excerpts(tmp_path, version):

@@ -1,17 +1,16 @@
 """`list` and `status`: what a study will cost, and how it stands."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from bigxfer import config, presets
 from bigxfer.config import Data, Run
+from bigxfer.runs import folders
 from bigxfer.study import cost, grid
 from bigxfer.study.commands import listing, status
 
@@ -121,13 +120,14 @@ def test_status_says_when_the_data_were_compared(tmp_path):
     states = [grid.Standing(node, "done", []) for node in nodes]
     assert status.compared(states, tmp_path) == ""
     caches = [node for node in nodes if node.kind == "cache"]
-    for day, node in enumerate(caches, 1):
+    for day, node in enumerate(caches, 1):  # by the file's word, not by its time
+        node.folder(tmp_path).mkdir(parents=True)
+        when = f"2026-01-0{day} 12:30+00:00"
         path = node.folder(tmp_path) / "result.json"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        when = datetime(2026, 1, day, 12, 30).timestamp()
-        os.utime(path, (when, when))
-    assert status.compared(states, tmp_path) == "2026-01-01 12:30"
+        folders.write(path, {"digest": node.digest, "finished": when})
+    assert status.compared(states, tmp_path) == "2026-01-01 12:30+00:00"
+    path.write_text("")  # of a damaged one nothing is known
+    assert status.compared(states, tmp_path) == "2026-01-01 12:30+00:00"
 
 
 def test_the_grid_of_cherti_and_jitsev_is_the_published_one(monkeypatch):

@@ -103,7 +103,11 @@ def some(of: dict, most: int) -> dict:
 
 
 def deepest(run: WithData) -> str:
-    """The last endpoint whose maps are LEAST_SIDE or more high."""
+    """The last endpoint whose maps are LEAST_SIDE or more high.
+
+    Of a BiT net that is the last block, before the norm and ReLU which the head pools: by
+    seed, an offset that the norm takes away may lead the map (test_phantom_truth.py).
+    """
     names = features.names(run.model, run.variables, run.image_shape)
     image = jax.ShapeDtypeStruct(run.image_shape, "f4")
     net = features.Endpoints(run.model, names, lambda x: x)

@@ -9,7 +9,7 @@ opened, since others reach foreign programs (EPS: Ghostscript). What each kind b
   background of a radiograph.
 - 16-bit (gray, or colour PNG; Pillow alone keeps 8 of its bits and says nothing): the
   range between two percentiles of the image becomes 0 .. 255; TIFF's WhiteIsZero is
-  inverted.
+  inverted. A colour TIFF of more than 8 bits is refused: Pillow keeps 8 in silence.
 - DICOM: see data/pixels/dicom.py.
 
 Then antialiased bilinear to S x S, the aspect not kept, as BiT does (1912.11370,
@@ -36,6 +36,8 @@ VERSION = 3  # of the pixels and their records; part of the name of a cache
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
 EACH = {"1": 3, "L": 3, "P": 9}  # bytes a pixel at the peak (measured), by mode
 COLOUR, CLEAR, DEEP, DEEP_COLOUR = 9, 17, 22, 45  # of others, transparency, 16 bits
+SCANS = 64  # of a JPEG; progressive ones have about 10, bombs thousands in some kB
+START_OF_SCAN = b"\xff\xda"  # within a scan's own data 0 stands behind each 0xff
 BITS, INTERPRETATION, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF 6.0, and a value
 
 
@@ -107,6 +109,13 @@ def picture(data: bytes, channels: int) -> Image.Image:
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise DecodeError("several frames; one was expected")
     check_size(*image.size, bytes_each(image))
+    if image.format == "TIFF" and image.mode.startswith("RGB") and tiff_bits(image) > 8:
+        raise DecodeError(
+            f"a colour TIFF of {tiff_bits(image)} bits, of which 8 would be kept: save it"
+            " as PNG"
+        )
+    if image.format in ("JPEG", "MPO") and (n := data.count(START_OF_SCAN)) > SCANS:
+        raise DecodeError(f"a JPEG of {n} scans, each a pass over it; {SCANS} at most")
     if image.format == "JPEG" and channels == 1:
         image.draft("L", image.size)  # the full size, only without the colour planes
     deep = wide_png(image, data)  # first: all else loads the image as 8-bit
@@ -145,6 +154,11 @@ def bytes_each(image: Image.Image) -> int:
 def raw_mode(image: Any) -> str:
     """How a PNG's pixels are packed, such as RGB;16B; "" for other formats."""
     return str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
+
+
+def tiff_bits(image: Any) -> int:
+    """Bits of the widest channel of a TIFF."""
+    return max(image.tag_v2.get(BITS, (8,)))
 
 
 def black_is_zero(data: bytes) -> bytes | None:

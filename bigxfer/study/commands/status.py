@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
 
 ORDER = ("done", "running", "ready", "failed", "waiting", "unchecked", "given up")
@@ -48,7 +48,16 @@ def show(args: argparse.Namespace) -> None:
 
 
 def compared(states, runs: Path) -> str:
-    """When a launcher last compared the data of the finished runs; "": never."""
-    opened = [s.node.folder(runs) for s in states if s.node.kind == "cache"]
-    times = [p.stat().st_mtime for f in opened if (p := f / "result.json").is_file()]
-    return f"{datetime.fromtimestamp(min(times)):%Y-%m-%d %H:%M}" if times else ""
+    """When a launcher last compared the data of the finished runs; "": unknown.
+
+    By the caches' own word: a copied or restored folder has other times than its files say.
+    """
+    from bigxfer.runs import folders
+
+    times = []
+    for s in states:
+        if s.node.kind == "cache":
+            with suppress(OSError, ValueError):  # not there, or damaged
+                result = folders.read(s.node.folder(runs) / "result.json")
+                times.append(result.get("finished", ""))
+    return min(times, default="")
