@@ -382,3 +382,8 @@ def test_the_summary_compares_each_start_with_scratch_of_the_same_layers():
     assert summary.rival("nih, 50% fixed", names) == "scratch, 50% fixed"
     assert summary.rival("nih, mean_var", names) == "scratch"
     assert summary.rival("scratch, 50% fixed", names) == "scratch"
+
+
+def test_what_is_amiss_in_a_run_is_a_sentence():
+    assert run_row.said(KeyError("cost")) == "it lacks the field 'cost'"
+    assert run_row.said(ValueError("cost is text")) == "cost is text"
