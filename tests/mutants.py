@@ -111,7 +111,9 @@ def mutant(path: Path, number: int) -> tuple[int, str, str, str]:
 
 
 def dotted(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
 
 
 def importers(name: str, files: Iterable[Path]) -> list[Path]:
