@@ -69,7 +69,7 @@ def test_a_planted_power_law_comes_back():
         value, low, high = law.band.parameters[name]
         assert low < truth < high and abs(value - truth) < 0.03
     assert law.slope[1] < 0.3 < law.slope[2]
-    assert law.cutoff == 50 and law.words == "5 draws"
+    assert law.cutoff == 50 and law.words.startswith("5 draws; the choice of test")
     _, low, high = law.band.predict(np.array([2000.0]))
     # the held-out miss stands on both sides, and grows: 4x beyond data held out 10x apart
     least = 2 * law.scores[0].largest * (1 + np.log(4) / np.log(10))
@@ -140,7 +140,7 @@ def test_all_upstream_seeds_are_taken_as_a_factor():
             for r in one
         ]  # fmt: skip
     (law,), _, notes = fitted(rows)
-    assert notes == [] and law.words == "3 upstream seeds and 5 draws"
+    assert notes == [] and law.words.startswith("3 upstream seeds and 5 draws; ")
     assert law.curve.errors().shape == (3, 5, 6)
     (first,), _, _ = fitted([r for r in rows if r["upstream_seed"] == 0])
     assert law.slope is not None and first.slope is not None

@@ -223,6 +223,7 @@ def laws_table(
         name = _name(place)
         lines = [_missed(members), _few(members), *_flat(members, unit)]
         lines.append(_first(members, place["metric"], unit))
+        lines += [f"Intervals are over {words}" for words in _words(known)]
         says = " ".join(f"{line}." for line in lines if line)
         panels.append(Panel(section, html=escape(f"{name}: {says}"), **place))
         metric = METRICS[place["metric"]]
@@ -283,6 +284,11 @@ def _first(members: Sequence[curves.Law], metric: str, unit: str) -> str:
         return f"no line is known to reach {wanted}"
     line = pretty(law.curve.about["line"])
     return f"{line} reaches {wanted} first, {least.sentence(unit)}"
+
+
+def _words(members: Sequence[curves.Law]) -> list[str]:
+    """What the intervals cover, each once."""
+    return list(dict.fromkeys(law.words for law in members if law.words))
 
 
 def _held_out(law: curves.Law) -> float:

@@ -76,7 +76,10 @@ class Curve:
             parts = np.split(1 - samples[:REPLICATES], ends, axis=1)
             resampled = np.stack([p.mean(1) for p in parts], axis=1)
         found = scatter(self.x, errors, half, REPLICATES, resampled)
-        words = found.words + f" and {patients} test patients" * (resampled is not None)
+        tested = f" and {patients} test patients"
+        if resampled is None:
+            tested = "; the choice of test patients is not covered"
+        words = found.words + tested * (found.curves is not None)
         return Scatter(found.mean, found.sigma, found.curves, words)
 
 
@@ -103,7 +106,7 @@ class Law:
     @property
     def words(self) -> str:
         """What the interval covers."""
-        return self.scatter.words if self.scatter and self.band else ""
+        return self.scatter.words if self.scatter else ""
 
     def reach(self, error: float) -> Reach | None:
         """The scale that reaches an error; None where nothing says how sure that is."""
