@@ -64,7 +64,7 @@ POINT = (
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:
-    """Writes folder/card.md; `result` is what result.json holds."""
+    """Write folder/card.md; `result` is what result.json holds."""
     run = Finished(folder, folders.read(folder / "config.json"), result)
     about, test = run.about, run.predictions("test")
     valid = run.predictions("valid") if run.has("valid") else None

@@ -32,7 +32,7 @@ def draws(cell: Run) -> Iterator[Run]:
 
 
 def tell(cell: Run, folder: Path, one: Callable[[Run, Path], dict]) -> dict:
-    """Does every draw by `one` (run, folder), then writes the cell's own two files."""
+    """Do every draw by `one` (run, folder), then write the cell's own two files."""
     digest = config.digest(cell)
     finished.begun(folder, digest)
     found: list[dict[str, Any]] = []

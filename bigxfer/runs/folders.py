@@ -38,9 +38,9 @@ def write(path: Path, value: dict[str, Any]) -> None:
 
 @contextmanager
 def alone(folder: Path, primary: bool) -> Iterator[None]:
-    """Holds a run folder against other commands, by its file `lock`, while within.
+    """Hold a run folder against other commands, by its file `lock`, while within.
 
-    Waits for the process that holds it, and names it. Of the processes of one run the
+    Wait for the process that holds it, and name it. Of the processes of one run the
     first holds it for all. Where the file system knows no locks, nobody holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ def execute(
     shared: compiled.Shared | None = None,
     kept: dict[str, dataset.Opened] | None = None,
 ) -> dict:
-    """Trains, evaluates and writes the run folder; returns its result.
+    """Train, evaluate and write the run folder; return its result.
 
     A finished run is not done again, a half-done one resumes. Once `stop` is asked to
     (stopping.listen), Preempted is raised, in training with the step saved.
@@ -230,7 +230,7 @@ def find_leaks(job: Job) -> dict[str, Any]:
 def take_steps(
     job: Job, programs: compiled.Programs, state: loop.State, stop: Stop
 ) -> tuple[loop.State, Spent]:
-    """Trains by gradients, from the last checkpoint if there is one."""
+    """Train by gradients, from the last checkpoint if there is one."""
     valid = partial(validate, job, programs.predict)
     with stop.training():
         state, clock = loop.fit(job, state, programs.step, job.feed, valid, stop)
@@ -251,7 +251,7 @@ def judge(
     fitted: heads.OfRun | None,
     by_net: Callable[[Loader], tuple[np.ndarray, np.ndarray]] | None,
 ) -> dict:
-    """Predicts each split that counts, writes it, and computes what is reported.
+    """Predict each split that counts, write it, and compute what is reported.
 
     A fitted head has predicted the run's own splits; the net predicts all else.
     """
@@ -291,7 +291,7 @@ def judge(
 
 
 def finish(job: Job, state: loop.State | None, result: dict) -> None:
-    """Writes params.npz, where it is to be kept, card.md and then result.json."""
+    """Write params.npz, where it is to be kept, card.md and then result.json."""
     host = None
     if state and job.keeps:
         host = sharding.to_host({"params": state.params, "batch_stats": state.stats})

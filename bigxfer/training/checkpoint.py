@@ -66,7 +66,7 @@ class Checkpoints:
         self.pending: list[Future] = []
 
     def save(self, step: int, tree: Any, extra: dict[str, Any]) -> None:
-        """Starts to save a tree of arrays and a dict that json can hold.
+        """Start to save a tree of arrays and a dict that json can hold.
 
         Returns when the arrays are copied, so that their buffers may be donated; the
         writing goes on in the background. Waits for the save before it, and raises
@@ -110,7 +110,7 @@ class Checkpoints:
 
     @contextmanager
     def _told(self, step: int) -> Iterator[None]:
-        """Whatever goes wrong in writing a step is one OSError that says what to do."""
+        """Raise one OSError, which says what to do, for all that goes wrong in a write."""
         try:
             yield
         except (ValueError, OSError) as error:
@@ -126,7 +126,7 @@ class Checkpoints:
             ) from error
 
     def _clean(self) -> None:
-        """Removes what killed runs left: steps without a record."""
+        """Remove what killed runs left: steps without a record."""
         complete = self.steps()
         for path in self._folders():
             if int(path.name) not in complete:
@@ -147,7 +147,7 @@ class Checkpoints:
             processes.barrier("checkpoint-written")
 
     def mark_best(self, step: int) -> None:
-        """Keeps this step, saved or being saved, until another is marked.
+        """Keep this step, saved or being saved, until another is marked.
 
         In the background, after the save under way; `wait` raises CheckpointError if
         there is no such step. A run killed between the two has the step but not the
@@ -264,7 +264,7 @@ class Checkpoints:
         return record
 
     def delete(self) -> None:
-        """Removes all of it: the run is finished."""
+        """Remove all of it: the run is finished."""
         self.wait()
         if jax.process_index() == 0:
             for path in self._folders():
@@ -298,7 +298,7 @@ def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _compare(path: Path, have: dict[str, list], want: dict[str, list]) -> None:
-    """Orbax fills what is missing from the target, and pads, in silence."""
+    """Raise CheckpointError where names or forms differ: orbax pads them in silence."""
     lines = [f"  missing: {n} {want[n]}" for n in want if n not in have]
     lines += [f"  extra: {n} {have[n]}" for n in have if n not in want]
     lines += [

@@ -50,7 +50,7 @@ class RunLog:
             )
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes finite numbers as numbers and others as null."""
+        """Write finite numbers as numbers and others as null."""
         if not self.primary:
             return
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
@@ -90,7 +90,7 @@ class Progress:
         self.tty = sys.stderr.isatty()
 
     def update(self, step: int, loss: float) -> None:
-        """Says something if it is time to: `step` steps are done."""
+        """Say something if it is time to: `step` steps are done."""
         now = time.monotonic()
         if now - self.said < (0.5 if self.tty else 10) and step < self.stop:
             return

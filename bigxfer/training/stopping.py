@@ -55,7 +55,7 @@ class Stop:
         return STATUS[signal.Signals(self.number or signal.SIGTERM)]
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
-        """Notes the signal, or raises Preempted where nothing has to be saved first."""
+        """Note the signal, or raise Preempted where nothing has to be saved first."""
         signal.signal(number, signal.SIG_DFL)
         self.number = number
         if jax.process_count() > 1:
