@@ -90,7 +90,8 @@ def table(saved: dict) -> list[str]:
             rows = [f for f in found[kind] if _place(f[1]) == place]
             out.append(_line(f"{kind}: {place}", rows))
     for kind in ("family", "false claim", "false claim, two runs"):
-        out += ["", *_shares(kind, found.get(kind, []))]
+        if kind in found:
+            out += ["", *_shares(kind, found[kind])]
     return out
 
 
@@ -118,7 +119,7 @@ def _line(what: str, rows: Found) -> str:
         [n["power"] for s, _, n in rows if s.startswith(p) and "AUROC .80" in s]
         for p in ("100 ", "300 ")
     ]
-    means = [f"{sum(x) / len(x):.2f}" for x in power if x]
+    means = [f"{sum(x) / len(x):.2f}" if x else "?" for x in power]
     cells.append(", ".join(means) * what.startswith("difference"))
     return f"| {what} | {' | '.join(cells)} |"
 
