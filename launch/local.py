@@ -76,7 +76,7 @@ def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
     done = {state.node.digest for state in states if state.state == "done"}
     name = Path(path.partition(":")[0]).stem
     found = table.collect([runs], runs / name)
-    rows = [row for row in found.rows if row["digest"] in done]
+    rows = [row for row in found.rows if table.node_of(row) in done]
     digests = {node.digest for node in study}
     bad = {f: why for f, why in found.bad.items() if Path(f).name in digests}
     for folder, why in bad.items():

@@ -12,6 +12,7 @@ from bigxfer import config, predict, presets
 from bigxfer.protocols import features, heads
 from bigxfer.report import overview
 from bigxfer.runs import cells, finished, job
+from bigxfer.study import cost, grid
 from bigxfer.tables import table
 
 CLASSES = ("a", "b", "c")
@@ -385,3 +386,20 @@ def test_a_file_that_is_not_there(target, cache, tmp_path):
         FileNotFoundError, match="there is no file.*init.features.*docs/encoders"
     ):
         make(target, cache, tmp_path / "none.npz")
+
+
+def test_the_rows_of_a_study_are_those_of_its_cells_draws(cell, tmp_path):
+    """A row of a draw names its cell, by which a study knows its own runs."""
+    run, _, folder, runs = cell
+    rows = table.collect([runs], tmp_path).rows
+    assert {table.node_of(row) for row in rows} == {config.digest(run)} == {folder.name}
+    alone = rows[0] | {"folder": f"runs/{rows[0]['digest']}"}
+    assert table.node_of(alone) == rows[0]["digest"]
+
+
+def test_a_study_lists_features_and_draws(target, encoder, cache):
+    run = make(target, cache, encoder[0], data__shots="5", data__draws=3)
+    node = grid.Node(run, config.digest(run))
+    assert str(node) == "encoder features -> csv, 5 shots, 3 draws from 0 on"
+    (found,) = cost.costs([node])
+    assert found.flops == 0 and found.disk == 3e6

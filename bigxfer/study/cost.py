@@ -81,6 +81,9 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
     images = round(images * data.fraction)
     if data.shots != "full":
         images = min(int(data.shots) * classes, images)
+    if run.init.kind == "features":  # a head, of features that are there
+        return Cost(disk=1e6 * data.draws, guessed=guessed)
+    images *= data.draws
     forward, parameters = shape(run, traced)
     if run.freeze.head == "trained":
         steps = optim.plan(run.optim, max(images, 1)).steps
@@ -88,7 +91,9 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
     else:
         flops = forward * images
     kept = 4.0 * parameters if run.keep in ("all", run.kind) else 0.0
-    return Cost(flops, kept + 1e6, 4.0 * parameters * COPIES, guessed, kept)
+    return Cost(
+        flops, (kept + 1e6) * data.draws, 4.0 * parameters * COPIES, guessed, kept
+    )
 
 
 def size(data: Data) -> tuple[int, int, str]:

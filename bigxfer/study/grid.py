@@ -57,6 +57,8 @@ class Node:
             return f"images of {data.reader}"
         reader = f"{data.reader} {data.version}".rstrip()
         net = presets.net_name(vars(self.run.model))
+        if init.kind == "features":
+            net = Path(self.run.init.features).stem
         if self.kind == "upstream":
             return f"{net} upstream {data.reader}, seed {self.run.seed}"
         start = (self.source or "given") if init.kind == "pretrained" else init.kind
@@ -66,7 +68,10 @@ class Node:
         shots = {"full": "all images", "1": "1 shot"}.get(
             data.shots, f"{data.shots} shots"
         )
-        return f"{net} {start} -> {reader}, {shots}, draw {self.run.seed}"
+        draw = f"draw {self.run.seed}"
+        if data.draws > 1:
+            draw = f"{data.draws} draws from {self.run.seed} on"
+        return f"{net} {start} -> {reader}, {shots}, {draw}"
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,12 @@ def run_folders(root: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
+def node_of(row: Row) -> str:
+    """The digest of the study's run that a row is of: of a draw its cell's."""
+    folder = Path(row["folder"])
+    return folder.parents[1].name if folder.parent.name == "draws" else row["digest"]
+
+
 def _join_upstreams(rows: list[Row], sources: list[Row]) -> None:
     """Fills what a transfer's row takes from the row of its upstream, in place."""
     by_digest = {row["digest"]: row for row in sources}

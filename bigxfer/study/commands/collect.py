@@ -21,6 +21,7 @@ def add(commands) -> None:
 def of_study(rows: list, args: argparse.Namespace) -> list:
     """The rows of a study's runs, but those known to be of other data, which it names."""
     from bigxfer.study import grid
+    from bigxfer.tables import table
 
     study = grid.nodes(args.config)
     digests = {node.digest for node in study}
@@ -29,10 +30,12 @@ def of_study(rows: list, args: argparse.Namespace) -> list:
         for state in grid.states(study, args.runs[0])
         if state.state == "given up" and not state.tries
     }
-    for error in {row["digest"]: other.get(row["digest"]) for row in rows}.values():
+    of = {row["folder"]: table.node_of(row) for row in rows}
+    for error in {node: other.get(node) for node in of.values()}.values():
         if error:
             print(f"  left out: {error}")
-    return [r for r in rows if r["digest"] in digests and r["digest"] not in other]
+    kept = digests - set(other)
+    return [row for row in rows if of[row["folder"]] in kept]
 
 
 def data_lines(rows: list) -> list[str]:

@@ -65,7 +65,9 @@ def unfinished(given: table_args.Given) -> list[str] | None:
     """A line for each run of the study's config without a result; None without one."""
     if not given.config:
         return None
-    done = {row["digest"] for row in given.rows}
+    from bigxfer.tables import table
+
+    done = {table.node_of(row) for row in given.rows}
     study, runs = grid.nodes(given.config), given.path.parent.parent
     return [
         f"{s.node} {s.node.digest}: {s.state}"
