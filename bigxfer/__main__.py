@@ -16,14 +16,13 @@ Research software, no diagnostic device.
 
 import argparse
 import ast
-import json
 import runpy
 import sys
 from importlib import util
 from pathlib import Path
 from types import SimpleNamespace
 
-from bigxfer import __version__, config, presets
+from bigxfer import __version__, config, durable, presets
 
 MODULES = {  # the commands that are modules of their own
     "train": "bigxfer.train",
@@ -142,8 +141,8 @@ def opened(name: str) -> config.Run:
     if path.suffix != ".json":
         return config.resolve(presets.load(name))
     try:
-        return config.from_dict(json.loads(path.read_text())["config"])
-    except (KeyError, json.JSONDecodeError) as error:
+        return config.from_dict(durable.read_sealed(path)["config"])
+    except KeyError as error:
         raise ValueError(f"{path} is no config.json of a run: {error!r}") from None
 
 

@@ -54,13 +54,15 @@ FIRST = {"large": "root_block", "tiny": "block1", "demo": "root_block"}
 SEEDS = range(3)
 HERE = "configs/study_transfusion.py"
 FORM = {"phantom": False, "small": False, "nih": "", "covid": "", "root": ""}
-ARGS = {**FORM, "model": "resnet50", "target": "eyepacs", "domain": "", "slim": False}
+ARGS = {**FORM, "model": "", "target": "eyepacs", "domain": "", "slim": False}
 
 
 def get_config(arg: str = "") -> Run:
     """A transfer or, with domain=nih, natural, imagenet or own, what it starts from."""
     a = presets.parse_arg(arg, **ARGS)
-    run = little(a) if a["phantom"] or a["small"] else published(a)
+    on_two_cores = a["phantom"] or a["small"]
+    a["model"] = a["model"] or ("large" if on_two_cores else "resnet50")
+    run = little(a) if on_two_cores else published(a)
     run.kind, run.arg = "upstream" if a["domain"] else "transfer", arg
     if a["slim"]:
         run.model.slim_above, run.model.slim = "block2", 0.5

@@ -108,7 +108,8 @@ def entered(command, monkeypatch, stop):
             raise Parsed(values)
         return values
 
-    monkeypatch.delitem(sys.modules, module, raising=False)  # run anew, as by -m
+    for name in (module, f"{module}.__main__"):  # run anew, as by -m
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "argv", [module, *args])
     monkeypatch.setattr(app, "run", run)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)

@@ -80,7 +80,7 @@ def test_a_worker_opens_a_target_once(data, reads, tmp_path, monkeypatch):
 def own_images(root, labels):
     """A csv set of noise with views, a column that is not read, and a page of text."""
     root.mkdir()
-    lines = ["file,label,patient_id,view,age"]
+    lines = ["file,label,patient_id,view,height"]
     for k, label in enumerate(labels):
         lines.append(f"{k}.png,{label},p{k},{'PL'[k % 5 == 4]}{'A' * (k % 5 != 4)},7")
         noise = np.random.default_rng(k).integers(0, 256, (8, 8), np.uint8)
@@ -96,7 +96,7 @@ def test_what_is_left_out_is_said_with_its_count(data, tmp_path):
     mine = replace(data, root=root, views=("PA",), split="patient", max_bad=0.2)
     found = dataset.open(mine, 0, said.append)
     for line in (
-        "csv: columns that are not read left out: 1 (age)",
+        "csv: columns that are not read left out: 1 (height)",
         "csv: images of other views than PA (L 4) left out: 4",
         "csv: images that do not decode left out: 1",
     ):

@@ -91,16 +91,16 @@ def test_a_download_that_broke_goes_on(server, tmp_path, monkeypatch, ranges):
     monkeypatch.setattr(fetch, "BLOCK", 500)
     with pytest.raises(SystemExit, match="goes on where it stopped"):
         run(monkeypatch, tmp_path, f"medmnist:{NAME}")
-    assert (tmp_path / f"{NAME}.npz.part").stat().st_size == 1000
+    assert (tmp_path / f"{NAME}.npz.partial").stat().st_size == 1000
     assert not (tmp_path / f"{NAME}.npz").exists()
     run(monkeypatch, tmp_path, f"medmnist:{NAME}")
     assert server.asked == ["", "bytes=1000-"]
     assert (tmp_path / f"{NAME}.npz").read_bytes() == server.data
-    assert not (tmp_path / f"{NAME}.npz.part").exists()
+    assert not (tmp_path / f"{NAME}.npz.partial").exists()
 
 
 def test_a_part_that_is_whole_or_of_another_file(server, tmp_path, monkeypatch):
-    part = tmp_path / f"{NAME}.npz.part"
+    part = tmp_path / f"{NAME}.npz.partial"
     part.write_bytes(server.data)  # killed before it was renamed
     run(monkeypatch, tmp_path, f"medmnist:{NAME}")
     (tmp_path / f"{NAME}.npz").unlink()
@@ -147,7 +147,7 @@ def test_a_server_that_refuses_is_named(server, tmp_path, monkeypatch, status):
 def test_a_second_process_does_not_write_into_the_download(
     server, tmp_path, monkeypatch
 ):
-    with open(tmp_path / f"{NAME}.npz.part", "ab") as other:
+    with open(tmp_path / f"{NAME}.npz.partial", "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(SystemExit, match="another process downloads"):
             run(monkeypatch, tmp_path, f"medmnist:{NAME}")

@@ -124,7 +124,7 @@ def test_a_worker_keeps_to_the_shape_that_it_has_compiled(tmp_path):
     upstream = config.Run(kind="upstream", model=config.Model(width=2.0))
     nodes.append(grid.Node(upstream, "up"))
     order = []
-    start(nodes, tmp_path, say=lambda line: order.append(line.split()[3])).run()
+    start(nodes, tmp_path, say=lambda line: order.append(line.split()[-1])).run()
     assert order[0] == "up", "others may wait for it"
     readers = [name.partition("-")[0] for name in order[1:]]
     assert readers == ["covidx"] * 4 + ["nih"] * 4 + ["chexpert"] * 4

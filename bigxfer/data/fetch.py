@@ -104,7 +104,7 @@ def fetch(name: str, out: Path) -> Path:
 class Resuming:
     """A downloader for pooch, whose own begins every file anew.
 
-    Keeps what has come in FOLDER/NAME.part, and asks the server for the rest.
+    Keeps what has come in FOLDER/NAME.partial, and asks the server for the rest.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -115,7 +115,7 @@ class Resuming:
     ) -> None:
         """Download the url `fname` to the file `action`, as pooch calls the two."""
         name = fname.rpartition("/")[2].partition("?")[0]
-        part = self.folder / f"{name}.part"
+        part = self.folder / f"{name}.partial"
         with part.open("ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -62,7 +62,8 @@ def read(folder: Path) -> list[Row]:
     """
     path = folder / FILE
     try:
-        records = json.loads(path.read_text())
+        with path.open() as file:
+            records = json.load(file)
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     rows: dict[str, Row] = {}
