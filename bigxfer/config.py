@@ -9,6 +9,7 @@ import difflib
 import functools
 import hashlib
 import json
+from dataclasses import MISSING
 from typing import Any
 
 from bigxfer.schema import (  # noqa: F401 others take the schema from here
@@ -48,13 +49,22 @@ def nearest(key: str, known: list[str]) -> str:
 def flat(run: Any) -> dict[str, Any]:
     """{"model/width": 1.0, ...} of every field."""
     out = {}
-    for f in dataclasses.fields(run):
-        value = getattr(run, f.name)
-        if dataclasses.is_dataclass(value):
-            out.update({f"{f.name}/{k}": v for k, v in flat(value).items()})
+    for name, section, _ in fields(type(run)):
+        value = getattr(run, name)
+        if section:
+            out.update({f"{name}/{k}": v for k, v in flat(value).items()})
         else:
-            out[f.name] = value
+            out[name] = value
     return out
+
+
+@functools.cache  # `study list` asks for those of thousands of runs
+def fields(cls: type) -> tuple[tuple[str, bool, tuple], ...]:
+    """(name, whether it is a section, the values that it may have; (): any) of a class."""
+    return tuple(
+        (f.name, f.default_factory is not MISSING, f.metadata.get("one of", ()))
+        for f in dataclasses.fields(cls)
+    )
 
 
 @functools.cache
@@ -121,12 +131,11 @@ def select_on(run: Run) -> str:
 
 def check_choices(section: Any, name: str) -> None:
     """ConfigError for a field that is not one of its values."""
-    for f in dataclasses.fields(section):
-        value, allowed = getattr(section, f.name), f.metadata.get("one of")
-        if dataclasses.is_dataclass(value):
-            check_choices(value, f"{name}.{f.name}")
-        elif allowed and value not in allowed:
-            raise ConfigError(f"{name}.{f.name} is {value!r}; it may be {allowed}")
+    for field, is_section, allowed in fields(type(section)):
+        if is_section:
+            check_choices(getattr(section, field), f"{name}.{field}")
+        elif allowed and (value := getattr(section, field)) not in allowed:
+            raise ConfigError(f"{name}.{field} is {value!r}; it may be {allowed}")
 
 
 def check_data(d: Data) -> None:
@@ -256,12 +265,12 @@ def to_dict(run: Run) -> dict[str, Any]:
 def from_dict(values: dict[str, Any], cls: type = Run) -> Any:
     """The inverse of to_dict; ConfigError for a field that the schema lacks."""
     out = cls()
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    sections = {name: section for name, section, _ in fields(cls)}
     for key, value in values.items():
-        if key not in known:
-            raise ConfigError(f"unknown field {key!r}{nearest(key, list(known))}")
+        if key not in sections:
+            raise ConfigError(f"unknown field {key!r}{nearest(key, list(sections))}")
         default = getattr(out, key)
-        if dataclasses.is_dataclass(default):
+        if sections[key]:
             value = from_dict(value, type(default))
         elif isinstance(default, tuple):
             value = _split(tuple(value))
