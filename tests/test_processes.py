@@ -150,15 +150,12 @@ def test_ctrl_c_before_the_handlers_stand(tmp_path):
         "import os, signal\n"
         "def get_config(arg=''):\n    os.kill(os.getpid(), signal.SIGINT)\n"
     )
-    call = [sys.executable, "-m", "bigxfer.train", "--config", str(file)]
-    done = subprocess.run(
-        call,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        # a suite in the background of a shell is started with Ctrl-C ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    code = (  # a suite in the background of a shell is started with Ctrl-C ignored
+        "import runpy, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "runpy.run_module('bigxfer.train', run_name='__main__', alter_sys=True)"
     )
+    call = [sys.executable, "-c", code, "--config", str(file)]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert done.stderr == "stopped by Ctrl-C before anything had begun\n"
