@@ -29,9 +29,7 @@ from bigxfer.schema import (  # noqa: F401 others take the schema from here
 )
 
 STANDARDISED = ("bit",)  # models that standardise their kernels (tests/test_init.py)
-FEWEST_FOR_FOLDS = (
-    5  # shots, by folds of which something is chosen unless told otherwise
-)
+FEWEST_FOR_FOLDS = 5  # shots; with fewer, folds of the shots choose nothing by default
 SEEDS = ("seed",)  # all else, also split_seed and fold, changes what is asked
 
 

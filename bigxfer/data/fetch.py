@@ -140,10 +140,8 @@ def download(url: str, file: Any) -> None:
             return
         answer.raise_for_status()
         if answer.status_code != requests.codes.partial_content:
-            file.truncate(
-                file.seek(0)
-            )  # the server begins anew, whatever was asked for
-            have = 0
+            # the server begins anew, whatever was asked for
+            have = file.truncate(file.seek(0))
         total = have + int(answer.headers.get("Content-Length", 0))
         said = time.monotonic()
         for block in answer.iter_content(BLOCK):

@@ -61,23 +61,25 @@ class Fitted:
 
 def of_run(
     job: "Job",
-    net: Net | None,
+    source: Net | features.Features,
     cell: Run,
     kept: dict[str, dataset.Opened] | None,
     seen: dict[str, Seen] | None,
 ) -> OfRun:
     """Fit the head of config.freeze.head to features that are computed once an image.
 
-    `net`: its programs and its state; None where the features are in a file. `cell` is the run of all draws, or the run itself; they share `seen`.
+    `source` gives the features: a net, as its programs and its state, or a features file.
+    `cell` is the run of all draws, or the run itself; they share `seen`.
     """
     began, how, rows = time.monotonic(), job.run.freeze.head, job.data.rows
     splits = np.cumsum([len(rows[name]) for name in job.judged])[:-1]
     judged = np.concatenate([rows[name] for name in job.judged])
+    net = None if isinstance(source, features.Features) else source
     images = None if seen is None else seen.get("images")
     if images is None:
         shared = seen is not None and (net is None or starts_alike(job.run.init))
         pool = cells.pool(cell, job.data, kept) if shared else rows["train"]
-        images = look(seer(job, net), job.data.manifest, pool, judged)
+        images = look(seer(job, source), job.data.manifest, pool, judged)
         if seen is not None and shared:
             seen["images"] = images
     found = fit(how, images, rows["train"], judged, rows["valid"], job.select_on)
@@ -95,11 +97,11 @@ def of_run(
     return OfRun(state, logits, said, Spent(1, many, flops, clock))
 
 
-def seer(job: "Job", net: Net | None) -> See:
-    """Return what computes the features of rows of the manifest, or reads them."""
-    if net is None:
-        return partial(features.read(job.run.init.features).of, job.data.manifest)
-    programs, state = net
+def seer(job: "Job", source: Net | features.Features) -> See:
+    """Return what computes the features of rows of the manifest, or looks them up."""
+    if isinstance(source, features.Features):
+        return partial(source.of, job.data.manifest)
+    programs, state = cast(Net, source)
     predict = cast(predictor.Predict, programs.features)
 
     def see(rows: np.ndarray) -> np.ndarray:

@@ -102,13 +102,16 @@ def execute(
     where the folder holds another config's run or other data.
     """
     models.maker(run.model)  # an error should not wait for the data
+    filed = run.init.kind == "features"  # read here: once for all draws
+    encoder = features.read(run.init.features) if filed else None
     stop, kept = stop or Stop(), {} if kept is None else kept
     with folders.alone(folder, jax.process_index() == 0):
         if run.data.draws == 1:
-            return tell(run, folder, stop, shared, kept)
+            return tell(run, folder, stop, shared, kept, encoder)
         seen: dict[str, heads.Seen] = {}
         shared = {} if shared is None else shared
-        one = partial(tell, stop=stop, shared=shared, kept=kept, cell=run, seen=seen)
+        common = {"stop": stop, "shared": shared, "kept": kept, "encoder": encoder}
+        one = partial(tell, **common, cell=run, seen=seen)
         return cells.tell(run, folder, one)
 
 
@@ -118,6 +121,7 @@ def tell(
     stop: Stop,
     shared: compiled.Shared | None,
     kept: dict[str, dataset.Opened] | None,
+    encoder: features.Features | None,
     cell: Run | None = None,
     seen: dict[str, heads.Seen] | None = None,
 ) -> dict:
@@ -131,7 +135,7 @@ def tell(
 
     data = processes.in_turn(partial(external.open, run.data, run.seed, log.say, kept))
     plan = optim.plan(run.optim, len(data.rows["train"]))
-    about = describe(run, digest, plan, data)
+    about = describe(run, digest, plan, data, encoder)
     finished.check_data(folder, before, about, done)
     if done:
         return reuse(done, about, run, log)
@@ -152,7 +156,8 @@ def tell(
         state, spent = take_steps(job, *net, stop)
         fitted = None
     else:
-        fitted = heads.of_run(job, net, cell or run, kept, seen)
+        source = net or cast(features.Features, encoder)
+        fitted = heads.of_run(job, source, cell or run, kept, seen)
         state, spent = fitted.state, fitted.spent
     by_net = partial(net[0].predict, loop.variables(state)) if net and state else None
     result = {
@@ -305,7 +310,13 @@ def finish(job: Job, state: loop.State | None, result: dict) -> None:
     processes.barrier()
 
 
-def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
+def describe(
+    run: Run,
+    digest: str,
+    plan: optim.Plan,
+    data: Dataset,
+    encoder: features.Features | None = None,
+) -> dict:
     """What config.json holds."""
     about, d = dict(data.report), run.data
     if run.optim.schedule == "hyperrule":
@@ -317,7 +328,6 @@ def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
     if run.data.shots != "full":  # what is above the shots is overshoot
         drawn = data.manifest.select(data.rows["train"])
         about["positives"] = fewshot.counts(drawn, np.arange(len(drawn)))
-    filed = run.init.kind == "features"
     return {
         "digest": digest,
         "config": config.to_dict(run),
@@ -327,7 +337,7 @@ def describe(run: Run, digest: str, plan: optim.Plan, data: Dataset) -> dict:
         "classes": data.manifest.classes,
         "synthetic": data.manifest.synthetic,
         "plan": vars(plan),
-        **({"features": features.read(run.init.features).about()} if filed else {}),
+        **({"features": encoder.about()} if encoder else {}),
         "data": about,
         "versions": folders.versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
