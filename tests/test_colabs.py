@@ -4,6 +4,7 @@ Each is executed in a kernel of its own in which warnings are errors. A last cel
 here, hands the values over, so that they are compared with independent references.
 """
 
+import importlib.util
 import json
 import re
 import runpy
@@ -81,6 +82,8 @@ def test_the_explorer_asks_bigxfer_for_every_interval_and_p():
 
 def test_without_a_table_the_explorer_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # As in a fresh Colab, where bigxfer is not installed.
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     cells = {c.id: c.source for c in nbformat.read(EXPLORE, 4).cells}
     (tmp_path / "cells.py").write_text(cells["parameters"] + "\n" + cells["table"])
     with pytest.raises(FileNotFoundError, match="not inside the repository"):
