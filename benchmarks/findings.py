@@ -24,7 +24,15 @@ from bigxfer.analysis import learning_curves
 from bigxfer.runs import finished
 from bigxfer.statistics import intervals, metrics
 from bigxfer.study import grid
-from bigxfer.tables import cells, differences, estimates, lines, summary, table
+from bigxfer.tables import (
+    cells,
+    differences,
+    estimates,
+    families,
+    lines,
+    summary,
+    table,
+)
 
 Runs = dict[str, cells.Runs]  # {line: runs}
 Compared = dict[tuple, differences.Comparison]  # by target, metric, sides, shots
@@ -55,7 +63,7 @@ def main() -> None:
     compared = {
         (f.target, m, *pair): c
         for m in ("auroc_macro", "auprc_macro")
-        for f in differences.families(named, m, predictions)
+        for f in families.compare_all(named, m, predictions)
         for pair, c in f.found.items()
     }
     for place, runs in parts.items():

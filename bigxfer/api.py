@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bigxfer.predict import Files, listed
+from bigxfer.data.images import Files, fitted, listed, unlabelled
 from bigxfer.runs import finished
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Net:
         """float64 [n, classes]: probabilities, calibrated on validation where that can be.
 
         As `python -m bigxfer.predict` gives them; `run.calibration()` says by what. Rows
-        are in the order of `images`, those of a folder in the order of `predict.listed`.
+        are in the order of `images`, those of a folder in the order of `data.images.listed`.
         Raises ValueError that names each image which cannot be read.
         """
         logits = self._forward(self._logits, images)
@@ -94,15 +94,10 @@ class Net:
         return make_predict(model, run, sharding.make(1, run.eval.batch))
 
     def _forward(self, compiled: "Predict", images: Images) -> np.ndarray:
-        from bigxfer.data.loader import Loader
-
         pixels = self._pixels(images)
         rows = np.arange(len(pixels))
-        unread = np.zeros(len(pixels), np.int32)  # labels, which a Loader wants
-        batch = self.run.run.eval.batch
-        order, values = compiled(
-            self.run.variables, Loader(pixels, unread, rows, batch, seed=0)
-        )
+        loader = unlabelled(pixels, rows, self.run.run.eval.batch)
+        order, values = compiled(self.run.variables, loader)
         if isinstance(pixels, Files) and pixels.bad:
             bad = [f"{pixels.paths[row]}: {why}" for row, why in pixels.bad.items()]
             raise ValueError(
@@ -120,24 +115,6 @@ class Net:
         else:
             root, paths = Path(), [str(path) for path in images]
         return Files(root, paths, data.resize, data.channels)
-
-
-def fitted(images: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """uint8 [n, size, size, channels] of uint8 [n, h, w] or [n, h, w, 1 or 3].
-
-    Resized as the images of files are. Raises ValueError for another shape or dtype.
-    """
-    from bigxfer.data.pixels import decode
-
-    if images.dtype != np.uint8 or not 3 <= images.ndim <= 4:
-        raise ValueError(
-            f"images are {images.dtype} {list(images.shape)}; expected uint8 [n, h, w] or"
-            " [n, h, w, 1 or 3], 0 black"
-        )
-    if images.ndim == 4 and images.shape[3] not in (1, 3):
-        raise ValueError(f"images have {images.shape[3]} channels; expected 1 or 3")
-    planes = images[..., 0] if images.shape[3:] == (1,) else images
-    return np.stack([decode.fit_array(plane, size, channels) for plane in planes])
 
 
 def table(study: Name) -> "pa.Table":

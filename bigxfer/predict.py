@@ -20,7 +20,6 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -30,6 +29,8 @@ from bigxfer import durable
 if TYPE_CHECKING:
     import numpy as np
 
+    from bigxfer.data.images import Files
+    from bigxfer.protocols.features import Features
     from bigxfer.runs.finished import Trained
 
 AT_ONCE = 256  # images whose heatmaps are made together, by one compiled program
@@ -37,7 +38,8 @@ AT_ONCE = 256  # images whose heatmaps are made together, by one compiled progra
 
 def main(args: argparse.Namespace) -> int:
     """Opens the run, lists the images, writes a row for each image; 1 if one is bad."""
-    from bigxfer.runs import finished  # --help should not wait for it
+    from bigxfer.data.images import Files, listed  # --help should not wait for them
+    from bigxfer.runs import finished
 
     if bool(args.run) == bool(args.pixels):
         raise ValueError("give one of --run and --pixels")
@@ -56,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     temperature, calibration = run.calibration()
     say(f"{run.notice}\n{run.line}\n{len(paths)} images; calibration: {calibration}")
     columns = [f"probability/{name}" for name in run.classes]
-    about, called = [calibration, run.digest, run.notice], {}
+    tail, called = [calibration, run.digest, run.notice], {}
     with output(args.out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", *columns, "error", "calibration", "run", "notice"])
@@ -68,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
                 p = run.probabilities(logits[None], temperature)[0]
                 called[row] = int(p.argmax()), float(p.max())
                 cells = [*(f"{x:.6g}" for x in p), ""]
-            writer.writerow([paths[row], *cells, *about])
+            writer.writerow([paths[row], *cells, *tail])
             file.flush()
     say(f"{len(called)} images predicted, {len(files.bad)} not read")
     if args.heatmaps:
@@ -82,53 +84,60 @@ def write_features(
     """Write what the head of the run's net sees of each image; 1 if one is bad."""
     from dataclasses import replace
 
+    import numpy as np
+
+    from bigxfer.data.images import Files
     from bigxfer.presets import net_name
     from bigxfer.protocols import probe
+    from bigxfer.protocols.features import Features
 
     data = run.run.data
     files = Files(root, paths, data.resize, data.channels)
     net = replace(run, model=probe.Features(run.model))
-    values = [seen for _, seen in predictions(net, files, batch)]
-    about = run.about["config"]
-    drawn = run.about["data"].get("drawn")
-    size = len(drawn) if drawn else run.about["data"]["counts"]["train"]
-    return save_features(
+    values = np.stack([features for _, features in predictions(net, files, batch)])
+    config, kept = run.about["config"], run.about["data"]
+    drawn = kept.get("drawn")
+    encoder = Features(
         out,
-        files,
+        "path",
+        np.array(paths, object),
         values,
-        f"{net_name(about['model'])} {run.digest}",
-        run.result["cost"]["parameters"],
-        size,
-        "phantom" if run.synthetic else about["data"]["reader"],
+        name=f"{net_name(config['model'])} {run.digest}",
+        parameters=run.result["cost"]["parameters"],
+        upstream_size=len(drawn) if drawn else kept["counts"]["train"],
+        domain="phantom" if run.synthetic else config["data"]["reader"],
     )
+    return save_readable(encoder, files)
 
 
 def write_pixels(args: argparse.Namespace) -> int:
     """Write the gray values of each image at --pixels squared; 1 if one is bad."""
     import numpy as np
 
+    from bigxfer.data.images import Files, listed
+    from bigxfer.protocols.features import Features
+
     root, paths = listed(args.images, args.outside)
     files = Files(root, paths, args.pixels, 1)
-    values = [
-        image.reshape(-1) / np.float32(255)
+    batches = [
+        files[np.arange(start, min(start + AT_ONCE, len(files)))].reshape(
+            -1, args.pixels**2
+        )
         for start in range(0, len(files), AT_ONCE)
-        for image in files[np.arange(start, min(start + AT_ONCE, len(files)))]
     ]
+    values = np.concatenate(batches) / np.float32(255)
     name = f"pixels {args.pixels} x {args.pixels}"
-    return save_features(args.features, files, values, name, 0, 0, "pixels")
+    images = np.array(paths, object)
+    encoder = Features(args.features, "path", images, values, name, 0, 0, "pixels")
+    return save_readable(encoder, files)
 
 
-def save_features(
-    out: Path,
-    files: "Files",
-    values: "list[np.ndarray]",
-    name: str,
-    parameters: int,
-    size: int,
-    domain: str,
-) -> int:
-    """Write the features of the images that could be read; 1 if one could not."""
-    import numpy as np
+def save_readable(encoder: "Features", files: "Files") -> int:
+    """Write the features of the images that could be read; 1 if one could not.
+
+    `encoder` has a row for each of the files; rows of `files.bad` mean nothing.
+    """
+    from dataclasses import replace
 
     from bigxfer.protocols import features
 
@@ -137,10 +146,11 @@ def save_features(
     good = [row for row in range(len(files)) if row not in files.bad]
     if not good:
         raise ValueError(f"none of the {len(files)} images could be read")
-    images = [files.paths[row] for row in good]
-    some = np.stack([values[row] for row in good])
-    features.write(out, "path", images, some, name, parameters, size, domain)
-    say(f"{some.shape[1]} features of {len(good)} images in {out}")
+    readable = replace(
+        encoder, images=encoder.images[good], values=encoder.values[good]
+    )
+    features.write(readable)
+    say(f"{encoder.values.shape[1]} features of {len(good)} images in {encoder.path}")
     return int(bool(files.bad))
 
 
@@ -155,7 +165,7 @@ def predictions(
 
     import numpy as np
 
-    from bigxfer.data.loader import Loader
+    from bigxfer.data.images import unlabelled
     from bigxfer.training import sharding
     from bigxfer.training.predictor import make_predict
 
@@ -163,11 +173,10 @@ def predictions(
     batch = min(batch or run.run.eval.batch, many)
     how = replace(run.run, eval=replace(run.run.eval, batch=batch))
     predict = make_predict(run.model, how, sharding.make(1, batch))
-    labels = np.zeros(many, np.int32)  # that a Loader wants; not looked at
     for start in range(0, many, batch):
         rows = np.arange(start, min(start + batch, many))
-        found = predict(run.variables, Loader(files, labels, rows, batch, seed=0))
-        yield from zip(found[0].tolist(), found[1], strict=True)
+        order, logits = predict(run.variables, unlabelled(files, rows, batch))
+        yield from zip(order.tolist(), logits, strict=True)
 
 
 def heatmaps(
@@ -191,12 +200,14 @@ def heatmaps(
         maps = gradcam.gradcam(run.model, run.variables, images, classes, endpoint)
         for row, image, hot in zip(some.tolist(), images, maps, strict=True):
             label, p = called[row]
-            made, axes = plots.figure(6, 3.6, 1, 2)
+            figure, axes = plots.figure(6, 3.6, 1, 2)
             plots.heatmap(axes[0, 0], image.mean(-1), None, files.paths[row])
             what = f"{run.classes[label]} {p:.3f}; Grad-CAM of {endpoint}"
             plots.heatmap(axes[0, 1], image.mean(-1), hot, what)
-            made.supxlabel(run.notice, fontsize=7, color="#b00000")
-            made.savefig(out / f"{row:05d}_{Path(files.paths[row]).name}.png", dpi=100)
+            figure.supxlabel(run.notice, fontsize=7, color="#b00000")
+            figure.savefig(
+                out / f"{row:05d}_{Path(files.paths[row]).name}.png", dpi=100
+            )
     say(f"{len(rows)} heatmaps in {out}")
 
 
@@ -216,79 +227,6 @@ def last_maps(run: "Trained") -> str:
     if not maps:
         raise ValueError(f"no endpoint has maps of 4 x 4 or more at {side} pixels")
     return maps[-1]
-
-
-class Files:
-    """The images of these files as a Loader wants them, decoded when asked for.
-
-    One that cannot be read is black, and `bad` gives the reason.
-    """
-
-    def __init__(self, root: Path, paths: list[str], size: int, channels: int) -> None:
-        self.root, self.paths = root, paths
-        self.shape = (len(paths), size, size, channels)
-        self.bad: dict[int, str] = {}
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: "np.ndarray") -> "np.ndarray":
-        """uint8 [b, S, S, C]; the padding of a batch repeats a row, read once."""
-        import numpy as np
-
-        rows, places = np.unique(index, return_inverse=True)
-        with ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(self.read, rows.tolist())))[places]
-
-    def read(self, row: int) -> "np.ndarray":
-        import numpy as np
-
-        from bigxfer.data.pixels import decode
-
-        _, size, _, channels = self.shape
-        try:
-            image = decode.load(self.root, self.paths[row], size, channels)
-            if (image == image[0, 0]).all():  # a probability of nothing would mislead
-                raise decode.DecodeError("all its pixels have one value")
-        except decode.DecodeError as error:
-            self.bad[row] = str(error)
-            return np.zeros(self.shape[1:], np.uint8)
-        return image
-
-
-def listed(images: Path, outside: bool = False) -> tuple[Path, list[str]]:
-    """(root, paths relative to it) of a folder, a CSV or one image.
-
-    Of a folder, the files with an image's ending and those that begin as DICOM does,
-    sorted; links are followed and litter is passed over. A path of a CSV that leads
-    out of its folder is refused unless `outside`. Raises ValueError where there is none.
-    """
-    from bigxfer.data.readers import files, tables
-
-    if images.is_dir():
-        listing = files.walk(images)
-        found = [
-            file
-            for file in listing.files
-            if files.is_image(file) or files.is_dicom(images / file)
-        ]
-        if not found:
-            raise ValueError(f"{images}: no image among {len(listing.files)} files")
-        if other := len(listing.files) - len(found):
-            say(f"{other} files of {images} are no images and are passed over")
-        for what, names in listing.dropped().items():
-            if names:
-                say(f"{images}: {what} passed over: {len(names)} (such as {names[0]})")
-        return images, found
-    if images.suffix.lower() != ".csv":
-        return images.parent, [images.name]
-    table = tables.read_csv(images)
-    column = table.column("file", "path")
-    table.check_filled(column)
-    for row, path in enumerate(table[column]):
-        if tables.outside(path) and not outside:
-            table.fail(row, f"{path!r} lies outside {images.parent}; allow: --outside")
-    return images.parent, table[column]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from make_run import CLASSES, make_run
 from sklearn.metrics import roc_auc_score
 
 from bigxfer import tree
-from bigxfer.runs import card
+from bigxfer.runs import card, card_groups
 from bigxfer.statistics import by_source
 
 
@@ -132,7 +132,7 @@ def test_many_sources_are_counted_not_shown(tmp_path):
     tree.save_npz(folder / "predictions.npz", saved)
     found = section(text_of(folder), "By source")
     assert "Not shown: 45 images of 3 sources" in found
-    assert len(rows(found)["accuracy"]) == card.SOURCES
+    assert len(rows(found)["accuracy"]) == card_groups.SOURCES
 
 
 def test_no_validation_no_source_no_leaks(tmp_path):

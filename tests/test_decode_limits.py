@@ -15,9 +15,9 @@ from PIL import EpsImagePlugin, Image
 from test_cache import manifest
 from test_decode import SMOOTH, chunk, encoded, png_16
 
-from bigxfer import config, predict
+from bigxfer import config
 from bigxfer.config import Data
-from bigxfer.data import readers
+from bigxfer.data import images, readers
 from bigxfer.data.pixels import cache, cache_encoded, decode, dicom, levels
 from bigxfer.data.readers import files
 
@@ -226,6 +226,6 @@ def test_where_images_lie_is_not_in_the_digest():
 def test_the_list_of_predict_cannot_lead_out_of_its_folder(tmp_path, path):
     (tmp_path / "list.csv").write_text(f"file\nfine.png\n{path}\n")
     with pytest.raises(readers.DataError, match="line 3.*outside.*--outside"):
-        predict.listed(tmp_path / "list.csv")
-    found = predict.listed(tmp_path / "list.csv", outside=True)
+        images.listed(tmp_path / "list.csv")
+    found = images.listed(tmp_path / "list.csv", outside=True)
     assert found == (tmp_path, ["fine.png", path])

@@ -12,7 +12,15 @@ from make_run import predicted
 
 from bigxfer.report import findings, page
 from bigxfer.statistics import metrics
-from bigxfer.tables import cells, differences, estimates, lines, summary, table
+from bigxfer.tables import (
+    cells,
+    differences,
+    estimates,
+    families,
+    lines,
+    summary,
+    table,
+)
 from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.table_args import Given
 
@@ -83,7 +91,7 @@ def toy(tmp_path_factory):
 def family(rows, metric="auroc_macro"):
     named, notes = lines.lines(rows)
     assert notes == []
-    (found,) = differences.families(named, metric, PredictionReader())
+    (found,) = families.compare_all(named, metric, PredictionReader())
     return found
 
 
@@ -245,7 +253,7 @@ def test_terminal_page_and_csv_say_the_same(toy, tmp_path):
     predictions = PredictionReader()
     found = page.comparisons(given, predictions)
     path = tmp_path / "differences.csv"
-    differences.write(found, path)
+    families.write(found, path)
     with path.open(newline="") as file:
         wrote = {
             (r["metric"], r["shots"], r["a"], r["b"]): r for r in csv.DictReader(file)

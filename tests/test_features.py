@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 
 from bigxfer import config, predict, presets
 from bigxfer.protocols import features, heads
+from bigxfer.protocols.features import Features
 from bigxfer.report import overview
 from bigxfer.runs import cells, finished, job
 from bigxfer.study import cost, grid
@@ -46,9 +47,8 @@ def encoder(target, tmp_path_factory):
     values[:, :3] += 3.0 * np.eye(3)[labels]
     file = tmp_path_factory.mktemp("features") / "encoder.npz"
     order = rng.permutation(len(names))
-    features.write(
-        file, "path", names[order], values[order], "toynet", 123, 4567, "photographs"
-    )
+    about = "toynet", 123, 4567, "photographs"
+    features.write(Features(file, "path", names[order], values[order], *about))
     return file, values
 
 
@@ -168,7 +168,7 @@ def test_the_content_of_the_file_names_the_run(target, encoder, cache, tmp_path)
     same, again = make(target, cache, file), make(target, cache, copy)
     assert config.digest(same) == config.digest(again)
     other = tmp_path / "other.npz"
-    features.write(other, "path", target[1], values + 1, "toynet")
+    features.write(Features(other, "path", target[1], values + 1, "toynet"))
     assert config.digest(make(target, cache, other)) != config.digest(same)
 
 
@@ -193,7 +193,8 @@ def test_every_head_at_all_shots(target, encoder, cache, tmp_path, how, shots):
 def test_a_file_is_read_as_it_was_written(tmp_path, ending):
     values = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     file = tmp_path / f"some.{ending}"
-    features.write(file, "id", list("wxyz"), values, "net", 10, None, "faces")
+    images = np.array([*"wxyz"], object)
+    features.write(Features(file, "id", images, values, "net", 10, None, "faces"))
     found = features.read(file)
     assert (found.key, found.images.tolist()) == ("id", list("wxyz"))
     np.testing.assert_array_equal(found.values, values)
@@ -249,7 +250,7 @@ def test_images_that_lack_or_are_extra(
     _, names, _ = target
     kept = [name for i, name in enumerate(names) if i != lost] + more
     file = tmp_path / "other.npz"
-    features.write(file, "path", kept, np.ones((len(kept), 2)), "net")
+    features.write(Features(file, "path", kept, np.ones((len(kept), 2)), "net"))
     run = make(target, cache, file, eval__select_on="none")
     with pytest.raises(ValueError, match=message):
         execute(run, tmp_path)

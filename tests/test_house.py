@@ -33,7 +33,7 @@ split labels sampling npz
 fewshot unions
 readers pixels phantom
 loader fetch
-registration
+registration images
 duplicates identity
 dataset
 exposure shortcuts external

@@ -74,7 +74,8 @@ def probabilities(row):
 
 
 def test_the_run_is_checked_before_the_images_are_listed(monkeypatch, tmp_path):
-    monkeypatch.setattr(predict, "listed", lambda _: pytest.fail("listed"))
+    listed = "bigxfer.data.images.listed"
+    monkeypatch.setattr(listed, lambda *_: pytest.fail("listed"))
     flags = f"--run={tmp_path / 'nothing'}", f"--images={tmp_path}"
     with pytest.raises(FileNotFoundError, match="no run folder"):
         run_predict(monkeypatch, *flags)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bigxfer.tables import differences, estimates, lines, published, table
+from bigxfer.tables import differences, estimates, families, lines, published, table
 from bigxfer.tables.cells import PredictionReader
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -281,7 +281,7 @@ def test_claim_4_accuracy_and_auroc_disagree_on_covidx(found):
 def test_claim_5_five_draws_cannot_rank_upstreams_at_one_shot_of_covidx(found):
     rows = differences.select(found.rows, target="covidx_cxr2", model="R152x4")
     named, _ = lines.lines(rows)
-    (family,) = differences.families(named, "accuracy", PredictionReader())
+    (family,) = families.compare_all(named, "accuracy", PredictionReader())
     pairs = [c for c in family.found.values() if c.about["shots"] == "1"]
     assert len(pairs) == 8 * 7 // 2 and family.judged == []
     inside = [c.difference.low < 0 < c.difference.high for c in pairs]

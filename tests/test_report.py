@@ -31,7 +31,7 @@ from bigxfer.scaling import curves
 from bigxfer.statistics import metrics
 from bigxfer.study.commands import report
 from bigxfer.study.commands.report import LIMIT
-from bigxfer.tables import differences, lines, table
+from bigxfer.tables import families, lines, table
 from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.table_args import Given
 
@@ -139,7 +139,7 @@ def test_differences_on_the_same_draws_have_the_interval_of_the_paired_t_test():
     laws = {"a": lambda s: 0.5 * s**-0.3, "b": lambda s: 0.49 * s**-0.29}
     rows = study(laws, shots=(1, 5))
     drawn = drawing(rows)
-    found = differences.families(drawn.rows, "auroc_macro", PredictionReader())
+    found = families.compare_all(drawn.rows, "auroc_macro", PredictionReader())
     says, panel = figures_pairs.differences(drawn, found)
     (trace,) = panel.figure["data"]
     for i, shots in enumerate(("1", "5")):

@@ -12,7 +12,6 @@ In Parquet the last four are metadata of the schema. The file needs every image 
 run and no other: an error names the first that is missing, double or extra.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,24 +163,17 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def write(
-    path: Path,
-    key: str,
-    images: Sequence[str],
-    values: np.ndarray,
-    name: str,
-    parameters: int | None = None,
-    upstream_size: int | None = None,
-    domain: str = "",
-) -> None:
-    """Write a features file, npz or Parquet by its ending; arguments as Features."""
-    said = {"name": name, "parameters": parameters, "upstream_size": upstream_size}
-    said = {k: v for k, v in (said | {"domain": domain}).items() if v not in (None, "")}
-    names, values = np.asarray(images, object), np.asarray(values, np.float32)
-    _check(path, key, names, values)
+def write(encoder: Features) -> None:
+    """Write a features file at `encoder.path`, npz or Parquet by its ending."""
+    path, key = encoder.path, encoder.key
+    images = np.asarray(encoder.images, object)
+    values = np.asarray(encoder.values, np.float32)
+    said = {name: getattr(encoder, name) for name in ABOUT}
+    said = {k: v for k, v in said.items() if v not in (None, "")}
+    _check(path, key, images, values)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
-        tree.save_npz(path, {key: names.astype(str), "features": values, **said})
+        tree.save_npz(path, {key: images.astype(str), "features": values, **said})
         return
     if path.suffix != ".parquet":
         raise ValueError(f"{path}: a features file ends in .npz or .parquet")
@@ -190,7 +182,7 @@ def write(
 
     flat = pa.array(values.ravel())
     lists = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    table = pa.table({key: names.tolist(), "features": lists})
+    table = pa.table({key: images.tolist(), "features": lists})
     text = {k: str(v) for k, v in said.items()}
     with durable.replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(text), temporary)

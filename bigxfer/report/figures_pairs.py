@@ -13,7 +13,8 @@ from bigxfer.report.figures import Drawing
 from bigxfer.report.style import UNITS, Panel, chance, pretty, shots_name, table_html
 from bigxfer.scaling.crossings import Crossing
 from bigxfer.tables import differences as compared
-from bigxfer.tables.differences import Comparison, Family
+from bigxfer.tables.differences import Comparison
+from bigxfer.tables.families import Family
 
 ROW = 24  # pixels of a row of a matrix
 PALE = 5.0  # points of a difference that is coloured in full, at least

@@ -13,8 +13,8 @@ from bigxfer.tables.differences import (
     OPEN,
     WORSE,
     Comparison,
-    Family,
 )
+from bigxfer.tables.families import Family
 
 MOST = 5  # sentences
 TIMES = (2, 3, 4, 6, 8, 12, 16)  # as many of a factor, tried in this order

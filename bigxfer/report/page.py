@@ -19,9 +19,9 @@ from bigxfer.report import (
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import ERRORS, METRICS, UNITS, Panel
 from bigxfer.scaling import crossings, curves
-from bigxfer.tables import differences, lines, probes
+from bigxfer.tables import lines, probes
 from bigxfer.tables.cells import PredictionReader
-from bigxfer.tables.differences import Family
+from bigxfer.tables.families import Family, compare_all
 from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
 from bigxfer.tables.table_args import Given
@@ -79,7 +79,7 @@ def comparisons(given: Given, predictions: PredictionReader) -> list[Family]:
     """Every comparison of the table, by every metric that a page shows."""
     rows, _ = lines.lines(probes.reported(given.rows))
     metrics = overview.metrics_of(rows)
-    return [f for m in metrics for f in differences.families(rows, m, predictions)]
+    return [f for m in metrics for f in compare_all(rows, m, predictions)]
 
 
 def _laws(

@@ -1,33 +1,39 @@
-"""What card.md says of groups of patients: sex, age, site and view."""
+"""What card.md says of groups: sex, age, site and view, the source, other sets."""
 
-from bigxfer.runs.markdown import Lines, cell, table
+import numpy as np
+
+from bigxfer.runs.markdown import METRICS, Lines, cell, table
+from bigxfer.runs.predictions import Predictions
+from bigxfer.statistics import by_source
+
+SOURCES = 5  # columns of the table by source: the largest
 
 
 def lines(result: dict) -> Lines:
     """Macro AUROC by sex, age band, site and view, and the largest gap of each."""
     head = ["## By group of patients", ""]
-    found = result.get("groups", {})
-    if not found:
+    groups = result.get("groups", {})
+    if not groups:
         return [
             *head,
             "Neither sex, age, site nor view tells two groups of the test set.",
         ]
     rows, notes = [], []
-    for factor, of in found.items():
+    for factor, of in groups.items():
         for name, group in of["groups"].items():
             macro = group["metrics"]["auroc_macro"]
-            many = f"{group['images']:,}, {group['patients']:,}"
-            rows.append([factor, name, many, cell(macro)])
+            counts = f"{group['images']:,}, {group['patients']:,}"
+            rows.append([factor, name, counts, cell(macro)])
             if macro["value"] is None:
                 notes.append(f"- {factor} {name}: {macro['reason']}")
         gap = of["gaps"]["auroc_macro"]
         if gap["value"] is None:
             notes.append(f"- {factor}: no gap, {gap['reason']}")
         else:
-            many = f", the largest of {gap['pairs']}; its interval covers them all"
+            counts = f", the largest of {gap['pairs']}; its interval covers them all"
             notes.append(
                 f"- {factor}: the largest gap is {cell(gap)}, {' above '.join(gap['of'])}"
-                f"{many if gap['pairs'] > 1 else ''}; over {', '.join(of['classes'])}"
+                f"{counts if gap['pairs'] > 1 else ''}; over {', '.join(of['classes'])}"
             )
     heads = ["", "group", "images, patients", "macro AUROC"]
     return [*head, *table(heads, rows), "", *notes]
@@ -35,15 +41,15 @@ def lines(result: dict) -> Lines:
 
 def external(result: dict) -> Lines:
     """The sets of data.external, beside the run's own test split."""
-    found = result.get("external", {})
-    if not found:
+    sets = result.get("external", {})
+    if not sets:
         return []
     rows, notes = [], []
-    for name, of in found.items():
+    for name, of in sets.items():
         gap = of["gaps"]["auroc_macro"]
-        many = f"{of['images']:,}, {of['patients']:,}"
+        counts = f"{of['images']:,}, {of['patients']:,}"
         values = of["metrics"]["auroc_macro"], of["own"]["auroc_macro"], gap
-        rows.append([name, many, *map(cell, values)])
+        rows.append([name, counts, *map(cell, values)])
         paired = f"paired over {of['shared_patients']:,} patients that are in both"
         how = paired if of["shared_patients"] else "no patient is in both"
         notes.append(
@@ -56,3 +62,30 @@ def external(result: dict) -> Lines:
             notes.append(f"- LEAK: {leaked} patients of {name} are trained on")
     heads = ["", "images, patients", "macro AUROC", "own test split", "gap"]
     return ["## On other sets", "", *table(heads, rows), "", *notes]
+
+
+def sources(test: Predictions) -> Lines:
+    """The metrics within each source: those over all may come from telling them apart."""
+    names, title = np.unique(test.sources), "## By source"
+    if len(names) < 2:
+        return [
+            title,
+            "",
+            f"All test images are of one source: {names[0] or 'unknown'}.",
+        ]
+    within = by_source.within(vars(test), SOURCES)
+    counts = [f"{f['images']}, {f['patients']}" for f in within.values()]
+    wanted = {name: METRICS[name] for name in ("accuracy", "auroc_macro", "brier")}
+    wanted |= {f"auroc/{name}": f"AUROC {name}" for name in test.classes}
+    rows = [["images, patients", *counts]]
+    for metric, label in wanted.items():
+        entries = [f["metrics"].get(metric) for f in within.values()]
+        if entries[0]:
+            rows.append([label, *map(cell, entries)])
+    rest = len(test.labels) - sum(f["images"] for f in within.values())
+    more = (
+        f" Not shown: {rest} images of {len(names) - SOURCES} sources." if rest else ""
+    )
+    note = f"A dash: the source lacks a positive or a negative label.{more}"
+    heads = ["", *(name or "(unknown)" for name in within)]
+    return [title, "", *table(heads, rows), "", note]

@@ -3,6 +3,15 @@
 from typing import Any
 
 Lines = list[str]
+METRICS = {  # metric -> its name in card.md
+    "auroc_macro": "macro AUROC",
+    "auprc_macro": "macro AUPRC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "loss": "loss",
+}
 
 
 def cell(entry: dict[str, Any]) -> str:

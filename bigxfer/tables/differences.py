@@ -1,21 +1,16 @@
-"""The one comparison of two cells: difference, interval, p, family and verdict.
+"""The one comparison of two cells: difference, interval, p and verdict.
 
-Terminal, page, notebooks and CSV print what `families` gives. A family is what Holm's
-adjustment runs over, and what a reader sees as one matrix: on one target, by one metric,
-either every pair of lines of one net at all shots, or two nets on every line at all
-shots.
+Terminal, page, notebooks and CSV all print it; families.py makes the families that Holm's
+adjustment runs over.
 
 A p speaks of upstreams in general only where each side has two seeds of its upstream or
 more, and of draws only where there are two. Without them the interval is about these
 very upstreams or this draw, and there is no p, no star and no verdict.
 """
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +20,6 @@ from bigxfer.statistics.crossed import Part, Side
 from bigxfer.tables import cells, estimates
 from bigxfer.tables.cells import PredictionReader, Runs
 from bigxfer.tables.estimates import MANY, Grid, Tested
-from bigxfer.tables.lines import natural, order
 from bigxfer.tables.table import Row
 
 MARGIN = 0.02  # of a study that states none
@@ -126,10 +120,10 @@ def difference(
     a: Runs, b: Runs, metric: str, predictions: PredictionReader, margin: float = MARGIN
 ) -> Difference | None:
     """a - b on the draws that both have; None where there is none."""
-    found = paired(a, b, metric, predictions)
-    if found is None:
+    both = paired(a, b, metric, predictions)
+    if both is None:
         return None
-    pair, sides, known = found.grids, found.sides, found.tested
+    pair, sides, known = both.grids, both.sides, both.tested
     value = float(sum(side.sign * side.points.mean() for side in sides))
     none = math.nan
     if known.reason:
@@ -194,78 +188,6 @@ def _lacks(pair: Sequence[Grid], patients: bool) -> str:
     if not patients:
         return "no predictions: the choice of test patients is not covered"
     return ""
-
-
-# ---- families ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Family:
-    """One matrix: pairs by shots."""
-
-    target: str
-    metric: str
-    title: str
-    model: str  # of the pairs of lines; "" of two nets
-    shots: list[str]
-    pairs: list[tuple[tuple[str, str], tuple[str, str]]]
-    found: dict[tuple, Comparison]  # {(a, b, shots): ...}
-
-    @property
-    def judged(self) -> list[Comparison]:
-        return [c for c in self.found.values() if math.isfinite(c.p_holm)]
-
-
-@dataclass(frozen=True)
-class Target:
-    """The cells of one target, {(net, line, shots): runs}, and how they are compared."""
-
-    name: str
-    cells: dict[tuple, Runs]
-    metric: str
-    predictions: PredictionReader
-    margin: float
-
-    def family(self, title: str, net: str, pairs: list[tuple[tuple, tuple]]) -> Family:
-        """All pairs that have runs, at all shots; pairs are of (net, line)."""
-        shots = order({k[2] for k in self.cells})
-        words = f"{title} on {self.name} at all shots, by {self.metric}"
-        comparisons = {}
-        for (a, b), s in product(pairs, shots):
-            sides = self.cells.get((*a, s), {}), self.cells.get((*b, s), {})
-            d = difference(*sides, self.metric, self.predictions, self.margin)
-            if d:
-                cell = {"target": self.name, "metric": self.metric, "shots": s}
-                comparisons[a, b, s] = Comparison(
-                    cell, a, b, d, words, margin=self.margin
-                )
-        kept = [pair for pair in pairs if any((*pair, s) in comparisons for s in shots)]
-        args = self.name, self.metric, title, net, shots, kept, adjusted(comparisons)
-        return Family(*args)
-
-
-def families(
-    rows: Sequence[Row], metric: str, predictions: PredictionReader
-) -> list[Family]:
-    """Every comparison of the rows, which `lines.lines` has named, by one metric."""
-    groups = cells.group(rows, metric, "target", "model", "line", "shots")
-    sizes: dict[str, int] = {}
-    for row in rows:
-        sizes[row["model"]] = max(sizes.get(row["model"], 0), row["params"] or 0)
-    margin = margin_of(rows)
-    every = []
-    for name in sorted({k[0] for k in groups}):
-        own = {k[1:]: runs for k, runs in groups.items() if k[0] == name}
-        target = Target(name, own, metric, predictions, margin)
-        nets = sorted({k[0] for k in own}, key=lambda m: (sizes[m], m))
-        lines = sorted({k[1] for k in own}, key=lambda x: (x == "scratch", natural(x)))
-        for net in nets:
-            pairs = [((net, a), (net, b)) for a, b in combinations(lines, 2)]
-            every.append(target.family(f"pairs of lines of {net}", net, pairs))
-        for small, big in combinations(nets, 2):
-            pairs = [((big, line), (small, line)) for line in lines]
-            every.append(target.family(f"{big} minus {small}", "", pairs))
-    return [family for family in every if family.found]
 
 
 def adjusted(comparisons: dict[Any, Comparison]) -> dict[Any, Comparison]:
@@ -339,13 +261,3 @@ def as_row(c: Comparison) -> dict[str, Any]:
     told = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     words = {"verdict": c.verdict, "covers": d.covers, "no_p": d.lacks}
     return {**c.about, **names, **told, **of_family, **words}
-
-
-def write(families: Iterable[Family], path: Path) -> int:
-    """Writes every comparison to a CSV; returns how many."""
-    rows = [as_row(c) for family in families for c in family.found.values()]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0] if rows else (), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return len(rows)

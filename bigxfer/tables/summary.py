@@ -1,12 +1,12 @@
 """What a finished study says, as two small tables on the terminal.
 
 Intervals are 95%; the words beside a difference say what they cover. Verdict, interval and
-p are those of the page and of differences.csv (differences.families).
+p are those of the page and of differences.csv (tables/families.py).
 """
 
 from collections.abc import Sequence
 
-from bigxfer.tables import cells, differences, estimates, lines
+from bigxfer.tables import cells, differences, estimates, families, lines
 from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
 
@@ -22,7 +22,7 @@ def text(
     runs, notes = lines.lines(rows)
     if not runs:
         return "no finished transfer"
-    families = differences.families(runs, metric, predictions)
+    compared = families.compare_all(runs, metric, predictions)
     synthetic = "SYNTHETIC " if any(row["synthetic"] for row in runs) else ""
     out = [*notes]
     for target in sorted({row["target"] for row in runs}):
@@ -32,7 +32,7 @@ def text(
                 out += [f"\n{synthetic}{metric} on {target}, {model}, 95% intervals"]
                 out += [*_lacking(own, metric)]
                 out += [*_means(own, metric, predictions)]
-                of_target = [f for f in families if f.target == target]
+                of_target = [f for f in compared if f.target == target]
                 out += [*_against_scratch(of_target, model)]
     for line in predictions.unreadable:
         out.append(
@@ -87,10 +87,10 @@ def _mean(rows: list[Row], metric: str, predictions: cells.PredictionReader) -> 
     return f"{cells.interval(e.value, e.low, e.high)} n={len(rows)}"
 
 
-def _against_scratch(families: Sequence[differences.Family], model: str) -> list[str]:
+def _against_scratch(compared: Sequence[families.Family], model: str) -> list[str]:
     """Each line less scratch, as the page has it: p within the same family."""
     out = []
-    for family in (f for f in families if f.model == model):
+    for family in (f for f in compared if f.model == model):
         names = {side[1] for pair in family.pairs for side in pair}
         for a, b in family.pairs:
             if b[1] != rival(a[1], names):

@@ -144,15 +144,15 @@ def _given(
 def _pilot(args: argparse.Namespace) -> tuple["Pilot", list[Priced], int, str]:
     """(the pilot, its sides, the size of its family, its name)."""
     from bigxfer.study import design
-    from bigxfer.tables import cells, differences, lines
+    from bigxfer.tables import cells, differences, families, lines
 
     given = table_args.given(args)
     rows, _ = lines.lines(given.rows)
     for column in ("target", "model", "shots"):
         rows = _one(rows, column, getattr(args, column), given.path)
     predictions = cells.PredictionReader(given.find)
-    families = differences.families(rows, args.metric, predictions)
-    every = [c for f in families for c in f.found.values()]
+    compared = families.compare_all(rows, args.metric, predictions)
+    every = [c for f in compared for c in f.found.values()]
     if not every:
         raise ValueError(f"{given.path} has no two lines to compare by {args.metric}")
     names = sorted({side[1] for c in every for side in (c.a, c.b)})

@@ -40,17 +40,17 @@ def report(args: argparse.Namespace) -> None:
 def write(given: table_args.Given, out: Path, predictions: "PredictionReader") -> None:
     """Builds the page and says where it lies."""
     from bigxfer.report.page import build, comparisons
-    from bigxfer.tables import differences
+    from bigxfer.tables import families
 
     began = time.monotonic()
     if out.suffix != ".html":
         raise ValueError(f"--out {out} must end in .html")
-    families = comparisons(given, predictions)
-    page = build(given, predictions, unfinished=unfinished(given), families=families)
+    compared = comparisons(given, predictions)
+    page = build(given, predictions, unfinished=unfinished(given), families=compared)
     out.parent.mkdir(parents=True, exist_ok=True)
     durable.write(out, page)
     table = out.with_name(f"{out.stem}_differences.csv")
-    count = differences.write(families, table)
+    count = families.write(compared, table)
     size = out.stat().st_size
     print(f"wrote {out} ({size / 1e6:.1f} MB, {time.monotonic() - began:.0f} s)")
     print(f"wrote {table} ({count} comparisons)")
