@@ -63,6 +63,35 @@ def net_name(model: dict[str, Any]) -> str:
     return f"{name} slim above {above}" if above else name
 
 
+def slim_factors(cfg: Model, blocks: list[str]) -> list[float]:
+    """What multiplies the channels of each block: cfg.slim above cfg.slim_above.
+
+    The slim hybrid of Transfusion (1902.07208 section 5): blocks up to one of them at
+    full width, to take pretrained weights, and lighter ones above. ConfigError for a
+    block that the model does not have.
+    """
+    if not cfg.slim_above:
+        return [1.0] * len(blocks)
+    if cfg.slim_above not in blocks:
+        raise ConfigError(
+            f"config.model.slim_above={cfg.slim_above!r} is no block of"
+            f" {cfg.name}{nearest(cfg.slim_above, blocks)}"
+        )
+    full = blocks.index(cfg.slim_above) + 1
+    return [1.0] * full + [cfg.slim] * (len(blocks) - full)
+
+
+def bit_widths(cfg: Model) -> tuple[int, ...]:
+    """Return the channels inside the units of each stage of a BiT net.
+
+    64 * 2^stage in R50x1; the output of a unit has 4 times as many. A fractional width is
+    rounded to whole channels.
+    """
+    names = [f"block{stage}" for stage in range(1, len(cfg.blocks) + 1)]
+    factors = slim_factors(cfg, names)
+    return tuple(round(64 * cfg.width * f * 2**s) for s, f in enumerate(factors))
+
+
 def parse_arg(arg: str, **defaults: Any) -> dict[str, Any]:
     """ "model=R26x0.5,res=64" -> defaults with these values, typed as they are.
 

@@ -39,7 +39,7 @@ dataset
 exposure shortcuts external
 """,
     "bigxfer.study": """
-claims
+claims bit_size
 grid
 cost design
 commands

@@ -8,7 +8,7 @@ import pytest
 from test_hyperrule import published_lr
 
 from bigxfer import config, tree
-from bigxfer.protocols import optim
+from bigxfer.protocols import optim, optimizer
 
 HEAD = r"head/.*"
 
@@ -18,7 +18,7 @@ def cfg(**kw):
 
 
 def rates(plan, steps):
-    return np.asarray(jax.vmap(optim.schedule(plan))(jnp.asarray(steps)))
+    return np.asarray(jax.vmap(optimizer.schedule(plan))(jnp.asarray(steps)))
 
 
 # ---- plan
@@ -151,7 +151,7 @@ def draw(seed, scale=1.0):
 
 def run(c, labels, params, grads, lr):
     """The parameters after one update for each tree of gradients."""
-    tx = optim.optimizer(c, lr, tree.unflatten(labels), HEAD)
+    tx = optimizer.build(c, lr, tree.unflatten(labels), HEAD)
     p = jax.tree.map(jnp.float32, tree.unflatten(params))
     state = tx.init(p)
     update = jax.jit(tx.update)
@@ -172,7 +172,7 @@ def test_sgd_is_torchs_and_the_predecessors(nesterov, weight_decay, agc):
     plan = optim.plan(cfg(steps=6, warmup_steps=3, lr=0.2), 1)
     lrs = [0, 0.2 / 3, 0.4 / 3, 0.2, 0.2, 0.2]
     grads = [draw(10 + i, 10.0 ** (-i)) for i in range(6)]  # clipped and not
-    got, _ = run(c, TRAIN, draw(1), grads, optim.schedule(plan))
+    got, _ = run(c, TRAIN, draw(1), grads, optimizer.schedule(plan))
     for name, p in draw(1).items():
         buf = None
         for lr, g in zip(lrs, grads):
@@ -213,7 +213,7 @@ def test_agc_is_optax_agc_but_for_the_head():
     weights["root/kernel"] *= 1e-4  # units shorter than the least norm that counts
     w = jax.tree.map(jnp.float32, tree.unflatten(weights))
     theirs = optax.adaptive_grad_clip(0.01, 1e-3)
-    ours = optim.clip_units(0.01, HEAD)
+    ours = optimizer.clip_units(0.01, HEAD)
     want = tree.flatten(theirs.update(g, theirs.init(w), w)[0])
     got = tree.flatten(ours.update(g, ours.init(w), w)[0])
     for name in SHAPES:
@@ -241,8 +241,8 @@ def test_bad_labels():
         ({"a/kernel": "train"}, "matches"),
     ]:
         with pytest.raises(ValueError, match=match):
-            optim.optimizer(cfg(), lambda s: 0.1, tree.unflatten(labels), HEAD)
-    clip = optim.clip_units(0.01, HEAD)
+            optimizer.build(cfg(), lambda s: 0.1, tree.unflatten(labels), HEAD)
+    clip = optimizer.clip_units(0.01, HEAD)
     with pytest.raises(ValueError, match="parameters"):
         clip.update({"a": jnp.ones(2)}, clip.init({}))
 

@@ -16,20 +16,12 @@ import jax.numpy as jnp
 from absl import logging
 from jax import lax
 
-from bigxfer import config, tree
+from bigxfer import config, presets, tree
 from bigxfer.models import parts
 from bigxfer.tree import Tree
 
 HEAD = r"head/.*"
 DRAWN_AT_ONCE = 2**18  # random numbers: 1 MB, of the 3.7 GB of R152x4
-
-
-def stage_width(width: float, stage: int) -> int:
-    """Channels inside the units of a stage (0 to 3); their output has 4 times as many.
-
-    64 * 2^stage in R50x1; a fractional width is rounded to whole channels.
-    """
-    return round(64 * width * 2**stage)
 
 
 @dataclass(frozen=True)
@@ -232,13 +224,11 @@ class Bit:
 
     def __init__(self, cfg: config.Model, classes: int) -> None:
         self.blocks = cfg.blocks
-        names = [f"block{stage}" for stage in range(1, len(cfg.blocks) + 1)]
-        factors = parts.slim_factors(cfg, names)
-        widths = [stage_width(cfg.width * f, s) for s, f in enumerate(factors)]
+        widths = presets.bit_widths(cfg)
         self.groups = Groups(cfg.groups, cfg.narrow)
         self.net = ResNet(
             cfg.blocks,
-            tuple(widths),
+            widths,
             self.groups,
             classes,
             jnp.dtype(cfg.dtype),

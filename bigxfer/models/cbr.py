@@ -15,8 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bigxfer import config
-from bigxfer.models import parts
+from bigxfer import config, presets
 from bigxfer.models.linen import Head, Linen
 from bigxfer.tree import Tree
 
@@ -96,7 +95,7 @@ def build(cfg: config.Model, classes: int) -> Linen:
     """
     kernel, full, last_pools = SIZES[cfg.name]
     blocks = [f"block{i}" for i in range(1, len(full) + 1)]
-    factors = parts.slim_factors(cfg, blocks)
+    factors = presets.slim_factors(cfg, blocks)
     channels = [round(c * cfg.width * f) for c, f in zip(full, factors)]
     net = Cbr(
         kernel,

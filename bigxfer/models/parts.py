@@ -11,29 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from bigxfer import config
 from bigxfer.models import parts_cpu
 
 GN_EPS = 1e-5  # google-research/big_transfer bit_jax/models.py, group_normalize
 WS_EPS = 1e-10  # the same file, standardize
-
-
-def slim_factors(cfg: config.Model, blocks: list[str]) -> list[float]:
-    """What multiplies the channels of each block: cfg.slim above cfg.slim_above.
-
-    The slim hybrid of Transfusion (1902.07208 section 5): blocks up to one of them at
-    full width, to take pretrained weights, and lighter ones above. ConfigError for a
-    block that the model does not have.
-    """
-    if not cfg.slim_above:
-        return [1.0] * len(blocks)
-    if cfg.slim_above not in blocks:
-        raise config.ConfigError(
-            f"config.model.slim_above={cfg.slim_above!r} is no block of"
-            f" {cfg.name}{config.nearest(cfg.slim_above, blocks)}"
-        )
-    full = blocks.index(cfg.slim_above) + 1
-    return [1.0] * full + [cfg.slim] * (len(blocks) - full)
 
 
 def on_cpu() -> bool:

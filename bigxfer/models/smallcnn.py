@@ -13,8 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bigxfer import config
-from bigxfer.models import parts
+from bigxfer import config, presets
 from bigxfer.models.cbr import batch_norm, glorot
 from bigxfer.models.linen import Head, Linen
 from bigxfer.tree import Tree
@@ -67,7 +66,7 @@ def build(cfg: config.Model, classes: int) -> Linen:
     ConfigError for a slim_above that is no block.
     """
     blocks = [f"block{i}" for i in range(1, len(CHANNELS) + 1)]
-    factors = parts.slim_factors(cfg, blocks)
+    factors = presets.slim_factors(cfg, blocks)
     channels = [round(c * cfg.width * f) for c, f in zip(CHANNELS, factors)]
     net = SmallCnn(
         tuple(channels),

@@ -21,7 +21,8 @@ import optax
 from bigxfer import tree
 from bigxfer.config import ConfigError, Freeze, Optim, Phase
 from bigxfer.models import Model
-from bigxfer.protocols import freeze, optim
+from bigxfer.protocols import freeze, optimizer
+from bigxfer.protocols.optim import Plan
 from bigxfer.tree import Tree
 
 
@@ -39,7 +40,7 @@ def stages(
     cfg: Optim,
     frozen: Freeze,
     phase: Phase,
-    plan: optim.Plan,
+    plan: Plan,
     model: Model,
     params: Tree,
 ) -> list[Stage]:
@@ -48,7 +49,7 @@ def stages(
     Raises ConfigError where a phase would fix again what one before it trained, or is
     shorter than a step.
     """
-    rate = optim.schedule(plan)
+    rate = optimizer.schedule(plan)
     count_by = frozen.count_by
     sections = [Freeze(bottom=share, count_by=count_by) for share in phase.bottom]
     fixed = [freeze.fixed(f, model, params) for f in (*sections, frozen)]
@@ -67,14 +68,14 @@ def stages(
     held = [freeze.hold(model, layers, frozen.batch_norm) for layers in fixed]
     if len(fixed) == 1:
         labels = freeze.labels(fixed[0], params)
-        tx = optim.optimizer(cfg, rate, labels, model.head)
+        tx = optimizer.build(cfg, rate, labels, model.head)
         return [Stage(0, fixed[0], held[0], tx)]
     groups = release(fixed, params)
     made = []
     for number, start in enumerate(starts):
         shifted = counted_from(rate, start)
         parts = [
-            optim.optimizer(cfg, shifted, labels, model.head) if labels else None
+            optimizer.build(cfg, shifted, labels, model.head) if labels else None
             for labels in groups
         ]
         tx = in_stage(parts, number, start)

@@ -1,7 +1,7 @@
 """What a study will cost before it starts: device-hours and disk, from its configs alone.
 
-FLOPs are those of the forward pass as jax counts them, three times for training
-(forward, and backward in activations and in weights). Steps follow from the schedule
+FLOPs are those of a forward pass, three times for training (forward, and backward in
+activations and in weights): of BiT by arithmetic (bit_size.py), of others as jax counts. Steps follow from the schedule
 and the size of the training set; a head that is fitted takes one forward pass of each
 training image. Good to a factor of two: input, evaluation, compile
 time and what a device reaches of its peak are guesses.
@@ -10,13 +10,10 @@ time and what a device reaches of its peak are guesses.
 import re
 from dataclasses import dataclass, replace
 
-import jax
-import jax.numpy as jnp
-
-from bigxfer import models, tree
-from bigxfer.config import Data, Run
+from bigxfer.config import Data, Model, Run
 from bigxfer.data.readers import medmnist
 from bigxfer.protocols import optim
+from bigxfer.study import bit_size
 from bigxfer.study.grid import Node
 
 SETS = {  # reader, tfds builder or set of MedMNIST+: (training images, classes), rounded; docs/datasets.md
@@ -42,6 +39,7 @@ SETS = {  # reader, tfds builder or set of MedMNIST+: (training images, classes)
 }
 UNKNOWN = (10_000, 10)  # of people's own images
 PHANTOM_CLASSES = {"chexpert": 13, "nih": 14, "covidx": 3, "folder": 10}
+CLASSES = 10  # of the head; another number changes a few percent at most
 COPIES = 2 * 3  # two checkpoints of parameters and two averages of them, while it runs
 
 
@@ -121,20 +119,32 @@ def size(data: Data) -> tuple[int, int, str]:
 
 
 def shape(run: Run, traced: dict[str, tuple[float, int]]) -> tuple[float, int]:
-    """(FLOPs of a forward pass of one image, parameters), with a head of ten classes.
+    """(FLOPs of a forward pass of one image, parameters), with a head of CLASSES.
 
-    Nothing is computed. The head of another set is a few percent at most. `traced` holds
-    (FLOPs a pixel, parameters) of each model: the first crop stands for the others,
-    since convolutions cost in proportion to the pixels (R152x4: to 2% from 128 to 480).
+    Nothing is computed. `traced` holds
+    (FLOPs a pixel, parameters) of each model but BiT: the first crop stands for the
+    others, since convolutions cost in proportion to the pixels.
     """
-    pixels, key = run.data.crop**2, str(run.model)
+    crop, key = run.data.crop, str(run.model)
+    if run.model.name == "bit":
+        return bit_size.flops_and_parameters(run.model, crop, CLASSES)
     if key not in traced:
-        model = models.build(replace(run.model, remat=False), 10)
-        image = jax.ShapeDtypeStruct((1, run.data.crop, run.data.crop, 3), jnp.float32)
-        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image.shape))
-        forward = jax.jit(lambda v, x: model.apply(v, x, False)[0])
-        cost = forward.lower(variables, image).cost_analysis() or {}
-        count = tree.count(variables["params"])
-        traced[key] = cost.get("flops", 0.0) / pixels, count
+        flops, count = _trace(run.model, crop)
+        traced[key] = flops / crop**2, count
     each, parameters = traced[key]
-    return each * pixels, parameters
+    return each * crop**2, parameters
+
+
+def _trace(cfg: Model, crop: int) -> tuple[float, int]:
+    """(FLOPs of a forward pass of one image as jax counts them, parameters)."""
+    import jax  # here: the grid of Cherti and Jitsev is listed in half the time without
+    import jax.numpy as jnp
+
+    from bigxfer import models, tree
+
+    model = models.build(replace(cfg, remat=False), CLASSES)
+    image = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.float32)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image.shape))
+    forward = jax.jit(lambda v, x: model.apply(v, x, False)[0])
+    cost = forward.lower(variables, image).cost_analysis() or {}
+    return cost.get("flops", 0.0), tree.count(variables["params"])

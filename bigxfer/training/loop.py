@@ -19,7 +19,7 @@ from bigxfer.config import Data, Run
 from bigxfer.data import augment
 from bigxfer.data.loader import prefetch
 from bigxfer.models import Model
-from bigxfer.protocols import losses, optim
+from bigxfer.protocols import losses, optimizer
 from bigxfer.protocols.optim import Plan
 from bigxfer.protocols.phases import Stage
 from bigxfer.statistics import metrics
@@ -63,7 +63,7 @@ def make_step(task: Task, stage: Stage, micro_batch: int) -> Step:
     the mean over known labels of the whole batch, so that micro-batches, devices and
     processes only change the order of a sum.
     """
-    run, model, rate = task.run, stage.model, optim.schedule(task.plan)
+    run, model, rate = task.run, stage.model, optimizer.schedule(task.plan)
     loss_of = losses.sigmoid if task.multilabel else losses.softmax
     grad = jax.value_and_grad(partial(total_loss, model, loss_of), has_aux=True)
     parts = run.optim.batch // micro_batch
