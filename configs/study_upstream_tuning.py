@@ -14,13 +14,18 @@ from itertools import product
 
 from bigxfer import config, presets
 
-RATES = (  # at a batch of 64; of sgd with a momentum of 0.9
-    *product(["sgd"], (0.1, 0.05, 0.2)),
-    *product(["adam"], (0.002, 0.001)),
-    *product(["sgd"], (0.4, 0.025)),
-    ("adam", 0.004),
+FIRST = (  # the likely best
+    ("crop", "sgd", 0.1),
+    ("crop", "sgd", 0.05),
+    ("crop", "sgd", 0.2),
+    ("crop", "adam", 0.002),
+    ("inception", "sgd", 0.1),
+    ("crop", "sgd", 0.4),
 )
-AUGMENT = ("crop", "inception")
+RATES = {  # at a batch of 64; of sgd with a momentum of 0.9
+    "sgd": (0.025, 0.05, 0.1, 0.2, 0.4),
+    "adam": (0.001, 0.002, 0.004),
+}
 HERE = "configs/study_upstream_tuning.py"
 ARGS = {"root": "", "optimizer": "sgd", "lr": 0.1, "augment": "crop", "steps": 2000}
 
@@ -31,7 +36,11 @@ def get_config(arg: str = "") -> config.Run:
     root = a["root"] and f",root={a['root']}/tiny_imagenet"
     run = presets.load(f"configs/upstream_imagenet.py:{shape}{root}")
     run.arg, run.keep = arg, "none"
-    run.data.reader, run.data.split, run.data.size = "imagenet21k", "patient", (45_125, 200)
+    run.data.reader, run.data.split, run.data.size = (
+        "imagenet21k",
+        "patient",
+        (45_125, 200),
+    )
     run.data.channels, run.data.augment = 1, a["augment"]
     run.data.valid = run.data.test = 0.05
     o = run.optim = presets.small_schedule(a["steps"])
@@ -41,6 +50,12 @@ def get_config(arg: str = "") -> config.Run:
 
 def sweep(arg: str = "") -> Iterator[dict]:
     root = presets.parse_arg(arg, root="")["root"]
-    for augment, (optimizer, lr) in product(AUGMENT, RATES):
+    for augment, optimizer, lr in (*FIRST, *every()):
         own = f"optimizer={optimizer},lr={lr},augment={augment}"
         yield {"config": f"{HERE}:root={root},{own}"}
+
+
+def every() -> Iterator[tuple[str, str, float]]:
+    for augment, optimizer in product(("crop", "inception"), RATES):
+        for lr in RATES[optimizer]:
+            yield augment, optimizer, lr
