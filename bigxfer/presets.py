@@ -155,7 +155,7 @@ def set_recipe(run: Run, recipe: str) -> None:
     (batch=1024).
     "small": our own, for thousands of images and two cores: Adam, cosine, affine.
     "short": our own, for tens of thousands of images and some thousand steps: SGD, cosine,
-    plain crops. SHORT_EVIDENCE
+    plain crops. By the first runs of configs/study_upstream_tuning.py, which goes on.
     """
     if recipe == "small":
         run.optim, run.data.augment = small_schedule(900), "affine"

@@ -21,9 +21,10 @@ import io
 import secrets
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def write(
         small = _small(saved)
         moved = max(moved, _moved(saved, small))
         sets[f"{row['target']} {row['data']}"].append((row["digest"], small))
-    arrays: dict[str, np.ndarray] = {"sets": np.array(list(sets))}
+    arrays: dict[str, Any] = {"sets": np.array(list(sets))}
     for i, (name, runs) in enumerate(sets.items()):
         for what, column in _arrays(name, runs, key).items():
             arrays[f"{what}/{i}"] = column
@@ -86,7 +87,7 @@ def _small(saved: Predictions) -> Predictions:
     if np.abs(centred).max() > np.finfo(np.float16).max:
         raise ValueError("logits beyond 65,504 are too large for float16")
     logits = centred.astype(np.float16).astype(np.float64)
-    return Predictions(**{**vars(saved), "logits": logits})
+    return replace(saved, logits=logits)
 
 
 def _moved(saved: Predictions, small: Predictions) -> float:
