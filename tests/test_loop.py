@@ -59,6 +59,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(multilabel, alpha):
     assert metrics["grad_norm"] > 0
     for state, values in others:
         np.testing.assert_allclose(values["loss"], metrics["loss"], rtol=1e-5)
+        assert values["accuracy"] == metrics["accuracy"]  # counts, which have no order
         off = optax.tree.sub(state.params, whole.params)
         assert optax.tree.norm(off) < 0.01 * metrics["grad_norm"] / 8  # lr is 1/8
 
@@ -93,6 +94,22 @@ def test_a_batch_without_known_labels_has_no_gradient():
     blank["labels"][:] = np.nan
     _, metrics = step(state, blank)
     assert metrics["loss"] == 0 and metrics["grad_norm"] == 0
+    assert metrics["accuracy"] == 0
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_accuracy_is_of_the_labels_that_count(multilabel):
+    """A net whose head says one thing: its accuracy is a share of known labels."""
+    step, state = stepper(4, multilabel)
+    head = state.params["head"]["conv2d"] | {"bias": jnp.array([-9.0, 9.0, -9.0])}
+    says = {**state.params, "head": {"conv2d": head}}
+    state = loop.State(state.step, state.seed, says, {}, state.opt)
+    given = batch(multilabel=multilabel)
+    given["mask"][5:] = 0
+    labels = given["labels"][:5]
+    right = (labels == [0, 1, 0])[~np.isnan(labels)] if multilabel else labels == 1
+    _, metrics = step(state, given)
+    np.testing.assert_allclose(metrics["accuracy"], right.mean(), rtol=1e-6)
 
 
 def test_mixup_mixes_with_the_mirrored_batch():
