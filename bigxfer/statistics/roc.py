@@ -5,7 +5,7 @@ runs have a mean and an interval at each place. The interval at a place takes in
 threshold is itself estimated: from the negatives for the sensitivity at a false positive
 rate, from the positives for the precision at a recall. The variance is the sum over
 patients of squared influences (influence.py), with the slope of the curve by differences;
-the limits are Wilson's of as many images as vary as much, so that they stay within 0 and
+the limits are mid-P of as many images as vary as much, so that they stay within 0 and
 1 and never have width zero (coverage: tests/test_roc.py). They hold for one place at a time.
 
 Names of shapes: n test images, k classes, g places of GRID.
@@ -166,7 +166,7 @@ def _limited(
     patients: Patients,
     reason: str,
 ) -> Score:
-    """Wilson's limits of as many images as vary as much as the influences do.
+    """Mid-P limits of as many images as vary as much as the influences do.
 
     counted: bool [n], the images that the value is a share of.
     """
@@ -177,4 +177,5 @@ def _limited(
     spread, t = limits.variance(sums), -scipy.special.stdtrit(patients.count - 1, 0.025)
     if spread and 0 < value < 1:
         worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
-    return Score(value, *limits.wilson(value, max(worth, 1.0)), sums=sums)
+    worth = max(worth, 1.0)
+    return Score(value, *limits.mid_p(value * worth, worth), sums=sums)
