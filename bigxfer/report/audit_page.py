@@ -64,7 +64,7 @@ def _tiles(of_set: dict[str, Any], paths: bool) -> dict[str, str]:
 
 def _probes(probes: Sequence[dict[str, Any]]) -> list[Sequence[str]]:
     """A row for each probe and class: (sees, tells, class, AUROC, train to test)."""
-    rows = []
+    rows: list[Sequence[str]] = []
     for p in probes:
         for name, entry in sorted(p["auroc"].items(), key=lambda i: i[0] != "macro"):
             macro = name == "macro"
@@ -82,12 +82,12 @@ def _probes(probes: Sequence[dict[str, Any]]) -> list[Sequence[str]]:
 
 def _tables(of_set: dict[str, Any], paths: bool) -> list[dict[str, Any]]:
     """The classes by split, source and view, and the files that gave no image."""
-    tables = []
+    tables: list[dict[str, Any]] = []
     name = label(of_set)
     for column, counts in of_set["balance"].items():
         head = (column, *next(iter(counts.values())))
         rows = [
-            (value or "(unknown)", *(f"{n:,}" for n in by_class.values()))
+            [value or "(unknown)", *(f"{n:,}" for n in by_class.values())]
             for value, by_class in counts.items()
         ]
         heading = f"{name}: images of each class by {column}"
