@@ -33,10 +33,11 @@ fourfold upstream images and per doubling of the width, by least squares within 
 over all its cells; the seeds are the units (five), test patients are crossed with them, and Holm goes over
 the two. A slope "rises" (falls) where its p is below 0.05, "is flat" where it is shown (TOST) to lie
 within 0.005 of 0 (0.015 over the range of 64), and else "is not told from none".
-Secondary, each pair by the verdict of `study report` with a margin of 0.02, Holm within its
-matrix: the largest upstream against scratch ("pre-training helps"), mednist against as many
-photographs ("the domain matters", which the control may say of the domain alone), 45,125 images
-against 705, each at 1, 5, 10 shots and full data. covid_cxr is told beside it and decides
+Secondary, R26x0.25, thirteen comparisons with a margin of 0.02 and Holm over them, by the
+verdicts of `study report` (better, equivalent, not told apart): 45,125 images against scratch, fine-tuned at full data
+("pre-training helps"); and, by heads at 1, 5 and 10 shots and fine-tuned at full data, 45,125 images
+against 705 ("scale helps"), mednist against as many photographs, 11,281 ("the domain matters",
+with its labels) and the same of the control (the domain, with six classes on both sides). covid_cxr is told beside it and decides
 nothing: a border alone gives 0.82 there, and mednist's chest films are in part its own
 (`bigxfer audit --against`). A law over upstream images is told where six fractions allow one, with
 the largest held out. An upstream whose own test metric is near chance has not learned: its row says so.
