@@ -30,6 +30,7 @@ from bigxfer.schema import (  # noqa: F401 others take the schema from here
 
 STANDARDISED = ("bit",)  # models that standardise their kernels (tests/test_init.py)
 FEWEST_FOR_FOLDS = 5  # shots; with fewer, folds of the shots choose nothing by default
+WRITERS = ("tensorboard", "wandb", "mlflow")  # training/writers.py has one of each
 SEEDS = ("seed",)  # all else, also split_seed and fold, changes what is asked
 
 
@@ -105,6 +106,10 @@ def resolve(run: Run) -> Run:
         )
     if d.shots != "full" and not (d.shots.isdigit() and int(d.shots) > 0):
         raise ConfigError(f'config.data.shots is {d.shots!r}; "full" or a number')
+    if unknown := [name for name in run.log.writers if name not in WRITERS]:
+        raise ConfigError(
+            f"config.log.writers holds {unknown[0]!r}; there are {', '.join(WRITERS)}"
+        )
     check_data(d)
     check_head(run)
     check_start(run)
@@ -265,6 +270,8 @@ def from_dict(values: dict[str, Any], cls: type = Run) -> Any:
     out = cls()
     sections = {name: section for name, section, _ in fields(cls)}
     for key, value in values.items():
+        if cls is Log and key == "tensorboard":  # its name until December 2026
+            key, value = "writers", ("tensorboard",) if value else ()
         if key not in sections:
             raise ConfigError(f"unknown field {key!r}{nearest(key, list(sections))}")
         default = getattr(out, key)

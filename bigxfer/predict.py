@@ -11,7 +11,9 @@ it. A folder is searched with all beneath it; a CSV has a column `file` or `path
 relative to the CSV. Gives a row a file: its probabilities, divided by a temperature
 fitted on the run's validation images (the column `calibration` says so, or that they
 are as the net gives them), or the reason why it could not be read. The exit status is
-1 where there is such a file. --features writes what the net's head sees, for
+1 where there is such a file. Where the run's data are at hand, or were at an earlier call,
+the column `unlike` says whether an image is unlike the training set, and `distance` by how
+much (above 1: unlike). --features writes what the net's head sees, for
 --config.init.features of a transfer to these images (docs/encoders.md); --pixels takes
 the gray values of small squares in place of a net. Research software, no diagnostic device.
 """
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from bigxfer.data.images import Files
     from bigxfer.protocols.features import Features
     from bigxfer.runs.finished import Trained
+    from bigxfer.statistics.novelty import Known
 
 AT_ONCE = 256  # images whose heatmaps are made together, by one compiled program
 
@@ -55,27 +58,81 @@ def main(args: argparse.Namespace) -> int:
     if args.features:
         return write_features(args.features, run, root, paths, args.batch)
     files = Files(root, paths, data.resize, data.channels)
+    say(f"{run.notice}\n{run.line}")
+    called = write_probabilities(run, files, args)
+    say(f"{len(called)} images predicted, {len(files.bad)} not read")
+    if args.heatmaps:
+        from bigxfer.analysis import overlays
+
+        overlays.write(run, files, called, args.heatmaps)
+        say(f"{len(called)} heatmaps in {args.heatmaps}")
+    return int(bool(files.bad))
+
+
+def write_probabilities(
+    run: "Trained", files: "Files", args: argparse.Namespace
+) -> dict[int, tuple[int, float]]:
+    """Write a row for each file; return {row: (likeliest class, its probability)}."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from bigxfer.analysis.features import Endpoints
+
     temperature, calibration = run.calibration()
-    say(f"{run.notice}\n{run.line}\n{len(paths)} images; calibration: {calibration}")
-    columns = [f"probability/{name}" for name in run.classes]
-    tail, called = [calibration, run.digest, run.notice], {}
+    say(f"{len(files)} images; calibration: {calibration}")
+    known = training_set(run, args.root)
+    net, classes = run, len(run.classes)
+    if known:  # one forward pass gives both
+        both = Endpoints(run.model, ("logits", "pre_logits"), lambda values: values)
+        net = replace(run, model=both)
+    columns = [*(f"probability/{name}" for name in run.classes), "distance", "unlike"]
+    tail, called, unlike = [calibration, run.digest, run.notice], {}, 0
     with output(args.out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", *columns, "error", "calibration", "run", "notice"])
-        for row, logits in predictions(run, files, args.batch):
+        for row, values in predictions(net, files, args.batch):
             if reason := files.bad.get(row):
-                say(f"not read: {paths[row]}: {reason}")
+                say(f"not read: {files.paths[row]}: {reason}")
                 cells = [*[""] * len(columns), reason]
             else:
+                logits, features = np.split(values, [classes])
                 p = run.probabilities(logits[None], temperature)[0]
                 called[row] = int(p.argmax()), float(p.max())
-                cells = [*(f"{x:.6g}" for x in p), ""]
-            writer.writerow([paths[row], *cells, *tail])
+                cells = [f"{x:.6g}" for x in p]
+                if known:
+                    (distance,) = known.distances(features[None])
+                    unlike += distance > 1
+                    cells += [f"{distance:.4g}", "yes" if distance > 1 else "no"]
+                cells += [""] * (len(columns) + 1 - len(cells))
+            writer.writerow([files.paths[row], *cells, *tail])
             file.flush()
-    say(f"{len(called)} images predicted, {len(files.bad)} not read")
-    if args.heatmaps:
-        heatmaps(run, files, called, args.heatmaps)
-    return int(bool(files.bad))
+    if known:
+        say(
+            f"unlike the training set: {unlike} of {len(called)} images, by distances"
+            f" between features (column unlike); {alarms(known)}"
+        )
+    return called
+
+
+def training_set(run: "Trained", root: str) -> "Known | None":
+    """What tells whether images are unlike those of training; None and a line without."""
+    from bigxfer.runs import novelty
+
+    try:
+        return novelty.of_run(run, root, say)
+    except (ValueError, OSError, ImportError) as error:
+        say(f"not known whether images are unlike the training set: {error}")
+        return None
+
+
+def alarms(known: "Known") -> str:
+    """How many images like the training set are flagged too, in words."""
+    rate, low, high = known.false_alarms()
+    return (
+        f"it also flags {rate:.1%} [{low:.1%}, {high:.1%}] of images like the"
+        f" {known.validation} validation images of {known.patients} patients"
+    )
 
 
 def write_features(
@@ -179,56 +236,6 @@ def predictions(
         yield from zip(order.tolist(), logits, strict=True)
 
 
-def heatmaps(
-    run: "Trained", files: "Files", called: dict[int, tuple[int, float]], out: Path
-) -> None:
-    """out/ROW_NAME.png for each image: itself, and Grad-CAM of its likeliest class."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    from bigxfer.analysis import gradcam, plots
-    from bigxfer.data import augment
-
-    out.mkdir(parents=True, exist_ok=True)
-    endpoint = last_maps(run)
-    rows = list(called)
-    for start in range(0, len(rows), AT_ONCE):
-        some = np.array(rows[start : start + AT_ONCE])
-        pixels = jnp.asarray(files[some])
-        images = np.asarray(augment.eval_view(pixels, run.run.data.crop))
-        classes = np.array([called[row][0] for row in some.tolist()])
-        maps = gradcam.gradcam(run.model, run.variables, images, classes, endpoint)
-        for row, image, hot in zip(some.tolist(), images, maps, strict=True):
-            label, p = called[row]
-            figure, axes = plots.figure(6, 3.6, 1, 2)
-            plots.heatmap(axes[0, 0], image.mean(-1), None, files.paths[row])
-            what = f"{run.classes[label]} {p:.3f}; Grad-CAM of {endpoint}"
-            plots.heatmap(axes[0, 1], image.mean(-1), hot, what)
-            figure.supxlabel(run.notice, fontsize=7, color="#b00000")
-            figure.savefig(
-                out / f"{row:05d}_{Path(files.paths[row]).name}.png", dpi=100
-            )
-    say(f"{len(rows)} heatmaps in {out}")
-
-
-def last_maps(run: "Trained") -> str:
-    """The deepest endpoint with maps of 4 x 4 or more; smaller ones point nowhere."""
-    import jax
-
-    shapes = {}
-
-    def look(variables, images):
-        out = run.model.apply(variables, images, train=False)[1]
-        shapes.update({name: getattr(x, "shape", ()) for name, x in out.items()})
-
-    side = run.run.data.crop
-    jax.eval_shape(look, run.variables, jax.ShapeDtypeStruct((1, side, side, 3), "f4"))
-    maps = [n for n, shape in shapes.items() if len(shape) == 4 and shape[1] >= 4]
-    if not maps:
-        raise ValueError(f"no endpoint has maps of 4 x 4 or more at {side} pixels")
-    return maps[-1]
-
-
 @contextmanager
 def output(path: Path | None) -> Iterator[IO[str]]:
     """The file, whole or not at all; or stdout."""
@@ -260,6 +267,7 @@ def arguments() -> argparse.Namespace:
     add("--out", type=Path, help="the CSV to write; default: standard output")
     add("--features", type=Path, help="the npz or Parquet to write, in place of a CSV")
     add("--heatmaps", type=Path, help="a folder for Grad-CAM of each image's top class")
+    add("--root", default="", help="where the run's data lie now (column unlike)")
     add("--outside", action="store_true", help="a CSV may name files anywhere")
     add("--batch", type=int, default=0, help="images at once; default: as in the run")
     return parser.parse_args()

@@ -179,7 +179,7 @@ class Mesh:
 @dataclass
 class Log:
     every: int = 20  # steps between lines of metrics.jsonl
-    tensorboard: bool = False  # also write TensorBoard files (docs/run_folder.md)
+    writers: tuple[str, ...] = ()  # tensorboard, wandb, mlflow (docs/run_folder.md)
 
 
 @dataclass
@@ -247,5 +247,5 @@ PLACES = (
     ("eval/", "batch", "digest program", ""),
     ("eval/", "margin", "", ""),
     ("mesh/", "fsdp memory_gb", "program", ""),
-    ("log/", "every tensorboard", "", ""),
+    ("log/", "every writers", "", ""),
 )

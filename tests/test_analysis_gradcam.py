@@ -84,6 +84,56 @@ def test_gradcam_is_the_papers_formula():
     assert found.min() >= 0 and found.max() == 1
 
 
+def test_gradcam_after_the_last_norm_is_cam_by_numpy():
+    """A BiT net's last norm, ReLU, mean and head written out in numpy (1512.04150)."""
+    model, variables, images = made("bit")
+    assert gradcam.deepest(model, variables, images.shape) == "group_norm"
+    classes = np.array([0, 1, 2, 1])
+    found = gradcam.gradcam(model, variables, images, classes, "group_norm")
+    p = variables["params"]
+    x = np.asarray(model.apply(variables, images, False)[1]["block2"], float)
+    n, h, w, c = x.shape
+    groups = x.reshape(n, h, w, 4, c // 4)  # of made's groups=4
+    mean = groups.mean((1, 2, 4), keepdims=True)
+    spread = np.sqrt(groups.var((1, 2, 4), keepdims=True) + 1e-5)
+    norm = ((groups - mean) / spread).reshape(x.shape)
+    maps = np.maximum(norm * p["group_norm"]["gamma"] + p["group_norm"]["beta"], 0)
+    weights = np.asarray(p["head"]["conv2d"]["kernel"])[0, 0][:, classes]
+    cam = np.maximum(np.einsum("nhwc,cn->nhw", maps, weights), 0)
+    places = (np.arange(32) + 0.5) * h / 32 - 0.5  # linear, pixel centres, edges held
+    low = np.clip(np.floor(places), 0, h - 1).astype(int)
+    high, share = np.minimum(low + 1, h - 1), np.clip(places - low, 0, 1)
+    rows = cam[:, low] * (1 - share)[:, None] + cam[:, high] * share[:, None]
+    want = rows[..., low] * (1 - share) + rows[..., high] * share
+    want /= np.maximum(want.max((1, 2), keepdims=True), 1e-20)
+    np.testing.assert_allclose(found, want, atol=2e-4)
+
+
+def test_gradcam_is_pairs_library_on_slopes_by_finite_differences():
+    """`saliency`'s GradCam, which gets the maps and the slopes from its caller."""
+    pair = pytest.importorskip("saliency.core")
+    model, variables, images = made("bit", side=16)
+    maps = np.asarray(model.apply(variables, images[:1], False)[1]["block2"])
+    many, step = np.repeat(images[:1], maps.size, 0), 1e-2
+    onward, _ = gradcam.from_endpoint(model, variables, many, "block2")
+    three = np.repeat(images[:1], 3, 0)
+    found = gradcam.gradcam(model, variables, three, np.arange(3), "block2")
+    label = found.mean((1, 2)).argmax()  # of another class the map may be flat
+    moved = step * np.eye(maps.size, dtype="float32").reshape(-1, *maps.shape[1:])
+    up, down = (np.asarray(onward(maps + s * moved))[:, label] for s in (1, -1))
+    slopes = ((up - down) / (2 * step)).reshape(maps.shape)
+
+    def call(images, call_model_args, expected_keys):
+        values, gradients = expected_keys
+        return {values: maps, gradients: slopes}
+
+    mask = pair.GradCam().GetMask(
+        images[0], call, should_resize=False, three_dims=False
+    )
+    mask = np.asarray(jax.image.resize(mask, (16, 16), "linear"))
+    np.testing.assert_allclose(found[label], mask / mask.max(), atol=0.01)
+
+
 def test_gradcam_errors():
     model, variables, images = made("smallcnn")
     classes = np.zeros(4, int)

@@ -95,7 +95,7 @@ def test_two_seeds_are_more_alike_than_noise_at_every_layer(seeds):
         for run in seeds
     )
     rng = np.random.default_rng(0)
-    assert list(first) == ["stem", "block1", "block2", "pre_logits"]
+    assert list(first) == ["stem", "block1", "block2", "group_norm", "pre_logits"]
     for layer, values in first.items():
         x, y = (v.reshape(len(rows), -1) for v in (values, second[layer]))
         for measure in (similarity.cka, similarity.debiased_cka):

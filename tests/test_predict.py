@@ -155,15 +155,32 @@ def test_findings_have_a_sigmoid_each(tmp_path, monkeypatch, images):
     assert abs(probabilities(table(out)["a.png"]).sum() - 1) > 0.01
 
 
-def test_heatmaps(tmp_path, monkeypatch, folder, images):
+def test_heatmaps_lie_on_the_image_pixel_for_pixel(
+    tmp_path, monkeypatch, folder, images
+):
+    """Its own pixels, not those that the net saw; enlarged by a whole number."""
     pytest.importorskip("matplotlib")
+    (images / "b").mkdir()
+    Image.fromarray(pixels(2, 500)[:400]).save(images / "b" / "a.png")
     out, maps = tmp_path / "out.csv", tmp_path / "maps"
     flags = f"--run={folder}", f"--images={images}", f"--out={out}"
     assert run_predict(monkeypatch, *flags, f"--heatmaps={maps}") == 1
     names = sorted(path.name for path in maps.iterdir())
-    assert names == ["00000_a.png.png", "00001_b.JPG.png", "00003_1.2.840.png"]
-    shown = np.asarray(Image.open(maps / names[0]).convert("RGB"), int)
-    assert np.ptp(shown, axis=2).max() > 50  # it has colours: there is a map
+    assert names == [
+        *("00000_a.png.png", "00001_b.JPG.png", "00002_b_a.png.png"),
+        "00004_deep_1.2.840.png",
+    ]
+    small, large = (
+        np.asarray(Image.open(maps / name).convert("RGB"), int)
+        for name in (names[0], names[2])
+    )
+    enlarged = np.kron(pixels(0), np.ones((7, 7), int))
+    np.testing.assert_array_equal(small[:336, :336].max(-1), enlarged)
+    np.testing.assert_array_equal(large[:400, :500].max(-1), pixels(2, 500)[:400])
+    for shown, width in ((small, 336), (large, 500)):
+        assert np.ptp(shown[:, :width], axis=2).max() == 0
+        assert np.ptp(shown[:, width:], axis=2).max() > 50  # colours: there is a map
+    assert "SYNTHETIC" in Image.open(maps / names[0]).info["Description"]
 
 
 def test_batch_norm_travels(tmp_path):

@@ -22,6 +22,7 @@ from bigxfer.models import Model
 from bigxfer.tree import Tree
 
 BATCH = 32  # images at once
+LEAST_SIDE = 4  # maps smaller than this point nowhere
 
 Explain = Callable[[Tree, np.ndarray, np.ndarray], np.ndarray]
 
@@ -57,6 +58,28 @@ def from_endpoint(
     )
     after = core.jaxpr_as_fun(core.ClosedJaxpr(then, []))
     return lambda value: after(value, *rest)[0], value
+
+
+def deepest(model: Model, variables: Tree, image_shape: Sequence[int]) -> str:
+    """Return the last endpoint whose maps are LEAST_SIDE or more high.
+
+    Of a BiT net at a large enough size that is the last norm and ReLU, which the head
+    pools: there Grad-CAM is the head's own weighted sum of the maps (CAM, Zhou et al. 2016,
+    1512.04150). Before that norm an offset that it takes away may lead the map.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def look(variables: Tree, images: jax.Array) -> None:
+        out = model.apply(variables, images, train=False)[1]
+        shapes.update({name: getattr(x, "shape", ()) for name, x in out.items()})
+
+    jax.eval_shape(look, variables, jax.ShapeDtypeStruct(tuple(image_shape), "f4"))
+    maps = [n for n, s in shapes.items() if len(s) == 4 and s[1] >= LEAST_SIDE]
+    if not maps:
+        raise ValueError(
+            f"no endpoint has maps of 4 x 4 or more at {image_shape[1]} px"
+        )
+    return maps[-1]
 
 
 def gradcam(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,7 +20,6 @@ SHOWN = 3  # images of each class on the page of overlays
 SANITY_IMAGES = {"gradcam": 32, "smoothgrad": 6}
 MOST = {"gradcam": 10**9, "smoothgrad": 60}  # cases of the pointing game
 AVERAGED = 128  # images that batch norm's averages are taken from
-LEAST_SIDE = 4  # maps smaller than this point nowhere
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,14 @@ def write(
     """Writes KIND_*.png, .svg, .csv; returns the summary.
 
     kind: "gradcam" or "smoothgrad". begun: the variables at the start. endpoint: of
-    Grad-CAM; "" takes the deepest with maps of LEAST_SIDE or more. Where boxes are
+    Grad-CAM; "" takes gradcam.deepest. Where boxes are
     known the cases are the images with one, each for the box's class; else the first
     images, each for the class that the net calls.
     """
     if kind == "gradcam":
-        endpoint = endpoint or deepest(run)
+        endpoint = endpoint or gradcam.deepest(
+            run.model, run.variables, run.image_shape
+        )
         explain, word = (
             gradcam.explainer(run.model, endpoint),
             f"Grad-CAM of {endpoint}",
@@ -100,28 +100,6 @@ def some(of: dict, most: int) -> dict:
     if len(keys) > most:
         keys = [keys[i] for i in np.linspace(0, len(keys) - 1, most).astype(int)]
     return {key: of[key] for key in keys}
-
-
-def deepest(run: WithData) -> str:
-    """The last endpoint whose maps are LEAST_SIDE or more high.
-
-    Of a BiT net that is the last block, before the norm and ReLU which the head pools: by
-    seed, an offset that the norm takes away may lead the map (test_phantom_truth.py).
-    """
-    names = features.names(run.model, run.variables, run.image_shape)
-    image = jax.ShapeDtypeStruct(run.image_shape, "f4")
-    net = features.Endpoints(run.model, names, lambda x: x)
-    parts = jax.eval_shape(net.parts, run.variables, image)
-    maps = [
-        name
-        for name, part in zip(names, parts, strict=True)
-        if part.ndim == 4 and part.shape[1] >= LEAST_SIDE
-    ]
-    if not maps:
-        raise ValueError(
-            "no endpoint has maps of 4 x 4 or more; name one by --endpoint"
-        )
-    return maps[-1]
 
 
 def called(run: WithData, images: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ The only file that imports matplotlib, which is optional: `pip install matplotli
 """
 
 import csv
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#666666")
 MARKS = "os^Dv<>"
+LEAST_WIDTH = 320  # pixels of an image beside its heatmap: room for the caption
 Rows = Sequence[dict[str, Any]]
 
 
@@ -114,6 +116,43 @@ def heatmap(ax: Any, image: np.ndarray, hot: np.ndarray | None, title: str) -> N
         ax.imshow(hot, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
     ax.set_title(title, fontsize=8)
     ax.set_axis_off()
+
+
+def overlay(path: Path, image: np.ndarray, hot: np.ndarray, caption: str) -> None:
+    """Save an image and, beside it, the image under its heatmap, pixel for pixel.
+
+    image: uint8 [h, w, 1 or 3]. hot: [s, s] in [0, 1], stretched over all of it. Images
+    narrower than LEAST_WIDTH are enlarged by a whole number. The caption stands below.
+    """
+    made, _ = figure(1, 1)
+    made.clear()
+    made.set_layout_engine("none")
+    high, wide = image.shape[:2]
+    zoom = -(-LEAST_WIDTH // wide)
+    gap, line = 8, max(16, wide * zoom // 40)  # pixels
+    width, tall = 2 * wide * zoom + gap, high * zoom
+    columns = int(width / (0.55 * line))
+    lines = [x for row in caption.splitlines() for x in textwrap.wrap(row, columns)]
+    height = tall + (len(lines) + 1) * line
+    made.set_dpi(100)
+    made.set_size_inches(width / 100, height / 100)
+    share = wide * zoom / width, tall / height
+    extent = (0, wide, high, 0)
+    colours = np.broadcast_to(image, (high, wide, 3))  # a map of grays would round them
+    for left in (0, 1 - share[0]):
+        ax = made.add_axes((left, 1 - share[1], *share))
+        ax.imshow(colours, extent=extent, interpolation="nearest")
+        ax.set_axis_off()
+    style = {"cmap": "inferno", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+    ax.imshow(hot, alpha=0.65 * hot, extent=extent, **style)
+    made.text(
+        gap / width,
+        1 - share[1] - 0.4 * line / height,
+        "\n".join(lines),
+        fontsize=0.55 * line,  # points: at 100 pixels an inch 0.76 of the line
+        va="top",
+    )
+    made.savefig(path, dpi=100, metadata={"Description": caption})
 
 
 def frame(ax: Any, box: Any, side: int) -> None:

@@ -184,7 +184,7 @@ class ResNet(nn.Module):
             name = f"block{stage + 1}"
             x = Block(unit, units, width, stage > 0, self.groups, name=name)(x)
             out[name] = x
-        x = GroupNormRelu(self.groups, name="group_norm")(x)
+        x = out["group_norm"] = GroupNormRelu(self.groups, name="group_norm")(x)
         x = out["pre_logits"] = x.mean((1, 2), dtype=jnp.float32)
         out["logits"] = Head(self.classes, name="head")(x)
         return out["logits"], out

@@ -167,6 +167,11 @@ function render() {
   document.getElementById("showing").textContent = KEYS.map((k) => DATA.choices[k][state[k]]).join(" · ");
 }
 
+function setTheme(dark) {
+  document.documentElement.classList.toggle("dark", dark);
+  render();
+}
+
 for (const key of KEYS) {
   const options = Object.entries(DATA.choices[key]).map(([value, name]) => make("option", { value }, name));
   const select = make("select", { id: `choose-${key}` }, ...options);
@@ -175,11 +180,16 @@ for (const key of KEYS) {
   document.querySelector(".selects").append(make("label", {}, key, select));
 }
 if (NARROW.matches) document.getElementById("filters").open = false;
+document.getElementById("theme").onclick = () =>
+  setTheme(!document.documentElement.classList.contains("dark"));
+const prefers = matchMedia("(prefers-color-scheme: dark)");
+prefers.onchange = () => setTheme(prefers.matches);
+
 // On paper: light, and figures as wide as half a page, or the page.
 let before = null;
 window.addEventListener("beforeprint", () => {
   before = document.documentElement.classList.contains("dark");
-  theme.set(false);
+  setTheme(false);
   for (const node of document.querySelectorAll(".panel")) {
     const plot = node.querySelector(".plot"), wide = node.classList.contains("wide");
     if (!wide) plot.style.height = "250px";
@@ -188,8 +198,7 @@ window.addEventListener("beforeprint", () => {
     Plotly.relayout(plot, { ...size, ...Object.fromEntries(fonts.map((f) => [`${f}.size`, 9])) });
   }
 });
-window.addEventListener("afterprint", () => theme.set(before));
+window.addEventListener("afterprint", () => setTheme(before));
 
-theme.drawn = render;
-render();
+setTheme(prefers.matches);
 document.body.dataset.ready = "true";

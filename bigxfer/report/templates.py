@@ -9,8 +9,7 @@ import jinja2
 
 def render(name: str, **values: Any) -> str:
     """The template with these values; UndefinedError where it needs one more."""
-    own = {"style": text("page.css"), "theme": text("theme.js")}
-    return _environment().get_template(name).render(**own, **values)
+    return _environment().get_template(name).render(style=text("page.css"), **values)
 
 
 @cache

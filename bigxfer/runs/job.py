@@ -150,6 +150,7 @@ def tell(
         folders.begin(folder, job.about)
         if drawn := data.report.get("drawn"):
             durable.write(folder / "support.txt", "\n".join(drawn) + "\n")
+    log.begin(about)
     leaks = find_leaks(job) if primary else {}
 
     if net and not net[0].features:
@@ -160,7 +161,7 @@ def tell(
         fitted = heads.of_run(job, source, cell or run, kept, seen)
         state, spent = fitted.state, fitted.spent
     by_net = partial(net[0].predict, loop.variables(state)) if net and state else None
-    result = {
+    result: dict[str, Any] = {
         **judge(job, fitted, by_net),
         "labels_used": job.labels_used,
         "cost": spent.told(job.task.mesh.size, job.parameters(state)),
@@ -172,6 +173,7 @@ def tell(
     }
     finish(job, state, result)
     job.checkpoints.delete()
+    log.end(result["metrics"])
     return result
 
 

@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl, TensorBoard, progress, the parameter table."""
+"""What a run says: metrics.jsonl, other writers, progress, the parameter table."""
 
 import json
 import logging
@@ -10,19 +10,46 @@ from typing import Any
 
 from bigxfer import durable
 from bigxfer.config import Log
+from bigxfer.training import writers
 
 
 class RunLog:
-    """One JSON object a line in folder/metrics.jsonl, by the first process only."""
+    """One JSON object a line in folder/metrics.jsonl, by the first process only.
+
+    Raises ConfigError where a package that config.log.writers needs is absent.
+    """
 
     def __init__(self, folder: Path, cfg: Log, primary: bool) -> None:
         self.every, self.primary = cfg.every, primary
         self.path = folder / "metrics.jsonl"
-        self._board: Any = None
-        if cfg.tensorboard and primary:
-            from tensorboardX import SummaryWriter  # slow to import
+        self._asked = cfg.writers if primary else ()
+        self._writers: dict[str, writers.Writer] = {}
+        writers.check(self._asked)
 
-            self._board = SummaryWriter(str(folder / "tensorboard"))
+    def begin(self, about: dict[str, Any]) -> None:
+        """Open the writers of config.log.writers; about: what config.json holds."""
+        for name in self._asked:
+            self._writers[name] = writers.OPEN[name](self.path.parent, about)
+
+    def end(self, metrics: dict[str, dict]) -> None:
+        """Give the test metrics to the writers, as result.json has them, and close them."""
+        final = {
+            f"test/{name}{end}": found[key]
+            for name, found in metrics.items()
+            for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+            if found.get(key) is not None
+        }
+        self._write("end", final)
+        self._writers = {}
+
+    def _write(self, call: str, *args: Any) -> None:
+        """Call all writers. One that fails is left out: it must not end the training."""
+        for name, writer in list(self._writers.items()):
+            try:
+                getattr(writer, call)(*args)
+            except Exception as error:  # noqa: BLE001 they raise whatever they like
+                del self._writers[name]
+                self.warn(f"{name} gets no more: {error}; {self.path} has all")
 
     def sum(self) -> str:
         """The sha256 of what was written so far, for `rewind`; "" where nothing was."""
@@ -56,9 +83,7 @@ class RunLog:
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **clean}) + "\n")
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        self._write("scalars", step, {k: v for k, v in clean.items() if v is not None})
 
     def say(self, text: str) -> None:
         if self.primary:

@@ -44,7 +44,7 @@ BITS, INTERPRETATION, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF 6.0, and a val
 def load(root: Path | str, path: str, size: int, channels: int) -> np.ndarray:
     """uint8 [size, size, channels] of what `path` names (data/pixels/containers.py).
 
-    Raises DecodeError with the reason.
+    At size 0 as it is: [h, w, channels]. Raises DecodeError with the reason.
     """
     place = containers.parse(path)
     if place.planes:
@@ -69,10 +69,11 @@ def fetched(root: Path | str, place: containers.Plain) -> bytes | np.ndarray:
 
 
 def fit(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """uint8 [size, size, channels] of an 8-bit image without transparency."""
+    """uint8 [size, size, channels] of an 8-bit image without transparency; 0: as it is."""
     image = image.convert({1: "L", 3: "RGB"}[channels])
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(size, size, channels)
+    if size:
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def fit_array(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
