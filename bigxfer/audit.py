@@ -4,12 +4,12 @@
   python -m bigxfer.audit --config configs/covidx_hyperrule.py:root=FOLDER \\
       --against configs/upstream_nih.py --against.data.root=FOLDER2 --workdir DIR
 
-Prints a table and writes audit.json and audit.html (with the image pairs) to the
-workdir, runs/audit-DIGEST by default. Only the data part of a config is read.
-Everything is found from the cached pixels, so the first run decodes the images.
+Prints verdicts and a table and writes audit.json and audit.html (with the image pairs) to
+the workdir, runs/audit-DIGEST by default. Only the data part of a config is read.
+Everything is found from the cached pixels, so the first run decodes the images. The page
+names no folder of this machine unless --paths asks for it; audit.json does.
 """
 
-import base64
 import json
 import logging
 from dataclasses import asdict, replace
@@ -24,10 +24,7 @@ from bigxfer import cli, config, durable, presets
 from bigxfer.data import dataset, duplicates, shortcuts, split
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
-from bigxfer.data.pixels import decode
-from bigxfer.report import templates
-
-SHOWN = 60  # pairs of images on the page
+from bigxfer.report import audit_page, audit_verdicts
 
 say = logging.getLogger("bigxfer").info
 
@@ -43,7 +40,8 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     report = audit(*sets)
     durable.write(folder / "audit.json", json.dumps(report, indent=1))
-    durable.write(folder / "audit.html", page(report, sets))
+    page = audit_page.page(report, sets, flags.FLAGS.paths)
+    durable.write(folder / "audit.html", page)
     print(table(report))
     print(f"\n{folder / 'audit.html'} shows the pairs")
 
@@ -246,62 +244,13 @@ def sections(report: dict[str, Any]) -> list[tuple[str, list]]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The sections as plain text."""
+    """The verdicts and the sections as plain text."""
     lines = ["SYNTHETIC DATA"] if report["synthetic"] else []
+    found = audit_verdicts.verdicts(report)
+    lines += ["", "Verdicts", *(f"  {v.mark:<9} {v.text}" for v in found)]
     for title, rows in sections(report):
         lines += ["", title, *(f"  {what:<32} {value}" for what, value in rows)]
     return "\n".join(lines)
-
-
-def page(report: dict[str, Any], sets: list[Dataset]) -> str:
-    """The same as one HTML page, with the class balance and the pairs of images."""
-    tables: list[tuple[str, list]] = sections(report)
-    for s in report["sets"]:
-        tables += undecodable(s["name"], s["report"].get("undecodable", []))
-        for column, counts in s["balance"].items():
-            heads = [("", *next(iter(counts.values())))]
-            body = [(value or "(unknown)", *n.values()) for value, n in counts.items()]
-            tables.append((f"{s['name']}: classes by {column}", heads + body))
-    groups = []
-    for where in ("within", "against"):
-        if pairs := report.get(where, {}).get("pairs", []):
-            shown = f", the first {SHOWN} of {len(pairs)}" if len(pairs) > SHOWN else ""
-            both = sets[0], sets[-1 if where == "against" else 0]
-            found = [shown_pair(pair, *both) for pair in pairs[:SHOWN]]
-            groups.append({"heading": f"Pairs {where}{shown}", "pairs": found})
-    return templates.render(
-        "audit.html",
-        title="Audit",
-        synthetic="This audit" if report["synthetic"] else "",
-        tables=tables,
-        pairs=groups,
-        rule=duplicates.RULE,
-    )
-
-
-def undecodable(name: str, bad: list[list[str]]) -> list[tuple[str, list]]:
-    """A table of the files that gave no image, the first of many, with the reasons."""
-    if not bad:
-        return []
-    shown = f"the first {SHOWN} of {len(bad)}" if len(bad) > SHOWN else str(len(bad))
-    rows = [("file", "reason"), *(b[1:] for b in bad[:SHOWN])]
-    return [(f"{name}: undecodable images, {shown}", rows)]
-
-
-def shown_pair(pair: dict[str, Any], a: Dataset, b: Dataset) -> dict[str, Any]:
-    """What the page shows of a pair: a caption, and both images with what is known."""
-    what = "exact" if pair["exact"] else f"correlation {pair['correlation']:.3f}"
-    share = pair["share of the usual difference"]
-    notes = [what, f"hamming {pair['hamming']}/144"]
-    notes.append(f"{share:.2f} of the usual difference")
-    notes += [f for f in ("same patient", "across splits", "labels differ") if pair[f]]
-    sides = []
-    for side, data in zip(pair["sides"], (a, b), strict=True):
-        png = base64.b64encode(decode.to_png(data.images[side["row"]])).decode()
-        text = f"{side['id']}, patient {side['patient']}, {side['split']}:"
-        text += f" {', '.join(side['labels']) or 'none'}"
-        sides.append({"png": png, "text": text})
-    return {"caption": ", ".join(notes), "sides": sides}
 
 
 if __name__ == "__main__":
@@ -310,4 +259,5 @@ if __name__ == "__main__":
         None,
         "A second FILE[:key=value,...]; --against.FIELD=VALUE overrides its fields.",
     )
+    flags.DEFINE_bool("paths", False, "Name the sets' folders in full on the page.")
     cli.run(main)

@@ -154,9 +154,16 @@ def set_recipe(run: Run, recipe: str) -> None:
     of warm-up, the affine "cohen" augmentation. Its batch is 16 x 64 GPUs
     (batch=1024).
     "small": our own, for thousands of images and two cores: Adam, cosine, affine.
+    "short": our own, for tens of thousands of images and some thousand steps: SGD, cosine,
+    plain crops. By the first runs of configs/study_upstream_tuning.py, which goes on.
     """
     if recipe == "small":
         run.optim, run.data.augment = small_schedule(900), "affine"
+        return
+    if recipe == "short":
+        run.optim, run.data.augment = small_schedule(2000), "crop"
+        o = run.optim
+        o.optimizer, o.lr, o.weight_decay = "sgd", 0.1, 1e-4
         return
     o = run.optim
     o.schedule, o.epochs, o.weight_decay = "step", 90.0, 1e-4
@@ -169,7 +176,9 @@ def set_recipe(run: Run, recipe: str) -> None:
         o.nesterov, o.agc = True, 0.01
         run.data.augment = "affine"
     else:
-        raise ConfigError(f"recipe {recipe!r}; it may be bit, predecessor or small")
+        raise ConfigError(
+            f"recipe {recipe!r}; it may be bit, predecessor, small or short"
+        )
 
 
 def small_schedule(steps: int) -> Optim:

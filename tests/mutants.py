@@ -3,16 +3,16 @@
   python tests/mutants.py --seed 1 --count 100        # or: make mutants SEED=1
 
 Draws mutants of the core modules at random by the seed, each in a copy of the source tree,
-and runs the test files that import the module, that of its name first. A mutant is killed when
-a test fails (or its tests take more than SLOWEST seconds). Prints a line for each,
-then the share killed. Survivors that change nothing which matters stand in
-mutants_accepted.txt with the reason, and are not drawn. Exit status 1 below 90%.
+and runs the tests of the files that import the module (mutants_run.py). A mutant is killed
+when a test fails or takes ten times what it may. Prints a line for each, then the share
+killed. Survivors that change nothing which matters stand in mutants_accepted.txt with the
+reason, and are not drawn. Exit status 1 below 90%.
 """
 
 import argparse
 import ast
+import json
 import multiprocessing
-import os
 import random
 import re
 import shutil
@@ -20,14 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from queue import Queue
 
 import conftest  # noqa: F401 the environment of the tests, before jax is imported
-import pytest
+import mutants_run
 
 ROOT = Path(__file__).parents[1]
 ACCEPTED = Path(__file__).with_name("mutants_accepted.txt")
@@ -62,7 +63,7 @@ SWAPS: dict[type, type] = {
     ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd,
 }
-SLOWEST = 600.0  # seconds for the tests of one mutant
+FILES = 3  # test files that are tried on a module
 # Each mutant gets a process that has the libraries, but nothing of ours, imported already.
 FORKS = multiprocessing.get_context("forkserver")
 LIBRARIES = ("pytest", "flax.linen", "optax", "orbax.checkpoint", "sklearn.metrics")
@@ -99,15 +100,60 @@ def mutate(node: ast.AST) -> None:
         node.value = node.value + 1 if whole else node.value * 2 or 1.0
 
 
-def mutant(path: Path, number: int) -> tuple[int, str, str, str]:
-    """(line, expression before, after, source of the whole file) of one site."""
-    source = path.read_text()
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one site changed."""
+
+    module: Path
+    line: int
+    before: str
+    after: str
+    function: str  # the qualified name of the function that it stands in, or ""
+    tree: ast.Module
+
+    def name(self) -> str:
+        return self.module.relative_to(ROOT / "bigxfer").as_posix()
+
+
+def function_of(tree: ast.Module, node: ast.AST) -> str:
+    """The qualified name of the function in whose body a node stands, or "".
+
+    Defaults and decorators belong to the import of the module, not to a body.
+    """
+
+    def search(parent: ast.AST, prefix: str, function: str) -> str | None:
+        if parent is node:
+            return function
+        for field, value in ast.iter_fields(parent):
+            for child in value if isinstance(value, list) else [value]:
+                if not isinstance(child, ast.AST):
+                    continue
+                inner, named = prefix, function
+                if field == "body" and isinstance(
+                    parent, ast.FunctionDef | ast.Lambda | ast.AsyncFunctionDef
+                ):
+                    named = prefix + getattr(parent, "name", "<lambda>")
+                    inner = f"{named}.<locals>."
+                elif field == "body" and isinstance(parent, ast.ClassDef):
+                    inner, named = f"{prefix}{parent.name}.", ""
+                found = search(child, inner, named)
+                if found is not None:
+                    return found
+        return None
+
+    return search(tree, "", "") or ""
+
+
+def mutant(module: Path, number: int) -> Mutant:
+    """One site of a module changed."""
+    source = module.read_text()
     tree = ast.parse(source)
     node = list(sites(tree))[number]
     before = ast.unparse(node)
     mutate(node)
     where = f"{before}  in  {source.splitlines()[node.lineno - 1].strip()}"
-    return node.lineno, where, ast.unparse(node), ast.unparse(tree)
+    function = function_of(tree, node)
+    return Mutant(module, node.lineno, where, ast.unparse(node), function, tree)
 
 
 def dotted(path: Path) -> str:
@@ -116,71 +162,81 @@ def dotted(path: Path) -> str:
     )
 
 
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """The dotted names that a file imports, from `from a import b` both a and a.b."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+    return frozenset(names)
+
+
 def importers(name: str, files: Iterable[Path]) -> list[Path]:
     """The files that import a module by its dotted name."""
-    package, _, last = name.rpartition(".")
-    out = []
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (
-                node.module == name
-                or (node.module == package and last in {a.name for a in node.names})
-            ):
-                out.append(path)
-                break
-    return out
+    return [path for path in files if name in imports(path)]
 
 
 @cache
-def own_tests(module: Path) -> tuple[str, ...]:
-    """The test files of a module: that of its name, then the others, the small ones first.
+def test_files(module: Path) -> list[list[str]]:
+    """Groups of test files: those that import the module, and that import its users.
 
-    Those that import it; else those that import a module which imports it.
+    That of its name first, then those that name it most often.
     """
-    tests = sorted(
-        (ROOT / "tests").glob("test_*.py"),
-        key=lambda p: (module.stem not in p.stem, p.stat().st_size),
-    )
+
+    def named(test: Path) -> tuple[bool, int]:
+        mentions = re.findall(rf"\b{module.stem}\b", test.read_text())
+        return module.stem not in test.stem, -len(mentions)
+
+    tests = sorted((ROOT / "tests").glob("test_*.py"), key=named)
+    users = importers(dotted(module), (ROOT / "bigxfer").rglob("*.py"))
     own = importers(dotted(module), tests)
-    if not own:
-        users = importers(dotted(module), (ROOT / "bigxfer").rglob("*.py"))
-        own = [t for t in tests if any(importers(dotted(u), [t]) for u in users)]
-    return tuple(str(t.relative_to(ROOT)) for t in own)
+    theirs = [t for t in tests if any(importers(dotted(u), [t]) for u in users)]
+    groups = [own, [t for t in theirs if t not in own]]
+    return [[str(t.relative_to(ROOT)) for t in group[:FILES]] for group in groups]
 
 
-def run_tests(tree: Path, tests: tuple[str, ...], said: Path) -> None:
-    """In a process of its own: run pytest in a copy of the tree, exit with its status."""
-    os.chdir(tree)
-    sys.path.insert(0, str(tree))
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
+def run_in(target: Callable[..., None], *args: object) -> int:
+    """The exit status of a function in a process of its own; -1 where it hangs."""
+    process = FORKS.Process(target=target, args=args)
+    process.start()
+    process.join(mutants_run.WAIT)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return -1
+    return process.exitcode or 0
 
 
-def killed(tree: Path, module: Path, source: str, tests: tuple[str, ...]) -> bool:
-    """Whether a test fails with this source of the module in a copy of the tree."""
+def judge(tree: Path, mutants: list[Mutant]) -> Iterator[tuple[Mutant, bool]]:
+    """Whether each mutant of one module is killed, by tests in a copy of the tree."""
+    module = mutants[0].module
+    bodies = [m for m in mutants if m.function]
+    verdicts = tree / "verdicts.json"
+    verdicts.unlink(missing_ok=True)
+    work = [(m.function, m.tree) for m in bodies]
+    process = FORKS.Process(
+        target=mutants_run.judge,
+        args=(tree, mutants[0].name(), work, test_files(module), verdicts),
+    )
+    process.start()
+    process.join()
+    if process.exitcode:
+        said = [(tree / name).read_text() for name in ("collected.txt", "said.txt")]
+        raise RuntimeError(f"{module}:\n" + "\n".join(text[-3000:] for text in said))
+    judged = json.loads(verdicts.read_text())
+    for body, status in zip(bodies, judged["statuses"], strict=True):
+        yield body, status not in (0, mutants_run.NONE)
     target = tree / module.relative_to(ROOT)
-    kept = target.read_text()
-    target.write_text(source)
-    shutil.rmtree(target.parent / "__pycache__", ignore_errors=True)
-    said = tree / "said.txt"
-    try:
-        process = FORKS.Process(target=run_tests, args=(tree, tests, said))
-        process.start()
-        process.join(SLOWEST)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            return True
-    finally:
-        target.write_text(kept)
-    if process.exitcode not in (0, 1, 2):  # neither passed nor failed
-        raise RuntimeError(f"pytest {tests}: {process.exitcode}\n{said.read_text()}")
-    return process.exitcode != 0
+    source = target.read_text()
+    for other in (m for m in mutants if not m.function):
+        mutants_run.put(target, ast.unparse(other.tree))
+        nodes = judged["nodes"]
+        yield other, bool(nodes and run_in(mutants_run.judge_fresh, tree, nodes))
+        mutants_run.put(target, source)
 
 
-def draw(seed: int, count: int, only: str) -> list[tuple[Path, int, str, str, str]]:
+def draw(seed: int, count: int, only: str) -> list[Mutant]:
     """`count` mutants of the modules whose path matches `only`, none of those accepted.
 
     One of each module in turn, the modules in an order of their own each time.
@@ -201,10 +257,9 @@ def draw(seed: int, count: int, only: str) -> list[tuple[Path, int, str, str, st
     while len(out) < count and any(pools.values()):
         for module in rng.sample(modules, len(modules)):
             while pools[module]:
-                line, before, after, source = mutant(module, pools[module].pop())
-                name = module.relative_to(ROOT / "bigxfer").as_posix()
-                if (name, before, after) not in accepted:
-                    out.append((module, line, before, after, source))
+                drawn = mutant(module, pools[module].pop())
+                if (drawn.name(), drawn.before, drawn.after) not in accepted:
+                    out.append(drawn)
                     break
     return out[:count]
 
@@ -218,7 +273,10 @@ def main() -> int:
     args = parser.parse_args()
     FORKS.set_forkserver_preload([*LIBRARIES])
     drawn = draw(args.seed, args.count, args.only)
-    began, survivors = time.monotonic(), []
+    began, verdicts = time.monotonic(), []
+    by_module: dict[Path, list[Mutant]] = {}
+    for each in drawn:
+        by_module.setdefault(each.module, []).append(each)
     trees: Queue[Path] = Queue()
     with tempfile.TemporaryDirectory() as scratch:
         if (ROOT.parent / "shared").is_dir():  # images that some tests read
@@ -231,25 +289,22 @@ def main() -> int:
                 shutil.copy(ROOT / name, tree / name)
             trees.put(tree)
 
-        def judge(mutant: tuple[Path, int, str, str, str]) -> None:
-            module, line, before, after, source = mutant
-            tests = own_tests(module)
+        def judge_module(mutants: list[Mutant]) -> None:
             tree = trees.get()
-            try:
-                dead = bool(tests) and killed(tree, module, source, tests)
-            finally:
-                trees.put(tree)
-            name = module.relative_to(ROOT / "bigxfer").as_posix()
-            if not dead:
-                survivors.append((name, before, after))
-            verdict = "killed" if dead else "SURVIVED"
-            print(f"{verdict}: {name}:{line} | {before} | {after}", flush=True)
+            for m, dead in judge(tree, mutants):
+                verdicts.append(dead)
+                verdict = "killed" if dead else "SURVIVED"
+                print(
+                    f"{verdict}: {m.name()}:{m.line} | {m.before} | {m.after}",
+                    flush=True,
+                )
+            trees.put(tree)
 
         with ThreadPoolExecutor(args.workers) as pool:
-            list(pool.map(judge, drawn))
-    share = 1 - len(survivors) / len(drawn)
+            list(pool.map(judge_module, by_module.values()))
+    share = sum(verdicts) / len(verdicts)
     print(
-        f"seed {args.seed}: {len(drawn) - len(survivors)} of {len(drawn)} mutants killed"
+        f"seed {args.seed}: {sum(verdicts)} of {len(verdicts)} mutants killed"
         f" ({share:.0%}) in {time.monotonic() - began:.0f} s"
     )
     return 0 if share >= 0.9 else 1

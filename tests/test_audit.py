@@ -13,6 +13,7 @@ from test_split import manifest
 from bigxfer import audit
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.pixels import decode
+from bigxfer.report import audit_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,7 +99,7 @@ def test_unknown_patients_are_not_counted_as_no_leak(people):
     rows = {"train": np.arange(12), "valid": np.arange(0), "test": np.arange(12, n)}
     a, b = (Dataset(x, images, rows, {}) for x in (m, known))
     report = audit.audit(a, b)
-    text, page = audit.table(report), audit.page(report, [a, b])
+    text, page = audit.table(report), audit_page.page(report, [a, b])
     for line in (
         "patients in two splits           not known: the patients of toy are unknown",
         "patients in both                 not known: the patients of toy are unknown",

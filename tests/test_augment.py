@@ -13,8 +13,6 @@ from scipy.ndimage import affine_transform
 from bigxfer.config import Data
 from bigxfer.data import augment
 
-KEY = jax.random.key(7)
-
 
 def images(n: int, size: int, channels: int = 1, seed: int = 0) -> np.ndarray:
     shape = (n, size, size, channels)
@@ -24,7 +22,7 @@ def images(n: int, size: int, channels: int = 1, seed: int = 0) -> np.ndarray:
 @functools.partial(jax.jit, static_argnames=("mode", "crop", "flip"))
 def view(x, position, mode="crop", crop=24, flip=True):
     data = Data(augment=mode, crop=crop, flip=flip)
-    return augment.train_view(KEY, x, position, data)
+    return augment.train_view(jax.random.key(7), x, position, data)
 
 
 @pytest.mark.parametrize("mode", ["crop", "inception", "affine", "colour"])
@@ -130,7 +128,7 @@ def test_inception_boxes_keep_the_published_bounds():
     size = 250
     ramp = np.zeros((size, size, 3), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(size), np.arange(size)[:, None]
-    keys = jax.random.split(KEY, 3000)
+    keys = jax.random.split(jax.random.key(7), 3000)
     draw = jax.vmap(lambda k: augment.inception_crop(k, jnp.asarray(ramp), 8))
     out = np.asarray(draw(keys)).astype(float)
     # in a ramp, inner antialiased samples lie one scale apart
@@ -165,7 +163,7 @@ def test_affine_draws_have_the_predecessors_ranges():
     """Two dots, one a channel: where they land tells angle, scale and shift."""
     x = np.zeros((64, 64, 3), np.uint8)
     x[31:34, 31:34, 0] = x[31:34, 43:46, 1] = 255
-    keys = jax.random.split(KEY, 1500)
+    keys = jax.random.split(jax.random.key(7), 1500)
     draw = jax.jit(jax.vmap(lambda k: augment.affine(k, jnp.asarray(x), 64)))
     out = np.asarray(draw(keys), np.float64)[..., :2]
     mass, grid = out.sum((1, 2)), np.arange(64)

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from bigxfer.scaling.crossover import Crossover, crossover, decide
-from bigxfer.scaling.reach import lasting_lead
+from bigxfer.scaling.reach import Reach, beyond, lasting_lead, within
+from bigxfer.scaling.scatter import Scatter
 from bigxfer.statistics import crossed
 from bigxfer.statistics.crossed import Side
 from bigxfer.tables.differences import Difference
@@ -110,3 +111,76 @@ def test_lasting_lead():
                   [-1, -1, -1, -1], [1, -1, 0, 2]])  # fmt: skip
     root = lasting_lead(grid, d)
     assert root == pytest.approx([0.5, 2.25, np.inf, -np.inf, np.inf, 2.0])
+
+
+def test_sign_changes_pass_over_zeros():
+    """Counted by hand: + 0 - - 0 0 + changes twice."""
+    value = np.array([2.0, 0, -1, -3, 0, 0, 1])
+    ends = np.stack([value, value - 1, value + 1], axis=1)
+    assert Crossover(np.arange(1.0, 8), ends, np.full(7, 0.5)).sign_changes == 2
+    same = Crossover(np.arange(1.0, 4), abs(ends[:3]), np.full(3, 0.5))
+    assert same.sign_changes == 0
+
+
+def test_the_p_of_a_crossing_by_hand():
+    """Bonferroni over k - 1 scales at each end; of the two ends the less clear one."""
+    value = np.array([-2.0, -3, 1, 2])
+    table = np.stack([value, value - 1, value + 1], axis=1)
+    pair = Crossover(SHOTS[:4], table, np.array([0.02, 0.001, 0.01, 0.003]))
+    assert pair.p(1) == pair.p() == pytest.approx(3 * 0.003) and pair.p(-1) == 1
+    assert pair.ahead(2) == [0, -1, 0, 1]  # 0.003 * 2 * 2 * 4 is 0.048
+    assert pair.ahead(3) == [0, -1, 0, 0] and pair.ahead(7) == [0] * 4
+
+
+def power_laws(factors):
+    """Curves of error x^-0.5, each times a factor."""
+    x = np.array([1.0, 4, 25, 100])
+    mean = x**-0.5
+    return x, Scatter(mean, None, mean * np.asarray(factors)[:, None], "draws")
+
+
+def test_the_scale_that_reaches_an_error_within_the_data():
+    """Between power laws the place is exact: x = (factor / error)^2."""
+    factors = np.linspace(0.9, 1.1, 101)
+    x, scattered = power_laws(factors)
+    found = within(x, scattered, 0.125)
+    assert (found.value, found.first, found.end) == (pytest.approx(64), 1, 100)
+    # the 2.5% and 97.5% quantiles, rounded outward to a replicate
+    assert found.low == pytest.approx(64 * factors[2] ** 2) and not found.ahead
+    assert found.high == pytest.approx(64 * factors[98] ** 2)
+    assert within(x, Scatter(scattered.mean, None, None, ""), 0.1) is None
+    assert within(x[:1], scattered, 0.1) is None
+    two = within(x[:2], Scatter(x[:2] ** -0.5, None, scattered.curves[:, :2], ""), 0.8)
+    assert two.value == pytest.approx(1 / 0.64)
+
+
+def test_the_scale_that_reaches_an_error_beyond_the_data():
+    class Law:
+        def predict(self, x):
+            return x**-0.5, 0.8 * x**-0.5, 1.2 * x**-0.5
+
+    found = beyond(np.array([1.0, 100]), Law(), 0.05)
+    want = 400 * np.array([1, 0.64, 1.44])
+    assert [found.value, found.low, found.high] == pytest.approx(want, rel=1e-3)
+    assert (found.first, found.end, found.ahead) == (1, 1000, True)
+    assert beyond(np.array([1.0, 10]), Law(), 0.05).value == np.inf
+
+
+@pytest.mark.parametrize(
+    "ends, words",
+    [
+        ((1234.5, 900, 2000), "at 1,230 shots (95% interval 900 to 2,000)"),
+        ((5, 0, np.inf), "at 5 shots (95% interval below 1 to above 1,000)"),
+        ((np.inf, np.inf, np.inf), "not within 10x of the data, up to 1,000 shots"),
+        ((0, 0, 0), "at 1 shots already, the smallest scale"),
+        ((0, 0, 3), "at 1 shots already (95% interval below 1 to 3)"),
+        (
+            (np.inf, 30, np.inf),
+            "not within 10x of the data, up to 1,000 shots (95% interval 30 to above 1,000)",
+        ),
+    ],
+)
+def test_a_reach_in_words(ends, words):
+    assert Reach(*ends, first=1, end=1000, ahead=True).sentence("shots") == words
+    within_data = Reach(*ends, first=1, end=1000, ahead=False).sentence("shots")
+    assert within_data == words.replace("within 10x of", "within")

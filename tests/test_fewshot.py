@@ -153,3 +153,30 @@ def test_no_split_or_draw_puts_a_patient_on_two_sides(seed, multi, kind, share, 
     sides["train"], _ = dataset.drawn(m, sides["train"], data, seed)
     people = [set(m.patient[rows]) for rows in sides.values()]
     assert all(people) and sum(map(len, people)) == len(set.union(*people))
+
+
+def test_all_images_of_a_class_and_the_smallest_fraction():
+    m = manifest(range(9), np.repeat([0, 1, 2], 3))
+    assert fewshot.draw(m, 3, 0).tolist() == list(range(9))
+    for of in ("images", "patients"):
+        assert len(fewshot.fraction(m, 0.001, of, 0)) == 1
+        assert len(fewshot.fraction(m, 0.5, of, 0)) == 4  # round(4.5), to even
+
+
+def test_a_file_names_the_draw(tmp_path):
+    m = manifest(range(5), [0, 1, 0, 1, 2])
+    m = replace(m, path=np.array([f"x/{i}.png" for i in m.id], object))
+    assert fewshot.support_file("s{seed}.txt", 7).name == "s7.txt"
+    path = tmp_path / "s.txt"
+    path.write_text("# ids or paths\n\ni3\nx/i0.png 1 0\n")
+    assert fewshot.read_support(m, path).tolist() == [3, 0]
+    for text, message in (
+        ("i3\ni9 1\n", "line 2: 'i9 1' is neither"),
+        ("# a\ni3\ni1\nx/i3.png\n", "line 4: 'x/i3.png' stands in line 2"),
+        ("# a\n", "names no image"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            fewshot.read_support(m, path)
+    with pytest.raises(FileNotFoundError, match="config.data.support"):
+        fewshot.read_support(m, tmp_path / "none.txt")

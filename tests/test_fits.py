@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize, stats
 
 from bigxfer.scaling import forms
-from bigxfer.scaling.bootstrap import bootstrap, smooth_sigma, t_deviations
+from bigxfer.scaling.bootstrap import Intervals, bootstrap, smooth_sigma, t_deviations
 from bigxfer.scaling.fit import choose, draw_mean, fit, inverse, simplest
 
 FOLDERS = (  # where the published data lie; some may not be passed on
@@ -511,3 +511,18 @@ def test_finetuning_all_90_curves():
         assert third <= want["published_mean_rmsd_log"][name]
     table = np.array([outside[n] for n in ("rectified", "M1", "M2", "M3")])
     assert (table.argmin(0) == 0).sum() >= 62
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
+def test_an_interval_has_its_level(level):
+    """numpy's percentiles of the replicates, whatever the level."""
+    law = fit(forms.M1, SHOTS, curve(forms.M1, SHOTS, {"b": 0.6, "c": 0.3}))
+    theta = [np.log(0.6), 0.3] + np.random.default_rng(0).normal(0, 0.1, (999, 2))
+    some = Intervals(law, theta, "by hand", level)
+    ends = [50 - 50 * level, 50 + 50 * level]
+    for name, column in (("b", np.exp(theta[:, 0])), ("c", theta[:, 1])):
+        assert some.parameters[name][1:] == pytest.approx(np.percentile(column, ends))
+    value, low, high = some.predict([7.0])
+    errors = np.exp(theta[:, 0]) * 7.0 ** -theta[:, 1]
+    assert value == pytest.approx(0.6 * 7**-0.3, rel=1e-4)
+    assert [low[0], high[0]] == pytest.approx(np.percentile(errors, ends))

@@ -58,7 +58,8 @@ curves
 crossings surfaces
 """,
     "bigxfer.report": """
-style templates
+style templates audit_verdicts
+audit_page
 figures findings overview groups
 figures_pairs figures_predictions figures_ranking figures_scaling
 page

@@ -141,3 +141,17 @@ def test_subset_of_columns_and_of_rows():
         labels.subset(m, ("Oedema",))
     with pytest.raises(ValueError, match="twice"):
         labels.subset(m, ("Effusion", "Pleural Effusion"))
+
+
+def test_a_subset_needs_an_image_of_its_classes():
+    m = manifest("s", ("a", "b", "c"), [0, 0, 1])
+    assert labels.subset(m, ("a",)).labels.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="s has no image of"):
+        labels.subset(m, ("c",))
+
+
+def test_a_set_whose_classes_are_not_shared_keeps_its_images():
+    """A single-label set without the first class, and classes that others lack."""
+    m = manifest("m", ("Mass", "Effusion"), [[1, 0], [np.nan, 1]])
+    seen = labels.under(m, ("Effusion", "Edema"), True)
+    np.testing.assert_equal(seen, [[0, np.nan], [1, np.nan]])

@@ -120,3 +120,21 @@ def test_prefetch_passes_errors_on_and_ends_its_thread():
     del left  # nobody reads on: the thread ends by itself
     thread.join(5)
     assert not thread.is_alive() and threading.active_count() < 20
+
+
+def test_a_loader_checks_its_sizes_and_keeps_two_epochs():
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    with pytest.raises(ValueError, match="3 images, 4 labels"):
+        Loader(images, np.zeros(4), np.arange(3), 2, 0)
+    with pytest.raises(ValueError, match="batch of 0"):
+        Loader(images, np.zeros(3), np.arange(3), 0, 0)
+    mine = loader(np.arange(6), 3)
+    for step in range(8):
+        mine.batch(step)
+    assert len(mine) == 6 and sorted(mine.epochs) == [2, 3]
+
+
+def test_padding_repeats_the_first_row():
+    (batch,) = loader([7, 9, 8], 4).eval_batches(5)
+    assert batch["index"].tolist() == [7, 9, 8, 7, 7]
+    assert batch["mask"].tolist() == [1, 1, 1, 0, 0]

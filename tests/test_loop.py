@@ -13,7 +13,6 @@ from bigxfer.training import gradients, loop, sharding
 from bigxfer.training.log import RunLog
 from bigxfer.training.task import Task
 
-KEY = jax.random.key(7)
 CLASSES = 3
 
 
@@ -60,6 +59,7 @@ def test_micro_batches_give_the_gradient_of_the_batch(multilabel, alpha):
     assert metrics["grad_norm"] > 0
     for state, values in others:
         np.testing.assert_allclose(values["loss"], metrics["loss"], rtol=1e-5)
+        assert values["accuracy"] == metrics["accuracy"]  # counts, which have no order
         off = optax.tree.sub(state.params, whole.params)
         assert optax.tree.norm(off) < 0.01 * metrics["grad_norm"] / 8  # lr is 1/8
 
@@ -94,29 +94,47 @@ def test_a_batch_without_known_labels_has_no_gradient():
     blank["labels"][:] = np.nan
     _, metrics = step(state, blank)
     assert metrics["loss"] == 0 and metrics["grad_norm"] == 0
+    assert metrics["accuracy"] == 0
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_accuracy_is_of_the_labels_that_count(multilabel):
+    """A net whose head says one thing: its accuracy is a share of known labels."""
+    step, state = stepper(4, multilabel)
+    head = state.params["head"]["conv2d"] | {"bias": jnp.array([-9.0, 9.0, -9.0])}
+    says = {**state.params, "head": {"conv2d": head}}
+    state = loop.State(state.step, state.seed, says, {}, state.opt)
+    given = batch(multilabel=multilabel)
+    given["mask"][5:] = 0
+    labels = given["labels"][:5]
+    right = (labels == [0, 1, 0])[~np.isnan(labels)] if multilabel else labels == 1
+    _, metrics = step(state, given)
+    np.testing.assert_allclose(metrics["accuracy"], right.mean(), rtol=1e-6)
 
 
 def test_mixup_mixes_with_the_mirrored_batch():
     x = batch()
     y = jax.nn.one_hot(x["labels"], CLASSES)
-    mixed, share = loop.mixup(KEY, x, y, 0.2)
+    mixed, share = loop.mixup(jax.random.key(7), x, y, 0.2)
     np.testing.assert_allclose(mixed["targets"], share * y + (1 - share) * y[::-1])
     data = config.Data(resize=40, crop=40, flip=False)  # so a view is the image
-    pixels = loop.view(KEY, mixed, share, data)
+    pixels = loop.view(jax.random.key(7), mixed, share, data)
     plain = (2.0 * x["images"] - 255) / 255
     want = share * plain + (1 - share) * plain[::-1]
     np.testing.assert_allclose(pixels[..., :1], want, atol=1e-6)
-    draws = [loop.mixup(k, x, y, 0.4)[1] for k in jax.random.split(KEY, 200)]
+    draws = [
+        loop.mixup(k, x, y, 0.4)[1] for k in jax.random.split(jax.random.key(7), 200)
+    ]
     assert abs(np.mean(draws) - 0.5) < 0.1
     assert abs(np.var(draws) - 0.25 / 1.8) < 0.03  # Beta(a, a): 1 / (4 (2a + 1))
 
 
 def test_mixup_with_an_unknown_label_is_unknown():
     y = jnp.array([[1.0, jnp.nan, 0.0], [0.0, 1.0, 0.0]])
-    mixed, _ = loop.mixup(KEY, batch(2), y, 0.1)
+    mixed, _ = loop.mixup(jax.random.key(7), batch(2), y, 0.1)
     want = [[False, True, False], [False, True, False]]
     np.testing.assert_array_equal(np.isnan(mixed["targets"]), want)
-    same, share = loop.mixup(KEY, batch(2), y, 0.0)
+    same, share = loop.mixup(jax.random.key(7), batch(2), y, 0.0)
     assert share is None and same["targets"] is y
 
 

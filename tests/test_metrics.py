@@ -350,3 +350,29 @@ def test_ten_thousand_images_fourteen_classes_in_seconds():
     start = time.perf_counter()
     metrics.compute(labels, logits, [f"c{i}" for i in range(14)], np.arange(10_000))
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize(
+    "scores, area, precision", [([2, 1], 1, 1), ([1, 2], 0, 0.5), ([1, 1], 0.5, 0.5)]
+)
+def test_areas_of_one_pair_by_hand(scores, area, precision):
+    ranking = auroc.rank(np.array([1.0, 0.0]), np.array(scores, float))
+    weights = np.array([[1.0, 1.0], [1, 0], [0, 1]])
+    areas, precisions = ranking.areas(weights)
+    np.testing.assert_equal(areas, [area, np.nan, np.nan])
+    np.testing.assert_equal(precisions, [precision, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("kind, most", [("two", 1), ("three", 2), ("multi", 1)])
+def test_a_brier_score_has_its_range(kind, most):
+    """Nets that are sure and wrong for nearly all: the limits end where the score does."""
+    k = 3 if kind == "three" else 2
+    labels = np.arange(24) % k
+    logits = 12.0 * np.eye(k)[(labels + 1) % k]
+    logits[:2] *= 0.05  # two patients where it is less sure
+    if kind == "multi":
+        labels = np.eye(k)[labels]
+        logits = 6 * logits - 30 + 25 * (np.arange(24) < 2)[:, None]
+    names = ["a", "b", "c"][:k]
+    found = metrics.compute(labels, logits, names, np.arange(24))["metrics"]["brier"]
+    assert most / 2 < found["low"] < found["value"] < found["high"] <= most

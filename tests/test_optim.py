@@ -255,3 +255,28 @@ def test_a_plan_is_said_in_words():
     assert (
         str(optim.Plan(3, 0, (), 0.1, 0.0, "constant")) == "3 steps, rate 0.1 constant"
     )
+
+
+def test_the_shortest_runs():
+    assert optim.plan(cfg(steps=1), 100).steps == 1
+    warm = optim.plan(cfg(steps=4, warmup_steps=4, lr=0.4, lr_batch=512), 100)
+    np.testing.assert_allclose(rates(warm, range(4)), [0, 0.1, 0.2, 0.3], rtol=1e-6)
+    one = optim.plan(cfg(steps=3, warmup_steps=1, lr=0.4, lr_batch=512), 100)
+    np.testing.assert_allclose(rates(one, range(3)), [0, 0.4, 0.4], rtol=1e-6)
+    cosine = optim.plan(cfg(schedule="cosine", steps=4, warmup_steps=4), 100)
+    assert np.isfinite(rates(cosine, range(4))).all()
+
+
+@pytest.mark.parametrize("boundary", [0.0, 1.0, 1.5, -0.5])
+def test_a_boundary_lies_within_the_run(boundary):
+    with pytest.raises(config.ConfigError, match="fractions"):
+        optim.plan(cfg(schedule="step", boundaries=(boundary,)), 100)
+
+
+def test_adam_divides_by_its_epsilon_too():
+    """A gradient of 1e-8 moves by half the rate in the first step (1412.6980)."""
+    grads = [{name: np.full(shape, 1e-8) for name, shape in SHAPES.items()}]
+    start = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    c = cfg(optimizer="adam", weight_decay=0.0)
+    got, _ = run(c, TRAIN, start, grads, lambda step: 0.1)
+    np.testing.assert_allclose(got["root/gamma"], -0.05, rtol=1e-3)

@@ -256,3 +256,41 @@ def test_imagenet_folders_and_flat_validation(tmp_path):
     assert m.path[3] == "val/ILSVRC2012_val_00000001.JPEG"
     write(tmp_path / "val" / "n01440764" / "ILSVRC2012_val_00000002.JPEG")
     assert read("imagenet", tmp_path).path[3].startswith("val/n01440764/")
+
+
+@pytest.mark.parametrize(
+    "names, wanted",
+    [
+        (["metadata.csv"], "metadata.csv"),
+        (["metadata.csv", "other.csv"], "metadata.csv"),
+        (["mine.csv"], "mine.csv"),
+        (["a.csv", "b.csv"], None),
+        ([], None),
+    ],
+)
+def test_the_table_of_ones_own_images(tmp_path, names, wanted):
+    """metadata.csv where it is there; else the only CSV file, and never one of two."""
+    for name in names:
+        table = "file,label,patient\n" if name == wanted else "nothing\n"
+        write(tmp_path / name, table + "a.png,x,p\nb.png,y,q\n")
+    if wanted:
+        assert read("csv", tmp_path).notes["table"] == wanted
+    else:
+        with pytest.raises(DataError, match="looked for metadata.csv"):
+            read("csv", tmp_path)
+
+
+@pytest.mark.parametrize("bad, refused", [(1, True), (2, False)])
+def test_a_column_of_marks_with_a_slip_is_refused_and_another_is_no_class(
+    tmp_path, bad, refused
+):
+    """A quarter of the filled cells is a slip; more is another kind of column."""
+    cells = ["o"] * bad + ["1"] * (4 - bad) + [""]
+    rows = [f"{i}.png,p{i},{cell},{i % 2}" for i, cell in enumerate(cells)]
+    write(tmp_path / "metadata.csv", "\n".join(["file,patient,Edema,Mass", *rows]))
+    if refused:
+        with pytest.raises(DataError, match="line 2: Edema is 'o'"):
+            read("csv", tmp_path)
+    else:
+        m = read("csv", tmp_path)
+        assert m.classes == ("Mass",) and "Edema: 'o' on line 2" in str(m.notes)

@@ -140,3 +140,13 @@ def test_what_samplings_leave_alone():
     mine = loader(train, choose(train, NONE, Data(sampling="classes")), 4)
     seen = np.concatenate([b["index"][b["mask"] > 0] for b in mine.eval_batches(5)])
     assert seen.tolist() == list(range(12))  # evaluation: each once
+
+
+def test_a_class_of_one_image_may_be_the_rare_one():
+    data = Data(sampling="covid_percent")
+    assert choose(skewed((9, 1, 0)), NONE, data).rare.tolist() == [False] * 9 + [True]
+    assert (
+        choose(skewed((0, 2, 2)), NONE, data).rare.tolist() == [True] * 2 + [False] * 2
+    )
+    whole = choose(skewed((5, 30)), NONE, replace(data, sampling_share=5 / 8))
+    assert loader(skewed((5, 30)), whole, 8).rare_in_batch == 5  # all five, no more

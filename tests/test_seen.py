@@ -14,7 +14,7 @@ from test_leakage import scenes
 from bigxfer import config, models, presets, transfer, tree
 from bigxfer.config import Data
 from bigxfer.data import dataset, exposure
-from bigxfer.data.pixels import checked
+from bigxfer.data.pixels import checked, decode
 
 SPLITS = ["train"] * 12 + ["valid"] * 6 + ["test"] * 6
 
@@ -162,3 +162,38 @@ def test_a_transfer_stamps_its_result(pair, tmp_path, capsys):
     assert result["leaks"]["splits"]["first"] == []
     assert "LEAK (upstream)" in capsys.readouterr().out
     assert not (tmp_path / "run" / "images.npz").exists()  # nobody starts from it
+
+
+def test_the_form_is_the_side_the_channels_and_both_versions(pair, tmp_path):
+    """What two sets of hashes must share, or equal images would not be told."""
+    grey = opened(pair[0], tmp_path / "cache")
+    seen = exposure.look(grey)
+    assert seen.form == (40, 1, decode.VERSION, checked.VERSION)
+    colour = replace(grey, images=np.repeat(np.asarray(grey.images), 3, axis=3))
+    assert exposure.look(colour).form == (40, 3, decode.VERSION, checked.VERSION)
+    got = stamped(colour, grey, tmp_path / "run")
+    assert got["exact"] is None and "channels" in got["why"]
+
+
+def test_a_line_for_people():
+    found = {
+        "checked": True,
+        "patients": 12,
+        "exact": 0,
+        "test": {"patients": 2, "exact": 0},
+        "first": ["a", "b", "c", "d"],
+        "why": "",
+    }
+    assert exposure.line("upstream", found) == (
+        "LEAK (upstream): 12 shared patients (2 of the test), 0 shared equal images,"
+        " such as a, b, c"
+    )
+    found |= {"test": {"patients": 0, "exact": 0}, "exact": None, "why": "too many"}
+    assert exposure.line("splits", found) == (
+        "leaks (splits): 12 shared patients (0 of the test), such as a, b, c; too many"
+    )
+
+
+def test_as_many_images_as_allowed_are_looked_at(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(exposure, "MOST", 24)
+    assert len(exposure.look(opened(pair[0], tmp_path / "cache")).ids) == 24

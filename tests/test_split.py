@@ -182,3 +182,39 @@ def test_rows_by_label_are_the_columns_of_positives(multilabel):
         split.positives(m).T, split.by_label(m, order), strict=True
     ):
         assert rows.tolist() == [r for r in order if column[r]]
+
+
+def test_rows_are_dropped_only_where_an_official_list_leaves_them_out():
+    m = random_manifest(1, 90, 40)
+    for data in (Data(split="patient"), Data(split="patient", folds=3)):
+        out = split.assign(m, data)
+        assert out.notes["split"]["dropped"] == 0 and len(out) == 90
+    whole = split.assign(replace(m, split=np.full(90, "train", object)), Data())
+    assert whole.notes["split"]["dropped"] == 0
+
+
+def test_leaks_are_all_counted_and_ten_are_named():
+    splits = ["train", "test"] * 12
+    out = split.assign(manifest(np.arange(24) // 2, [0] * 24, splits), Data(valid=0.0))
+    names = sorted(str(k) for k in range(12))
+    assert out.notes["leaks"] == {"patients": 12, "first": names[:10]}
+
+
+@pytest.mark.parametrize(
+    "people, share, held", [(37, 0.2, 7), (38, 0.2, 8), (13, 0.5, 7), (6, 0.25, 2)]
+)
+def test_the_share_held_out_is_rounded_to_the_nearest_patient(people, share, held):
+    out = split.assign(
+        manifest(range(people), [0] * people),
+        Data(split="patient", test=share, valid=0.0),
+    )
+    assert (out.split == "test").sum() == held
+
+
+def test_two_folds_are_the_fewest_and_one_a_patient_the_most():
+    m = manifest(range(4), [0, 1, 0, 1])
+    assert np.bincount(split.folds(m, 2, 0)).tolist() == [2, 2]
+    assert sorted(split.folds(m, 4, 0)) == [0, 1, 2, 3]
+    for k in (0, 1, 5):
+        with pytest.raises(ValueError, match="cannot be made"):
+            split.folds(m, k, 0)

@@ -1,10 +1,14 @@
 """Statistics against scipy, closed forms and simulated coverage."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from bigxfer.scaling.bootstrap import bootstrap
+from bigxfer.scaling.fit import fit
+from bigxfer.scaling.forms import M1
 from bigxfer.statistics import intervals
 
 
@@ -71,3 +75,35 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p):
             break
         rejected.add(j)
     assert rejected == set(np.flatnonzero(adjusted <= 0.05))
+
+
+def test_percentiles_by_hand():
+    samples = np.arange(201.0)[::-1]
+    assert intervals.percentile(np.append(samples, np.nan), 0.5) == (50, 150)
+    assert intervals.percentile(samples) == pytest.approx((5, 195))
+    assert np.isnan(intervals.percentile(np.full(3, np.nan))).all()
+
+
+def test_t_intervals_of_two_draws_and_of_another_level():
+    # se = 1 and t = tan(pi * level / 2) with one degree of freedom
+    ends = intervals.t_interval([3.0, 5.0], 0.9)
+    np.testing.assert_allclose(ends, [4 - 6.313752, 4 + 6.313752], rtol=1e-6)
+
+
+def test_no_patient_is_an_error():
+    with pytest.raises(ValueError, match="no patient"):
+        next(intervals.patient_weights([], 3))
+
+
+def test_a_chunk_has_one_row_at_least(monkeypatch):
+    monkeypatch.setattr(intervals, "CHUNK", 10)
+    chunks = intervals.patient_weights(np.arange(100), 3, seed=3)
+    assert [len(c) for c in chunks] == [1, 1, 1]
+
+
+def test_ten_groups_are_resampled_and_nine_have_a_t():
+    """The simulated coverage of a bootstrap of few groups is too low."""
+    x = np.geomspace(1, 100, 10)
+    y = 0.5 * x**-0.3 * np.exp(0.01 * np.cos(np.arange(10)))
+    how = [bootstrap(fit(M1, x[:n], y[:n]), replicates=20).method for n in (9, 10)]
+    assert how == ["t over residuals", "points resampled"]

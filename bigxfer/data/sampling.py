@@ -78,7 +78,8 @@ def rare(train: Manifest, data: Data) -> np.ndarray:
     """bool [n]: the rows of data.sampling_class, or of the rarest class there is."""
     count = np.bincount(train.labels, minlength=len(train.classes))
     if not (name := data.sampling_class):
-        number = int(np.where(count > 0, count, len(train) + 1).argmin())
+        present = np.flatnonzero(count)
+        number = int(present[count[present].argmin()])
     elif name in train.classes:
         number = train.classes.index(name)
     else:

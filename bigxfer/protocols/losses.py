@@ -39,3 +39,18 @@ def softmax(
     t = jnp.where(used, targets.astype(jnp.float32), 0)
     loss = -jnp.sum(t * jax.nn.log_softmax(z))
     return loss, jnp.sum(used, dtype=jnp.float32)
+
+
+def right_signs(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
+    """How many of the entries that `sigmoid` counts are on the label's side of 0.5."""
+    known = ~jnp.isnan(targets) & (mask > 0)[:, None]
+    return jnp.sum((logits > 0) == (targets > 0.5), where=known, dtype=jnp.float32)
+
+
+def right_classes(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
+    """How many of the examples that `softmax` counts have their class first.
+
+    The class of a mix is the one with the larger share.
+    """
+    hit = logits.argmax(axis=1) == targets.argmax(axis=1)
+    return jnp.sum(hit, where=mask > 0, dtype=jnp.float32)

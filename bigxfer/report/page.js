@@ -167,11 +167,6 @@ function render() {
   document.getElementById("showing").textContent = KEYS.map((k) => DATA.choices[k][state[k]]).join(" · ");
 }
 
-function setTheme(dark) {
-  document.documentElement.classList.toggle("dark", dark);
-  render();
-}
-
 for (const key of KEYS) {
   const options = Object.entries(DATA.choices[key]).map(([value, name]) => make("option", { value }, name));
   const select = make("select", { id: `choose-${key}` }, ...options);
@@ -180,16 +175,11 @@ for (const key of KEYS) {
   document.querySelector(".selects").append(make("label", {}, key, select));
 }
 if (NARROW.matches) document.getElementById("filters").open = false;
-document.getElementById("theme").onclick = () =>
-  setTheme(!document.documentElement.classList.contains("dark"));
-const prefers = matchMedia("(prefers-color-scheme: dark)");
-prefers.onchange = () => setTheme(prefers.matches);
-
 // On paper: light, and figures as wide as half a page, or the page.
 let before = null;
 window.addEventListener("beforeprint", () => {
   before = document.documentElement.classList.contains("dark");
-  setTheme(false);
+  theme.set(false);
   for (const node of document.querySelectorAll(".panel")) {
     const plot = node.querySelector(".plot"), wide = node.classList.contains("wide");
     if (!wide) plot.style.height = "250px";
@@ -198,7 +188,8 @@ window.addEventListener("beforeprint", () => {
     Plotly.relayout(plot, { ...size, ...Object.fromEntries(fonts.map((f) => [`${f}.size`, 9])) });
   }
 });
-window.addEventListener("afterprint", () => setTheme(before));
+window.addEventListener("afterprint", () => theme.set(before));
 
-setTheme(prefers.matches);
+theme.drawn = render;
+render();
 document.body.dataset.ready = "true";

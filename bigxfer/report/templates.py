@@ -9,7 +9,8 @@ import jinja2
 
 def render(name: str, **values: Any) -> str:
     """The template with these values; UndefinedError where it needs one more."""
-    return _environment().get_template(name).render(style=text("page.css"), **values)
+    own = {"style": text("page.css"), "theme": text("theme.js")}
+    return _environment().get_template(name).render(**own, **values)
 
 
 @cache

@@ -4,6 +4,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
+
 from bigxfer.tables import published, table, table_args
 from bigxfer.tables.table import Row
 
@@ -19,26 +21,50 @@ COLUMNS = (
     "seed",
     "steps",
 )
+OWN = (  # of runs of ours, whose upstreams are rows too
+    "kind",
+    "start",
+    "width",
+    "fraction",
+    "upstream_seed",
+    "family",
+    "protocol",
+    "margin",
+    "device_seconds",
+    "leaked_images",
+    "data",
+    "upstream_digest",
+    "digest",
+)
 METRICS = ("accuracy", "auroc_macro", "auprc_macro")
+ENDS = ("", "_low", "_high")
+HEADS = {  # by whether they are of runs of ours
+    False: (*COLUMNS, *METRICS),
+    True: (*COLUMNS, *OWN, *(f"{name}{end}" for name in METRICS for end in ENDS)),
+}
 DIGITS = 6  # of the fractions; one of 10,000 test images is 1e-4
 
 
 def write(rows: Iterable[Row], path: Path) -> int:
     """Writes COLUMNS and METRICS of the transfers, sorted; returns the number of lines.
 
-    A value that is unknown is an empty cell. Raises ValueError where no row is a
-    transfer.
+    Where a row knows the seed of its upstream, OWN and the limits of the METRICS too, and
+    lines of the upstreams. A value that is unknown is an empty cell. Raises ValueError
+    where no row is a transfer.
     """
+    rows = list(rows)
+    own = any(row.get("upstream_seed") is not None for row in rows)
+    names = HEADS[own]
     lines = [
-        [_cell(row.get(name)) for name in (*COLUMNS, *METRICS)]
+        [_cell(row.get(name)) for name in names]
         for row in rows
-        if row["kind"] == "transfer"
+        if own or row["kind"] == "transfer"
     ]
-    if not lines:
+    if not any(row["kind"] == "transfer" for row in rows):
         raise ValueError("no transfer in the table: nothing to write")
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*COLUMNS, *METRICS))
+        writer.writerow(names)
         writer.writerows(sorted(lines))
     return len(lines)
 
@@ -50,7 +76,7 @@ def load(path: Path) -> list[Row]:
     """
     if path.suffix == ".parquet":
         rows = table.load(path)
-    elif _header(path) == [*COLUMNS, *METRICS]:
+    elif tuple(_header(path)) in HEADS.values():
         rows = _read(path)
     else:
         rows = table_args.read_csv(path)
@@ -75,22 +101,34 @@ def _read(path: Path) -> list[Row]:
         for number, line in enumerate(csv.DictReader(file), 2):
             cell = " ".join(line[k] for k in ("upstream", "upstream_size", "model"))
             cell += f" {line['target']} {line['shots']}"
-            texts = {k: line[k] for k in ("upstream", "model", "target", "shots")}
-            counts = {
-                k: int(line[k]) if line[k] else None for k in COLUMNS if k not in texts
-            }
-            row: Row = {**dict.fromkeys(table.COLUMNS), **texts, **counts}
-            row |= {"kind": "transfer", "family": table.name_digest(cell)}
+            row: Row = {**dict.fromkeys(table.COLUMNS), "kind": "transfer"}
             row |= {"upstream_digest": "", "synthetic": False, "settings": "{}"}
-            row["folder"] = f"{path.name} line {number}"
+            row["family"] = table.name_digest(cell)
             row["digest"] = table.name_digest(f"{cell} {line['seed']}")
-            for name in filter(line.__getitem__, METRICS):
-                value = float(line[name])
-                row[name] = value
-                if row["target"] in published.CLASSES:
-                    row |= published.limited(name, value, row["target"])
+            row["folder"] = f"{path.name} line {number}"
+            row |= _typed(line)
+            if "digest" in line:  # by which a bundle knows the run
+                row["folder"] = line["digest"]
+            for name in METRICS:
+                if row.get(name) is None:
+                    row.pop(name, None)
+                elif row["target"] in published.CLASSES:
+                    row |= published.limited(name, row[name], row["target"])
             rows.append(row)
     return rows
+
+
+def _typed(line: dict[str, str]) -> Row:
+    """The cells as the table has them; an empty one is None, but of what has no upstream."""
+    out: Row = {}
+    for name, text in line.items():
+        if table.COLUMNS.get(name) == pa.string():
+            out[name] = text or ("" if name == "upstream_digest" else None)
+        elif table.COLUMNS.get(name) == pa.int64():
+            out[name] = int(text) if text else None
+        else:
+            out[name] = float(text) if text else None
+    return out
 
 
 def _cell(value: object) -> str:

@@ -57,14 +57,16 @@ def variables(state: State) -> Tree:
 
 
 def make_step(task: Task, stage: Stage, micro_batch: int) -> Step:
-    """step(state, batch) -> (state, {"loss", "lr", "grad_norm"}), pure.
+    """step(state, batch) -> (state, {"loss", "accuracy", "lr", "grad_norm"}), pure.
 
     batch is the feed's: images uint8 [b, S, S, C], labels, mask, position. The loss is
     the mean over known labels of the whole batch, so that micro-batches, devices and
-    processes only change the order of a sum.
+    processes only change the order of a sum; so is the accuracy, of the views that were
+    trained on, with the net as it was before the step.
     """
     run, model, rate = task.run, stage.model, optimizer.schedule(task.plan)
     loss_of = losses.sigmoid if task.multilabel else losses.softmax
+    right_of = losses.right_signs if task.multilabel else losses.right_classes
     grad = jax.value_and_grad(partial(total_loss, model, loss_of), has_aux=True)
     parts = run.optim.batch // micro_batch
 
@@ -76,14 +78,17 @@ def make_step(task: Task, stage: Stage, micro_batch: int) -> Step:
         batch, share = mixup(key_mix, batch, targets, task.plan.mixup)
 
         def one(sums: tuple, numbered: tuple) -> tuple:
-            (grads, total, count, stats), (number, part) = sums, numbered
+            (grads, total, right, count, stats), (number, part) = sums, numbered
             images = view(key_view, part, share, run.data)
             drop = jax.random.fold_in(key_drop, number)
-            (t, (c, stats)), g = grad(state.params, stats, images, part, drop)
-            return (jax.tree.map(jnp.add, grads, g), total + t, count + c, stats), None
+            (t, (c, stats, z)), g = grad(state.params, stats, images, part, drop)
+            right += right_of(z, part["targets"], part["mask"])
+            grads = jax.tree.map(jnp.add, grads, g)
+            return (grads, total + t, right, count + c, stats), None
 
+        none = jnp.float32(0)
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        sums = (zeros, jnp.float32(0), jnp.float32(0), state.stats)
+        sums = (zeros, none, none, none, state.stats)
         if parts == 1:
             sums, _ = one(sums, (0, batch))
         else:
@@ -92,13 +97,14 @@ def make_step(task: Task, stage: Stage, micro_batch: int) -> Step:
                 lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch
             )
             sums, _ = jax.lax.scan(one, sums, (jnp.arange(parts), pieces))
-        grads, total, count, stats = sums
+        grads, total, right, count, stats = sums
         count = jnp.maximum(count, 1)  # a batch in which no label is known
         grads, length = gradients.mean(grads, count, split=run.mesh.fsdp > 1)
         updates, opt = stage.tx.update(grads, state.opt, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         measured = {
             "loss": total / count,
+            "accuracy": right / count,
             "lr": rate(state.step),
             "grad_norm": length,
         }
@@ -116,11 +122,11 @@ def total_loss(
     part: dict,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple]:
-    """(sum of the losses, (how many, new batch statistics)) of a micro-batch."""
+    """(sum of the losses, (how many, new batch statistics, logits)) of a micro-batch."""
     inputs = {"params": params, **({"batch_stats": stats} if stats else {})}
     logits, out = model.apply(inputs, images, train=True, rngs={"dropout": key})
     total, count = loss_of(logits, part["targets"], part["mask"])
-    return total, (count, out.get("batch_stats", stats))
+    return total, (count, out.get("batch_stats", stats), logits)
 
 
 def mixup(

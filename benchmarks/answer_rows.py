@@ -1,0 +1,151 @@
+"""The rows that docs/answer.md tells of: which, and how they are compared."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from bigxfer import config
+from bigxfer.runs import cells as runs_of_cells
+from bigxfer.study import grid
+from bigxfer.tables import bundle, cells, compact, differences, slopes, table
+from bigxfer.tables.cells import PredictionReader, Runs
+from bigxfer.tables.differences import Comparison
+from bigxfer.tables.table import Row
+
+ROOT = Path(__file__).parents[1]
+TABLE, BUNDLE = (
+    ROOT / "colabs" / f"real_{name}" for name in ("runs.csv", "bundle.npz")
+)
+STUDY = "configs/study_real.py"
+PARTS = ("contrast", "fractions", "nets", "domains", "shots")
+DRAWS, MOST_SEEDS = 8, 3  # of heads at few shots whose predictions are kept
+METRIC, TARGET, NET = "auroc_macro", "knee_oa", "R26x0.25"
+MARGIN, FLAT = 0.02, 0.005  # of a comparison, and of a slope: as the study says
+TINY, SIX, MODALITIES = "imagenet21k-tiny", "imagenet21k-tiny-six", "mednist"
+HEAD, TUNED = "ridge head", ""
+SHOTS = (("1", HEAD), ("5", HEAD), ("10", HEAD), ("full", TUNED))
+Line = tuple[str, int | None]  # upstream, images; None: all there are
+CLAIMS: tuple[tuple[str, Line, Line, tuple], ...] = (
+    ("Pre-training", (TINY, 45_125), ("scratch", None), SHOTS[-1:]),
+    ("Scale", (TINY, 45_125), (TINY, 705), SHOTS),
+    ("Domain and labels", (MODALITIES, 11_281), (TINY, 11_281), SHOTS),
+    ("Domain, six classes each", ("mednist-six", None), (SIX, None), SHOTS),
+)
+COMPARED = {line for _, a, b, _ in CLAIMS for line in (a, b)}
+
+
+def gather(runs: Path) -> None:
+    """Write the table of the study's runs, and the bundle of those that `kept` names."""
+    digests = {digest for part in PARTS for digest in planned(part)}
+    found = table.collect([runs], runs / "answer", "real")
+    rows = [row for row in found.rows if row["digest"] in digests]
+    print(f"{len(rows)} runs of the study, wrote {TABLE}")
+    compact.write(rows, TABLE)
+    written = bundle.write([r for r in rows if kept(r)], PredictionReader(), BUNDLE)
+    print(
+        f"{written.runs} runs in {BUNDLE}, {written.size:,} bytes; float16 moves a macro"
+        f" AUROC by {written.moved:.1e} at most"
+    )
+
+
+def kept(row: Row) -> bool:
+    """Whether the bundle has a run: all at full data, of the others those compared."""
+    if row["kind"] != "transfer" or row["shots"] == "full":
+        return row["kind"] == "transfer"
+    few = row["seed"] < DRAWS and (row["upstream_seed"] or 0) < MOST_SEEDS
+    return few and head_of(row) == HEAD and any(is_of(row, line) for line in COMPARED)
+
+
+@functools.cache
+def planned(part: str) -> dict[str, config.Run]:
+    """The runs of a part by digest; of a cell of several draws, each draw."""
+    out = {}
+    for node in grid.nodes(f"{STUDY}:part={part}"):
+        if node.kind == "cache":
+            continue
+        several = node.run.data.draws > 1
+        for run in runs_of_cells.draws(node.run) if several else [node.run]:
+            out[config.digest(run) if several else node.digest] = run
+    return out
+
+
+def upstream_of(row: Row) -> str:
+    """Its upstream; of features from a file, which have no width, the encoder's name."""
+    return row["model"] if row["width"] is None else row["upstream"]
+
+
+def is_of(row: Row, line: Line) -> bool:
+    upstream, images = line
+    ours = row["model"] == NET or row["width"] is None
+    same = ours and upstream_of(row) == upstream
+    return same and images in (None, row["upstream_size"])
+
+
+def head_of(row: Row) -> str:
+    return row["start"] or TUNED
+
+
+def line_name(line: Line) -> str:
+    names = {TINY: "photographs", SIX: "photographs of six classes"}
+    names |= {MODALITIES: "modalities", "mednist-six": "six modalities"}
+    names |= {"nih": "chest films", TARGET: "knees"}
+    name = names.get(line[0], line[0])
+    return f"{line[1]:,} {name}" if line[1] else name
+
+
+class Answer:
+    """The rows of the study and their predictions, and what they say."""
+
+    def __init__(self, rows: Sequence[Row], predictions: PredictionReader) -> None:
+        self.rows, self.predictions = list(rows), predictions
+        self.known = [r for r in self.rows if r["kind"] == "transfer" and kept(r)]
+
+    def select(self, line: Line, shots: str, head: str, target: str = TARGET) -> Runs:
+        """{(upstream seed, seed): run} of one cell of NET."""
+        every = [
+            row
+            for row in self.known
+            if row["target"] == target
+            and is_of(row, line)
+            and (row["shots"], head_of(row)) == (shots, head)
+            and row["protocol"] != "hyperrule-code"
+        ]
+        return {cells.seeds(row): row for row in every}
+
+    def slopes(self) -> tuple[list[slopes.Slope], str]:
+        """The primary slopes, or why there are none."""
+        widths, images = (0.125, 0.25, 0.5), (705, 2_820, 11_281, 45_125)
+        by_net = self.by_net()
+        places = [
+            (width, n) for width in widths for n in images if (width, n) in by_net
+        ]
+        if len(places) < len(widths) * len(images):
+            return [], f"{len(places)} of its 12 cells are there"
+        rows = [row for place in places for row in by_net[place]]
+        return slopes.slopes(rows, METRIC, self.predictions, FLAT), ""
+
+    def comparisons(self) -> dict[tuple[str, str], Comparison]:
+        """{(claim, shots): comparison}, Holm over all of them."""
+        found = {}
+        for name, a, b, places in CLAIMS:
+            for shots, head in places:
+                sides = (self.select(line, shots, head) for line in (a, b))
+                d = differences.difference(*sides, METRIC, self.predictions, MARGIN)
+                if d:
+                    about = {"target": TARGET, "metric": METRIC, "shots": shots}
+                    names = (NET, line_name(a)), (NET, line_name(b))
+                    found[name, shots] = Comparison(
+                        about, *names, d, "the claims", margin=MARGIN
+                    )
+        return differences.adjusted(found)
+
+    def by_net(self) -> dict[tuple[float, int], list[Row]]:
+        """{(width, photographs or 0 from scratch): fine-tuned at full data}, sorted."""
+        found: dict[tuple[float, int], list[Row]] = {}
+        for row in self.known:
+            tuned = (row["shots"], head_of(row)) == ("full", TUNED)
+            start = row["upstream"] in (TINY, "scratch") and row["protocol"] == "cosine"
+            if row["target"] == TARGET and tuned and start:
+                place = row["width"], row["upstream_size"] or 0
+                found.setdefault(place, []).append(row)
+        return dict(sorted(found.items()))
