@@ -17,8 +17,10 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,12 @@ BUDGET = 60.0
 LIMIT = int(10 * BUDGET)  # CPU-seconds after which a mutant hangs
 WAIT = 3600.0  # seconds by the clock after which a mutant hangs
 NONE = 5  # pytest's status where no test is run
-QUIET = ("-q", "-p", "no:cacheprovider")
+SAID = "said.txt"  # in a copy of the tree: the output of the latest tests
+BROKEN = 70  # an error of ours in a fork
+QUIET = ("-q", "--tb=no", "-p", "no:cacheprovider")
+Record = dict[
+    str, tuple[float, list[str]]
+]  # {node id: (CPU-seconds, functions called)}
 
 
 class Recorder:
@@ -38,32 +45,26 @@ class Recorder:
 
     def __init__(self, package: Path) -> None:
         self.package = f"{package}/"
-        self.tests: dict[str, tuple[float, list[str]]] = {}
-        self.failed: set[str] = set()
+        self.called: set[str] = set()
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        called: set[str] = set()
+    def note(self, frame: types.FrameType, event: str, value: object) -> None:
+        code = frame.f_code
+        if code.co_filename.startswith(self.package):
+            path = code.co_filename.removeprefix(self.package)
+            self.called.add(f"{path} {code.co_qualname}")
 
-        def note(frame: types.FrameType, event: str, value: object) -> None:
-            code = frame.f_code
-            if code.co_filename.startswith(self.package):
-                path = code.co_filename.removeprefix(self.package)
-                called.add(f"{path} {code.co_qualname}")
-
-        threading.settrace(note)
-        sys.settrace(note)
+    def measured(self, test: Callable[[], None]) -> tuple[float, list[str]]:
+        """(CPU-seconds, functions called) of a test."""
+        self.called.clear()
+        threading.settrace(self.note)
+        sys.settrace(self.note)
         began = time.process_time()
         try:
-            return (yield)
+            test()
         finally:
             sys.settrace(None)
             threading.settrace(None)  # pyrefly: ignore
-            self.tests[item.nodeid] = time.process_time() - began, sorted(called)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.failed.add(report.nodeid)
+        return time.process_time() - began, sorted(self.called)
 
 
 def stamp(test: str, functions: list[str]) -> str:
@@ -79,7 +80,7 @@ def forked(work: Callable[[], int], said: Path) -> int:
     """Runs `work` in a fork of this process; its exit status, -1 where it hangs."""
     child = os.fork()
     if not child:
-        status = 70
+        status = BROKEN
         try:
             os.setsid()
             output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -87,6 +88,8 @@ def forked(work: Callable[[], int], said: Path) -> int:
                 os.dup2(output, stream)
             resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
             status = int(work())
+        except BaseException:  # noqa: BLE001 - said below, and the fork must end here
+            traceback.print_exc()
         finally:
             os._exit(status)
     until = time.monotonic() + WAIT
@@ -100,32 +103,7 @@ def forked(work: Callable[[], int], said: Path) -> int:
     return -1
 
 
-def record(tree: Path, test: str) -> dict[str, tuple[float, list[str]]]:
-    """{node id: (CPU-seconds, functions called)} of a test file's tests that pass."""
-    kept = RECORDS / f"{Path(test).stem}.json"
-    if kept.exists():
-        old = json.loads(kept.read_text())
-        functions = [f for _, called in old["tests"].values() for f in called]
-        if old["stamp"] == stamp(test, functions):
-            return old["tests"]
-
-    def work() -> int:
-        recorder = Recorder(tree / "bigxfer")
-        pytest.main([*QUIET, test], plugins=[recorder])
-        tests = {n: t for n, t in recorder.tests.items() if n not in recorder.failed}
-        functions = [f for _, called in tests.values() for f in called]
-        RECORDS.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps({"stamp": stamp(test, functions), "tests": tests}))
-        for node in recorder.failed:
-            print(f"fails without a mutant, left out: {node}", file=sys.stderr)
-        return 0
-
-    if forked(work, tree / "said.txt"):
-        raise RuntimeError(f"{test}:\n{(tree / 'said.txt').read_text()[-3000:]}")
-    return json.loads(kept.read_text())["tests"]
-
-
-def chosen(records: Sequence[dict], function: str) -> list[str]:
+def chosen(records: Sequence[Record], function: str) -> list[str]:
     """The tests to try: those that call the function, then the others of their files.
 
     `function` ends with a space for any function of that module.
@@ -187,6 +165,103 @@ def put(path: Path, source: str) -> None:
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
 
 
+class Trial:
+    """A pytest plugin that tries mutants of one module in place of running its tests.
+
+    `mutants` are of functions, each (the function's name, syntax tree). `groups` are test
+    files; a later group is tried where no test of the former calls the function.
+    `statuses` are 1 for each mutant that fails a test, -9 or so for one that hangs, NONE
+    without a test; `nodes` are the tests for mutants outside of functions.
+    """
+
+    def __init__(
+        self,
+        tree: Path,
+        module: str,
+        mutants: list[tuple[str, ast.Module]],
+        groups: Sequence[Sequence[str]],
+    ) -> None:
+        self.tree, self.module, self.mutants, self.groups = (
+            tree,
+            module,
+            mutants,
+            groups,
+        )
+        self.failed: set[str] = set()
+        self.statuses: list[int] = []
+        self.nodes: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.add(report.nodeid)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        from jax._src import xla_bridge  # a fork of a process with a backend would hang
+
+        if xla_bridge.backends_are_initialized():
+            raise RuntimeError(f"importing one of {self.groups} starts JAX")
+        self.items = {item.nodeid: item for item in session.items}
+        path = self.tree / "bigxfer" / self.module
+        source = path.read_text()
+        for function, syntax in self.mutants:
+            nodes = self.tests_of(function)
+            put(path, ast.unparse(syntax))  # for the processes that a test starts
+            work = partial(self.judge, path, syntax, nodes)
+            self.statuses.append(forked(work, self.tree / SAID) if nodes else NONE)
+            put(path, source)
+            if self.statuses[-1] == BROKEN:
+                raise RuntimeError(
+                    f"{function}: {(self.tree / SAID).read_text()[-3000:]}"
+                )
+        self.nodes = self.tests_of("")
+        return True
+
+    def run(self, node: str, following: str | None = None) -> None:
+        item, after = self.items[node], self.items.get(following or "")
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
+
+    def judge(self, path: Path, syntax: ast.Module, nodes: list[str]) -> int:
+        exchange(path, syntax)
+        for node, following in zip(nodes, [*nodes[1:], None], strict=True):
+            self.run(node, following)
+            if self.failed:
+                return 1
+        return 0
+
+    def tests_of(self, function: str) -> list[str]:
+        for group in self.groups:
+            records = [self.record(test) for test in group]
+            if nodes := chosen(records, f"{self.module} {function}"):
+                return nodes
+        return []
+
+    def record(self, test: str) -> Record:
+        """Of a test file's tests that pass without a mutant."""
+        kept = RECORDS / f"{Path(test).stem}.json"
+        if kept.exists():
+            old = json.loads(kept.read_text())
+            functions = [f for _, called in old["tests"].values() for f in called]
+            if old["stamp"] == stamp(test, functions):
+                return old["tests"]
+        if forked(partial(self.measure, test, kept), self.tree / SAID):
+            raise RuntimeError(f"{test}:\n{(self.tree / SAID).read_text()[-3000:]}")
+        return json.loads(kept.read_text())["tests"]
+
+    def measure(self, test: str, kept: Path) -> int:
+        recorder = Recorder(self.tree / "bigxfer")
+        nodes = [node for node in self.items if node.startswith(f"{test}::")]
+        tests: Record = {}
+        for node, following in zip(nodes, [*nodes[1:], None], strict=True):
+            tests[node] = recorder.measured(partial(self.run, node, following))
+        tests = {
+            node: found for node, found in tests.items() if node not in self.failed
+        }
+        functions = [f for _, called in tests.values() for f in called]
+        RECORDS.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({"stamp": stamp(test, functions), "tests": tests}))
+        return 0
+
+
 def judge(
     tree: Path,
     module: str,
@@ -194,48 +269,18 @@ def judge(
     groups: Sequence[Sequence[str]],
     verdicts: Path,
 ) -> None:
-    """Tries mutants of functions, each (the function's name, syntax tree).
-
-    `groups` are test files; a later group is tried where no test of the former calls the
-    function. Writes {"statuses": pytest's exit status for each mutant, NONE without a
-    test, "nodes": the tests for mutants outside of functions}.
-    """
+    """Tries mutants of functions in this process; writes {"statuses", "nodes"} (Trial)."""
     enter(tree, "collected.txt")
-    pytest.main([*QUIET, "--collect-only", *(t for group in groups for t in group)])
-    from jax._src import xla_bridge  # a fork of a process with a backend would hang
-
-    if xla_bridge.backends_are_initialized():
-        raise RuntimeError(f"importing one of {groups} starts JAX: move it into a test")
-
-    def tests_of(function: str) -> list[str]:
-        for group in groups:
-            if nodes := chosen(
-                [record(tree, t) for t in group], f"{module} {function}"
-            ):
-                return nodes
-        return []
-
-    statuses = []
-    path = tree / "bigxfer" / module
-    source = path.read_text()
-    for function, syntax in mutants:
-        nodes = tests_of(function)
-
-        def work(syntax: ast.Module = syntax, nodes: list[str] = nodes) -> int:
-            exchange(path, syntax)
-            return pytest.main([*QUIET, "-x", *nodes])
-
-        put(path, ast.unparse(syntax))  # for the processes that a test starts
-        status = forked(work, tree / "said.txt") if nodes else NONE
-        if status in (3, 4, 70):  # an error of pytest or of ours
-            raise RuntimeError(f"{function}: {status}")
-        statuses.append(status)
-        put(path, source)
-    verdicts.write_text(json.dumps({"statuses": statuses, "nodes": tests_of("")}))
+    trial = Trial(tree, module, mutants, groups)
+    files = [test for group in groups for test in group]
+    if pytest.main([*QUIET, "-s", *files], plugins=[trial]) not in (0, NONE):
+        sys.exit(1)
+    found = {"statuses": trial.statuses, "nodes": trial.nodes}
+    verdicts.write_text(json.dumps(found))
 
 
 def judge_fresh(tree: Path, nodes: Sequence[str]) -> None:
     """Tries one mutant that stands in the tree, from the import of its module on."""
-    enter(tree, "said.txt")
+    enter(tree, SAID)
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
     sys.exit(pytest.main([*QUIET, "-x", *nodes]))

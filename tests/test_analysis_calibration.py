@@ -251,3 +251,56 @@ def test_the_interval_of_a_temperature_covers_the_truth(n, multilabel):
             low, high = calibration.temperature_interval(*data)
             hits.append(low <= 2 <= high)
     assert len(hits) > 270 and abs(np.mean(hits) - 0.95) < 0.04
+
+
+def test_bins_by_hand():
+    """Bins are closed above; those of equal counts keep equal values together."""
+    c = np.array([0.2, 0.25, 0.5, 0.5, 0.5, 0.9, 1.0])
+    hit = np.array([0.0, 1, 1, 0, 1, 1, 1])
+    table = calibration.binned(c, hit, 2)
+    assert [r["count"] for r in table] == [5, 2]
+    assert [(r["low"], r["high"]) for r in table] == [(0, 0.5), (0.5, 1)]
+    assert [r["frequency"] for r in table] == pytest.approx([0.6, 1])
+    assert [r["confidence"] for r in table] == pytest.approx([0.39, 0.95])
+    # 5 images that are right by 0.21 too often, 2 by 0.05
+    assert calibration.error(table) == pytest.approx((5 * 0.21 + 2 * 0.05) / 7)
+    even = calibration.equal_counts(c, hit, 3)  # cut at 2 and 5
+    assert [r["count"] for r in even] == [2, 3, 2]
+    assert [(r["low"], r["high"]) for r in even] == [(0.2, 0.25), (0.5, 0.5), (0.9, 1)]
+    tied = calibration.equal_counts(c, hit, 2)  # the cut at 4 falls among equal ones
+    assert [r["count"] for r in tied] == [2, 5]
+    p = np.array([[0.3, 0.7], [0.6, 0.4], [0.9, 0.1]])
+    labels = np.array([1, 1, 0])
+    assert calibration.ece(labels, p) == pytest.approx((0.3 + 0.6 + 0.1) / 3)
+    assert calibration.adaptive_ece(labels, p) == pytest.approx((0.3 + 0.6 + 0.1) / 3)
+
+
+def test_the_interval_of_a_temperature_by_its_definition():
+    """Scores and curvature by numerical derivatives of the loss in 1 / T."""
+    rng = np.random.default_rng(3)
+    for multilabel in (False, True):
+        truth = rng.integers(0, 3, 60)
+        logits = 2 * np.eye(3)[truth] + 2 * rng.normal(size=(60, 3))
+        labels = truth
+        if multilabel:
+            labels = np.where(rng.random((60, 3)) < 0.1, np.nan, np.eye(3)[truth])
+        people = np.arange(60) // 2
+        best = 1 / calibration.temperature(labels, logits)
+        known = np.isfinite(labels).sum(1) if multilabel else np.ones(60)
+
+        def losses(inverse, labels=labels, logits=logits, known=known):
+            """The sum over each image's labels."""
+            rows = [
+                calibration.loss(labels[i : i + 1], inverse * logits[i : i + 1])
+                for i in range(60)
+            ]
+            return np.array(rows) * known
+
+        h = 1e-4
+        slope = (losses(best + h) - losses(best - h)) / (2 * h)
+        curve = ((losses(best + h) + losses(best - h) - 2 * losses(best)) / h**2).sum()
+        scores = np.bincount(people, slope)
+        error = np.sqrt((scores**2).sum() * 30 / 29) / curve
+        half = stats.t.ppf(0.95, 29) * error
+        found = calibration.temperature_interval(labels, logits, people, level=0.9)
+        assert found == pytest.approx((1 / (best + half), 1 / (best - half)), rel=1e-3)

@@ -174,3 +174,47 @@ def test_the_interval_is_wider_by_the_number_of_pairs():
     high, low = (entries[name]["metrics"]["auroc/b"] for name in gap["of"])
     down = np.hypot(high["value"] - high["low"], low["high"] - low["value"])
     assert gap["value"] - gap["low"] == pytest.approx(wider * down)
+
+
+def test_a_gap_by_hand():
+    """Zou and Donner 2008, of independent groups: distances add as squares."""
+    a, b = Score(0.8, 0.7, 0.85), Score(0.6, 0.5, 0.75)
+    one = by_group.difference(a, np.array([]), b, np.array([]))
+    assert one["value"] == pytest.approx(0.2)
+    assert one["low"] == pytest.approx(0.2 - np.hypot(0.1, 0.15))
+    assert one["high"] == pytest.approx(0.2 + np.hypot(0.05, 0.1))
+    three = by_group.difference(a, np.array([]), b, np.array([]), pairs=3)
+    wider = norm.ppf(1 - 0.025 / 3) / norm.ppf(0.975)
+    assert three["low"] == pytest.approx(0.2 - wider * np.hypot(0.1, 0.15))
+    assert three["high"] == pytest.approx(0.2 + wider * np.hypot(0.05, 0.1))
+    far = by_group.difference(
+        Score(0, 0, 0.9), np.array([]), Score(1, 0.1, 1), np.array([])
+    )
+    assert far["low"] == -1 and -1 < far["high"] < 1
+    far = by_group.difference(
+        Score(1, 0.1, 1), np.array([]), Score(0, 0, 0.9), np.array([])
+    )
+    assert far["high"] == 1 and -1 < far["low"] < 1
+
+
+def test_patients_in_both_groups_correlate_by_their_influences():
+    people, others = np.array(["p", "q", "r"]), np.array(["q", "r", "s"])
+    a = Score(0.8, 0.7, 0.9, sums=np.array([2.0, 1.0, -2.0]))
+    assert by_group.correlation(a, people, a, people) == pytest.approx(1)
+    b = Score(0.6, 0.4, 0.8, sums=np.array([3.0, 0.0, 4.0]))
+    assert by_group.correlation(a, people, b, others) == pytest.approx(3 / (3 * 5))
+    assert by_group.correlation(a, people, b, np.array(["x", "y", "z"])) == 0
+    same = by_group.difference(a, people, a._replace(low=0.75), people)
+    assert same["high"] - same["value"] == pytest.approx(0.05)  # 0.1 - 0.05
+
+
+def test_five_patients_are_enough():
+    labels = np.array([1, 0] * 5)
+    part = {"labels": labels, "patients": np.arange(10).astype(str)}
+    every = np.ones(10, bool)
+    assert by_group.lacking(part, every, ["a", "b"]) == {}
+    every[0] = False
+    assert by_group.lacking(part, every, ["a", "b"]) == {
+        "a": "4 patients without a; 5 are needed",
+        "b": "4 patients with b; 5 are needed",
+    }

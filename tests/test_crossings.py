@@ -82,6 +82,8 @@ def test_the_line_that_leads_at_the_largest_scale_is_a(monkeypatch):
     np.testing.assert_allclose(one.found.difference[2], [0.3, 0.27, 0.32])
     assert one.found.x.tolist() == [1, 10, 1000] and one.basis == "over draws"
     assert one.overtakings and one.pairs == 1
+    values[1000.0] = 0.0  # a tie: the names keep their order
+    assert crossings.crossing(a, b, None).a == "nih"
     few = crossings.crossing(a, curve("scratch", [10.0, 50.0]), None)
     assert few.found is None and "two common scales" in few.basis
     two = crossings.crossing(a, curve("scratch", [1.0, 10.0]), None)

@@ -108,9 +108,9 @@ def test_scales_in_any_order_and_bad_input():
 def test_lasting_lead():
     grid = np.array([0.0, 1.0, 2.0, 3.0])
     d = np.array([[-1.0, 1, 1, 1], [-1, 1, -1, 3], [1, 1, -1, -1], [1, 1, 1, 1.0],
-                  [-1, -1, -1, -1], [1, -1, 0, 2]])  # fmt: skip
+                  [-1, -1, -1, -1], [1, -1, 0, 2], [1, 1, 1, -1]])  # fmt: skip
     root = lasting_lead(grid, d)
-    assert root == pytest.approx([0.5, 2.25, np.inf, -np.inf, np.inf, 2.0])
+    assert root == pytest.approx([0.5, 2.25, np.inf, -np.inf, np.inf, 2.0, np.inf])
 
 
 def test_sign_changes_pass_over_zeros():

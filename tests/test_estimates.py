@@ -103,9 +103,26 @@ def test_a_grid_is_made_complete_by_leaving_out_what_lacks_most():
     a, b = estimates.grids([runs(*every), runs(*lacks_source)])
     assert a.draws == b.draws == (0, 1, 2, 3)
     assert (a.upstreams, b.upstreams) == ((0, 1, 2), (0, 2))
-    # the last upstream of a cell is never left out
+    # the last upstream of a cell is never left out, though it lacks half its draws
+    many = runs(*((u, d) for u in range(5) for d in range(4)))
+    a, b = estimates.grids([many, runs((0, 0), (0, 1), (1, 2), (1, 3))])
+    assert a.draws == b.draws == (0, 1) and (b.upstreams, len(b.rows)) == ((0,), 2)
     a, b = estimates.grids([runs((0, 0), (0, 1), (0, 2)), runs((0, 0), (1, 1), (1, 2))])
     assert a.draws == b.draws and a.rows and b.rows and len(b.upstreams) == 1
+
+
+def test_at_full_data_a_place_is_an_upstream_or_a_training():
+    def runs(*seeds):
+        return {(u, s): row(u, s, shots="full") for u, s in seeds}
+
+    (two,) = estimates.grids([runs((0, 0), (0, 1), (7, 0))])
+    assert [len(line[0]) for line in two.places] == [2, 1] and two.draws == ()
+    assert two.upstreams == (0, 7) and not two.one_upstream
+    (one,) = estimates.grids([runs((7, 0), (7, 1), (7, 2))])
+    assert [len(line[0]) for line in one.places] == [1, 1, 1] and one.one_upstream
+    scratch = {(-1, s): row(None, s, shots="full") for s in range(2)}
+    (none,) = estimates.grids([scratch])
+    assert len(none.places) == 2 and none.upstreams == ()
 
 
 def test_the_variances_of_limits_and_the_patients_share():

@@ -16,6 +16,9 @@ def test_lines_sort_by_number_and_scratch_comes_last():
     ]
     mixed = random.Random(0).sample(want, len(want))
     assert sorted(mixed, key=lines.natural) == want
+    assert (
+        lines.natural("a 2 x 9") < lines.natural("a 2 x 10") < lines.natural("a 3 x 1")
+    )
     assert lines.natural("a, 3.")[2] == [3.0] and lines.natural("a, 7,")[2] == [7.0]
 
 

@@ -63,6 +63,13 @@ def test_a_scale_with_two_runs_takes_the_deviation_of_the_others():
     assert found.sigma == pytest.approx([0.1 / 3**0.5] * 3 + [0.1 / 2**0.5])
 
 
+def test_deviations_are_a_power_of_two_scales_and_of_no_third_input():
+    x = np.array([[1, 1, 0.5], [2, 3, 3], [4, 1, 0.1], [8, 5, 9], [9, 1, 0.2]])
+    errors = 0.3 + np.random.default_rng(1).normal(0, 0.02, (1, 4, 5))
+    three, two = (scatter(x[:, :n], errors, np.ones(5), 5, None) for n in (3, 2))
+    assert three.sigma == pytest.approx(two.sigma)
+
+
 def test_a_perfect_cell_counts_half_an_error_and_is_told_as_unsure():
     errors = runs(1, 4)
     errors[:, :, 1] = 0

@@ -47,6 +47,7 @@ def test_flat_is_within_the_margin_of_every_pair():
     assert trend.flat(scattered(curves), 0.0945) is None
     assert trend.flat(scattered(curves[:, ::-1]), 0.0945) is None
     assert trend.flat(Scatter(curves[0], None, None, ""), 1.0) is None
+    assert trend.flat(scattered(np.ones((9, 2))), 0.0) is None  # no margin, no verdict
 
 
 def test_a_rise_is_told_beyond_chance_over_all_pairs():

@@ -103,6 +103,6 @@ def crossing(a: Curve, b: Curve, predictions: PredictionReader) -> Crossing:
     found = crossover(np.array(x), compared, tails)
     words = compared[-1].covers
     if compared[-1].value < 0:
-        turned = found.difference[:, [0, 2, 1]] * -1
+        turned = -found.difference[:, [0, 2, 1]]
         found, names = Crossover(found.x, turned, found.tails), names[::-1]
     return Crossing(about, *names, found, words)

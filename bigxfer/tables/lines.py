@@ -130,7 +130,7 @@ def _value(row: Row, name: str) -> Any:
 def natural(line: str) -> tuple:
     """Sorts lines by name, with numbers as numbers, and scratch at the end."""
     parts = re.split(r"(\d[\d,.]*)", line)
-    values = [float(p.replace(",", "").rstrip(".") or 0) for p in parts[1::2]]
+    values = [float(p.replace(",", "").rstrip(".")) for p in parts[1::2]]
     return line.startswith("scratch"), parts[::2], values
 
 
