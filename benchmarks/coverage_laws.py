@@ -19,14 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from bigxfer.scaling import trend
-from bigxfer.scaling.crossover import Crossover, crossover, decide
+from bigxfer.scaling.crossover import Crossover, decide
 from bigxfer.scaling.curves import cutoff
 from bigxfer.scaling.forecast import forecast
 from bigxfer.scaling.forms import CURVES
 from bigxfer.scaling.scatter import scatter
 from bigxfer.statistics import crossed
-from bigxfer.statistics.crossed import Side
-from bigxfer.tables.differences import Difference
+from bigxfer.statistics.crossed import Part
 
 DRAWS, REPLICATES = 5, 200
 TURN = 20  # simulations of a row before the next one
@@ -89,29 +88,26 @@ def study(rng, truths: np.ndarray, patients: int) -> list[Crossover]:
     hard = hard + rng.normal(0, 0.4, (patients, lines, k)) * np.sqrt(0.1)
     means = truths[:, None] + own + hard.mean(0)[:, None]  # [lines, draws, k]
     sums = (hard - hard.mean(0)) / patients
-    pairs = []
-    for a in range(lines):
-        for b in range(a):
-            differences, tails = [], []
-            for i in range(k):
-                sides = [
-                    Side(
-                        means[j, :, i][None],
-                        np.repeat(sums[:, j, i, None, None], DRAWS, 2),
-                        sign,
-                    )
-                    for j, sign in ((b, 1), (a, -1))
-                ]
-                value = float(sum(s.sign * s.points.mean() for s in sides))
-                parts = crossed.parts(sides)
-                ends = crossed.interval(value, parts)
-                none = np.nan
-                differences.append(
-                    Difference(value, *ends, none, none, none, tuple(parts), "", "")
-                )
-                tails.append(crossed.tail_beyond(value, parts))
-            pairs.append(crossover(SHOTS, differences, tails))
-    return pairs
+    places = [(b, a) for a in range(lines) for b in range(a)]
+    first, second = np.transpose(places)
+    apart = means[first] - means[second]  # [pairs, draws, k]
+    value, sums = apart.mean(1), sums[:, first] - sums[:, second]
+    parts = [
+        Part.even("draws", apart.var(1, ddof=1) / DRAWS, DRAWS - 1),
+        Part.even("patients", sums.var(0, ddof=1) * patients, patients - 1),
+    ]
+    table = np.stack([value, *crossed.interval(value, parts)], -1)
+    return [Crossover(SHOTS, *of) for of in zip(table, tails_beyond(value, parts))]
+
+
+def tails_beyond(value: np.ndarray, parts: list[Part]) -> np.ndarray:
+    """crossed.tail_beyond of many effects at once: by halving, to 1e-12."""
+    low, high = np.full(value.shape, 1e-12), np.full(value.shape, 0.5)
+    for _ in range(50):
+        middle = np.sqrt(low * high)
+        short = crossed.reach(parts, middle, True) > np.abs(value)
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return high
 
 
 def one_crossover(truths: np.ndarray, seed: int) -> list:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from bigxfer.scaling.crossover import Crossover, crossover, decide
-from bigxfer.scaling.reach import Reach, beyond, lasting_lead, within
+from bigxfer.scaling.reach import Reach, beyond, lasting_lead, rounded, within
 from bigxfer.scaling.scatter import Scatter
 from bigxfer.statistics import crossed
 from bigxfer.statistics.crossed import Side
@@ -184,3 +184,13 @@ def test_a_reach_in_words(ends, words):
     assert Reach(*ends, first=1, end=1000, ahead=True).sentence("shots") == words
     within_data = Reach(*ends, first=1, end=1000, ahead=False).sentence("shots")
     assert within_data == words.replace("within 10x of", "within")
+
+
+def test_scales_have_no_exponent():
+    assert [rounded(x) for x in (2.0, 1013.0, 23.5e6, 0.99996e6, 1.2345e9)] == [
+        "2",
+        "1,010",
+        "23.5 million",
+        "1 million",
+        "1.23 billion",
+    ]

@@ -42,6 +42,7 @@ exposure shortcuts external
 claims bit_size
 grid
 cost design
+pilot
 commands
 __main__
 """,

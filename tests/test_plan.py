@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.special import gamma
 from test_differences import study as simulated
 
+from bigxfer.statistics import crossed
+from bigxfer.statistics.crossed import Part
 from bigxfer.study import design, grid
 from bigxfer.study.commands import plan
 from bigxfer.study.design import Design, Goal, Share, Variances
+from bigxfer.study.pilot import of_pilot, variances
 from bigxfer.tables import cells, table
 
 ROOT = Path(__file__).parents[1]
@@ -45,10 +50,7 @@ def command(capsys):
 def test_variances_of_a_pilot_are_those_it_was_drawn_from(planning):
     sd, pilot, rng = (0.03, 0.04, 0.02), Design(4, 6, 60), np.random.default_rng(0)
     truth = planning.true_variances(sd)
-    found = [
-        design.variances(planning.simulate(rng, pilot, sd), 60, True)
-        for _ in range(300)
-    ]
+    found = [variances(planning.simulate(rng, pilot, sd), 60, True) for _ in range(300)]
     for get in (
         lambda v: v.upstreams[0],
         lambda v: v.upstreams[1],
@@ -60,6 +62,48 @@ def test_variances_of_a_pilot_are_those_it_was_drawn_from(planning):
         assert mean == pytest.approx(get(truth).at(60), rel=0.12)
         falls = np.mean([get(v).patients for v in found])
         assert falls == pytest.approx(get(truth).patients, rel=0.3, abs=0.001)
+
+
+def test_one_factor_has_the_mean_width_of_students_interval_and_the_power_of_nct():
+    v, d = Variances((Share(0.04**2),), None, (), Share(0.0)), Design(4, 1, 100)
+    t, se = stats.t.ppf(0.975, 3), 0.04 / 2
+    shrinks = np.sqrt(2 / 3) * gamma(2) / gamma(1.5)  # E s over sigma, of 4 values
+    assert Goal(half_width=0.1).reached(v, d) == pytest.approx(
+        t * se * shrinks, rel=2e-3
+    )
+    told = stats.nct(3, Goal(effect=0.1).reached(v, d) / se)
+    assert told.sf(t) + told.cdf(-t) == pytest.approx(0.8, abs=2e-3)
+
+
+def test_a_plan_expects_what_few_seeds_find(planning):
+    """Three seeds whose variance often comes out as 0, or as several times the truth."""
+    sd, d, size = (0.01, 0.04, 0.01), Design(3, 11, 1600), 4000
+    truth, rng = planning.true_variances(sd), np.random.default_rng(0)
+    shapes = (1, 1), (3, 1), (1, 11), (3, 11)
+    points = np.zeros((2, size, 3, 11))
+    for own, patients, shape in zip((0, *sd), planning.PATIENTS, shapes, strict=True):
+        spread = np.hypot(own, patients / np.sqrt(d.patients))
+        points += rng.normal(0, spread, (2, size, *shape))
+    seeds, draws = points.mean(-1, keepdims=True), points.mean(-2, keepdims=True)
+    left = points - seeds - draws + points.mean((-1, -2), keepdims=True)
+    rests = (left**2).sum((-1, -2)) / 20 / 33
+    parts = [
+        Part.even("upstreams", np.maximum(own - rest, 0), 2)
+        for own, rest in zip(seeds[..., 0].var(-1, ddof=1) / 3, rests, strict=True)
+    ]
+    apart = points[0] - points[1]
+    draws = apart.mean(-2).var(-1, ddof=1) / 11
+    parts += [
+        Part.even("draws", np.maximum(draws - sum(rests), 0), 10),
+        Part.even("residual", sum(rests), 40),
+        Part.even("patients", truth.patients.own / 1600, 1599),
+    ]
+    half = crossed.reach(parts, 0.025, True)
+    wanted = Goal(half_width=0.05).reached(truth, d)
+    assert half.mean() == pytest.approx(wanted, rel=0.01)
+    effect = Goal(effect=0.07).reached(truth, d)
+    power = np.mean(np.abs(apart.mean((-1, -2)) + effect) > half)
+    assert power == pytest.approx(0.8, abs=0.02)
 
 
 def test_a_planned_study_reaches_its_half_width_and_its_power(planning):
@@ -171,7 +215,7 @@ def test_hours_are_those_of_the_pilots_runs(pilot):
     rows = [r for r in pilot if r["shots"] == "5"]
     group = cells.group(rows, METRIC, "upstream")
     a, b = group["nih",], group["scratch",]
-    found = design.of_pilot(a, b, METRIC, cells.PredictionReader())
+    found = of_pilot(a, b, METRIC, cells.PredictionReader())
     hours = {r["digest"]: 0.1 for r in rows} | {f"nih{u}": 2.0 for u in range(3)}
     nih, scratch = plan._priced(found, hours)
     assert (nih.seeds, nih.draws, nih.upstream) == (3, 3, 2.0)
@@ -191,9 +235,7 @@ def test_what_a_pilot_cannot_tell_is_said_with_what_to_run(pilot, change, messag
     rows = [r for r in pilot if r["shots"] == "5" and change(r)]
     group = cells.group(rows, METRIC, "upstream")
     with pytest.raises(ValueError, match=message):
-        design.of_pilot(
-            group["nih",], group["scratch",], METRIC, cells.PredictionReader()
-        )
+        of_pilot(group["nih",], group["scratch",], METRIC, cells.PredictionReader())
 
 
 def test_a_pilot_without_predictions_or_limits_is_said(pilot):
@@ -201,14 +243,10 @@ def test_a_pilot_without_predictions_or_limits_is_said(pilot):
     rows = [r | lost for r in pilot if r["shots"] == "5"]
     group = cells.group(rows, METRIC, "upstream")
     with pytest.raises(ValueError, match="test patients differ.*predictions kept"):
-        design.of_pilot(
-            group["nih",], group["scratch",], METRIC, cells.PredictionReader()
-        )
+        of_pilot(group["nih",], group["scratch",], METRIC, cells.PredictionReader())
     kept = [r | {"folder": "nowhere"} for r in pilot if r["shots"] == "5"]
     group = cells.group(kept, METRIC, "upstream")
-    found = design.of_pilot(
-        group["nih",], group["scratch",], METRIC, cells.PredictionReader()
-    )
+    found = of_pilot(group["nih",], group["scratch",], METRIC, cells.PredictionReader())
     assert found.patients == 120 and found.variances.patients.own > 0
 
 

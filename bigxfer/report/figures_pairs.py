@@ -12,6 +12,7 @@ import numpy as np
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import UNITS, Panel, chance, pretty, shots_name, table_html
 from bigxfer.scaling.crossings import Crossing
+from bigxfer.scaling.reach import rounded
 from bigxfer.tables import differences as compared
 from bigxfer.tables.differences import Comparison
 from bigxfer.tables.families import Family
@@ -179,7 +180,7 @@ def _forest(drawing: Drawing, told: Sequence[Crossing], x: str) -> dict[str, Any
                     "x": [o.low, o.at, o.high],
                     "y": [f"{pretty(first)} over {pretty(second)}"] * 3,
                     "showlegend": False,
-                    "text": [f"at {o.at:.3g}"] * 3,
+                    "text": [f"at {rounded(o.at)}"] * 3,
                     "marker": {
                         "symbol": ["line-ns", drawing.look[first].symbol, "line-ns"],
                         "size": [8, 10, 8],

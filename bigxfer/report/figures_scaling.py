@@ -18,6 +18,7 @@ from bigxfer.report.style import (
     table_html,
 )
 from bigxfer.scaling import curves
+from bigxfer.scaling.reach import rounded
 from bigxfer.tables import cells
 from bigxfer.tables.lines import natural, rank
 
@@ -265,7 +266,7 @@ def _few(members: Sequence[curves.Law]) -> str:
 def _flat(members: Sequence[curves.Law], unit: str) -> list[str]:
     """The lines whose errors are shown to be equal at all scales."""
     return [
-        f"from {number(law.curve.x[0])} to {number(law.curve.x[-1])} {unit} makes no"
+        f"from {cells.amount(law.curve.x[0])} to {cells.amount(law.curve.x[-1])} {unit} makes no"
         f" difference within {100 * law.flat:g} points to {pretty(law.curve.about['line'])}"
         for law in members
         if law.flat
@@ -308,7 +309,7 @@ def _law_row(law: curves.Law, unit: str) -> tuple[str, ...]:
         return name, wanted, slope, law.fit.form.name, values, miss, ""
     far = AHEAD * law.curve.x[-1]
     value, low, high = (v[0] for v in law.band.predict([far]))
-    ahead = f"{value:.3g} [{low:.3g}, {high:.3g}] at {number(far)} {unit}"
+    ahead = f"{value:.3g} [{low:.3g}, {high:.3g}] at {rounded(far)} {unit}"
     return name, wanted, slope, law.fit.form.name, values, miss, ahead
 
 

@@ -12,7 +12,7 @@ from bigxfer.scaling.curves import Curve
 from bigxfer.scaling.reach import rounded
 from bigxfer.statistics import crossed
 from bigxfer.tables import differences
-from bigxfer.tables.cells import PredictionReader
+from bigxfer.tables.cells import PredictionReader, amount
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Crossing:
         ahead = found.ahead(self.pairs)
         for side, (name, other) in ((1, (a, b)), (-1, (b, a))):
             if side in ahead:
-                at = ", ".join(f"{x:,.4g}" for x, s in zip(found.x, ahead) if s == side)
+                at = ", ".join(amount(x) for x, s in zip(found.x, ahead) if s == side)
                 return (
                     f"{name} is ahead of {other} at {at} {unit}; no overtaking is told"
                 )
-        ends = f"{found.x[0]:,.4g} to {found.x[-1]:,.4g} {unit}"
+        ends = f"{amount(found.x[0])} to {amount(found.x[-1])} {unit}"
         return f"{a} and {b} are not told apart from {ends}"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from bigxfer.scaling.forecast import Forecast
 from bigxfer.scaling.forms import Array
 from bigxfer.scaling.scatter import Scatter
+from bigxfer.tables.cells import amount
 
 AHEAD = 10.0
 FINE = 400  # places where a law is asked: steps of less than 4%
@@ -33,7 +34,7 @@ class Reach:
 
     def sentence(self, unit: str) -> str:
         """Such as "at 120 shots (95% interval 80 to 300)"."""
-        first, end = f"{self.first:,.4g}", f"{self.end:,.4g}"
+        first, end = amount(self.first), amount(self.end)
         low = rounded(self.low) if self.low > 0 else f"below {first}"
         high = rounded(self.high) if self.high < np.inf else f"above {end}"
         where = f"within {AHEAD:g}x of the data" if self.ahead else "within the data"
@@ -50,8 +51,8 @@ class Reach:
 
 
 def rounded(scale: float) -> str:
-    """Three digits, without an exponent: "1,010"."""
-    return f"{float(f'{scale:.3g}'):,.12g}"
+    """Three digits of a scale that was estimated: "1,010"."""
+    return amount(float(f"{scale:.3g}"))
 
 
 def within(x: Array, scatter: Scatter, error: float) -> Reach | None:

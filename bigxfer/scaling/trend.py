@@ -10,6 +10,7 @@ import scipy  # scipy.special, 13 MB, loads where it is used
 
 from bigxfer.scaling.forms import Array
 from bigxfer.scaling.scatter import Scatter
+from bigxfer.tables.cells import amount
 
 FREEDOM = 2  # degrees; the t of one spans all errors
 RISE = 0.05  # chance to be told of a rise that is none
@@ -63,5 +64,5 @@ def rises(x: Array, scattered: Scatter, fall: tuple[float, float, float] | None)
     for i, j in pairs:
         chance = np.mean(scattered.curves[:, j] <= scattered.curves[:, i])
         if chance < RISE / len(pairs):
-            return f"the error is larger at {x[j]:,.4g} than at {x[i]:,.4g}"
+            return f"the error is larger at {amount(x[j])} than at {amount(x[i])}"
     return ""

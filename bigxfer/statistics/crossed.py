@@ -26,27 +26,33 @@ Names of shapes: U upstream seeds, D draws, p patients.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy  # scipy.special, 13 MB, loads where it is used: not while training
 
 from bigxfer.statistics.influence import variance
+from bigxfer.statistics.limits import root
 
 SMALLEST = -300.0  # the logarithm of the least tail that a p is told for
+TINY = 1e-300  # in place of 0 in a division whose result does not matter
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one factor adds to the variance of an effect, on either side of it."""
+    """What one factor adds to the variance of an effect, on either side of it.
+
+    The variances may be arrays, of many studies of one design (study/design.py).
+    """
 
     factor: str
-    low: float
-    high: float
+    low: Any
+    high: Any
     freedom: float
 
     @classmethod
-    def even(cls, factor: str, both: float, freedom: float) -> "Part":
+    def even(cls, factor: str, both: Any, freedom: float) -> "Part":
         return cls(factor, both, both, freedom)
 
 
@@ -163,21 +169,24 @@ def reach(components: Sequence[Part], tail: float, up: bool) -> float:
     """How far the interval that leaves `tail` above, or below, is from the effect.
 
     Parts of one factor, such as the upstreams of two sides, are first taken together,
-    with the degrees of freedom of their sum (Welch 1947, Biometrika 34:28).
+    with the degrees of freedom of their sum (Welch 1947, Biometrika 34:28). Variances
+    that are arrays give an array.
     """
-    sums: dict[str, list[float]] = {}  # of variances, and of their squares by freedom
+    factors: dict[str, list[tuple[float, float]]] = {}
     for part in components:
-        variance_of = part.high if up else part.low
-        both = sums.setdefault(part.factor, [0.0, 0.0])
-        both[0] += variance_of
-        both[1] += variance_of**2 / part.freedom
-    known = [(v, v**2 / square) for v, square in sums.values() if square]
-    variances, freedom = np.array(known).reshape(-1, 2).T
-    t = scipy.special.stdtrit(freedom, tail)
-    z = scipy.special.ndtri(tail)
-    excess = (t**2 - z**2) * variances
-    square = z**2 * variances.sum() + math.hypot(*excess)
-    return math.copysign(math.sqrt(square), 0.5 - tail)
+        v = part.high if up else part.low
+        factors.setdefault(part.factor, []).append((v, part.freedom))
+    z2 = scipy.special.ndtri(tail) ** 2
+    known, excess = 0.0, 0.0
+    for same in factors.values():
+        v, freedom = same[0]
+        if len(same) > 1:
+            v, squares = sum(x for x, _ in same), sum(x**2 / f for x, f in same)
+            freedom = np.maximum(v**2, TINY) / np.maximum(squares, TINY)
+        t = scipy.special.stdtrit(freedom, tail)
+        known += z2 * v
+        excess = np.hypot(excess, (t**2 - z2) * v)
+    return np.copysign(np.sqrt(known + excess), 0.5 - tail)
 
 
 def interval(
@@ -199,19 +208,18 @@ def tail_beyond(value: float, components: Sequence[Part], null: float = 0.0) -> 
     if not components:
         return math.nan
     up = value < null
+    if not distance:
+        return 0.5
     if not sum(p.high if up else p.low for p in components):
-        return 0.0 if distance else 0.5
-
-    def short(log_tail: float) -> float:
-        return reach(components, math.exp(log_tail), up) - distance
-
-    if short(SMALLEST) < 0:
         return 0.0
-    low, high = SMALLEST, math.log(0.5)
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if short(middle) > 0 else (low, middle)
-    return math.exp((low + high) / 2)
+
+    def spare(log_tail: float) -> float:
+        """Above 0 where the interval ends before `null`; bounded, whatever the tail."""
+        return distance / (reach(components, math.exp(log_tail), up) + distance) - 0.5
+
+    if spare(SMALLEST) > 0:
+        return 0.0
+    return math.exp(root(spare, SMALLEST, math.log(0.5)))
 
 
 def p_value(value: float, components: Sequence[Part]) -> float:

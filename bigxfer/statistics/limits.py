@@ -164,23 +164,23 @@ def _alike(sums: np.ndarray, influence: np.ndarray, most: float) -> float:
 def auroc_micro(
     value: float, influence: np.ndarray, truth: np.ndarray, patients: Patients
 ) -> Score:
-    """AUROC of all (image, class) pairs, whose pairs of one image are not independent.
+    """AUROC of all (image, class) pairs, whose pairs of one patient are not independent.
 
-    As `auroc`, with no more positives and negatives than images, and fewer where the
-    influences say so; truth is [n, k].
+    As `auroc`, of pairs in place of images; truth is [n, k]. Were pairs no more than
+    images, as pairs of one image that are all alike are, several findings that are not
+    would be covered in 97.9% (benchmarks/coverage.py).
     """
-    known = ~np.isnan(truth)
-    images = np.asarray(known.any(axis=1))
-    count = patients.having(images)
-    n = int(images.sum())
-    positives, negatives = (min(int((truth == y).sum()), n) for y in (1, 0))
+    pairs = (~np.isnan(truth)).sum(axis=1)
+    count, n = patients.having(pairs > 0), int(pairs.sum())
+    positives, negatives = (int((truth == y).sum()) for y in (1, 0))
     sums = patients.sums(influence)
-    one = (1 / positives**2 + 1 / negatives**2) / 16
+    images = int((pairs > 0).sum())  # one patient more has a pair of each class
+    one = (1 / min(positives, images) ** 2 + 1 / min(negatives, images) ** 2) / 16
     if min(positives, negatives, count) < LEAST:
         return Score(value, sums=sums, one=one)
     plain = hanley_mcneil(value, positives, negatives)
-    most = patients.images_each(images)
-    effect = max(variance(sums) / plain, 1) if plain else most
+    most = patients.images_each(pairs)
+    effect = min(max(variance(sums) / plain, 1), most) if plain else most
     worth = small_sample(count, n) / effect
     ends = newcombe(value, positives * worth, negatives * worth)
     return Score(value, *ends, sums=sums, one=one)

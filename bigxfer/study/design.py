@@ -5,10 +5,16 @@ p test patients is
 
     sum over sides(upstreams / U) + draws / D + sum over sides(runs / (U D)) + patients / p,
 
-where the first three also have a share that falls with p. `of_pilot` reads these numbers
+where the first three also have a share that falls with p. pilot.py reads these numbers
 from finished runs, `Variances.given` from standard deviations that somebody knows.
-Half-widths and powers are those of statistics/crossed.py, so that a study is planned by
-the rule that will judge it.
+
+A study will not see these variances but estimates of them, from a few seeds and draws.
+Where luck is normal its mean squares are the true ones times chi-squares over their
+degrees of freedom, and independent of its effect (Searle, Casella and McCulloch 1992,
+chapter 4). So the half-width is the mean over NODES studies whose chi-squares lie
+evenly, each judged by the rule of statistics/crossed.py, and the power the mean of their
+chances to tell the effect. With one factor these are the mean width of Student's
+interval and the noncentral t.
 
 Variances of a small pilot are uncertain: a study that is planned from the estimates
 themselves misses its goal about every second time. So the total is taken at its upper
@@ -16,21 +22,23 @@ limit, at the `assurance` that is asked for (Browne 1995, Statistics in Medicine
 the limit of a sum of variances: Graybill and Wang 1980, JASA 75:869).
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import numpy as np
 import scipy
 
-from bigxfer.statistics import crossed
-from bigxfer.statistics.crossed import Part, Side
-from bigxfer.tables import differences, estimates
-from bigxfer.tables.cells import PredictionReader, Runs
-from bigxfer.tables.differences import Paired
+from bigxfer.statistics import crossed, limits
+from bigxfer.statistics.crossed import Part
+from bigxfer.tables import differences
 
 MOST = 30  # draws, and upstream seeds, that are tried
 LARGE = 1e9  # degrees of freedom of a variance that is given
+NODES = 512  # with twice as many no half-width or effect moves by 0.3%
+SQUARES = 6  # independent mean squares: of seeds and runs of two sides, draws, patients
 
 
 @dataclass(frozen=True)
@@ -104,24 +112,53 @@ class Design:
 
 
 def parts(v: Variances, d: Design) -> list[Part]:
-    """What crossed.parts is expected to find in a study of this design."""
-    p = d.patients
-    found = [
-        Part.even("upstreams", s.at(p) / d.upstreams, d.upstreams - 1)
-        for s in v.upstreams
-    ]
+    """What crossed.parts finds in NODES studies of this design, as arrays."""
+    u, n, p = d.upstreams, d.draws, d.patients
+    drawn, apart = v.draws is not None, (u - 1) * (n - 1)
+    rests, found = [np.zeros(NODES) for _ in v.upstreams], []
+    for i, run in enumerate(v.runs):
+        rests[i] = run.at(p) / (u * n) * _chi_square(apart, i)
+    runs = v.runs if drawn else [Share(0.0)] * len(v.upstreams)
+    for i, (seed, run) in enumerate(zip(v.upstreams, runs, strict=True)):
+        own = (seed.at(p) + run.at(p) / n) / u * _chi_square(u - 1, 2 + i)
+        found.append(Part.even("upstreams", np.maximum(own - rests[i], 0), u - 1))
+    rest = np.sum(rests, axis=0)
     if v.draws is not None:
-        found.append(Part.even("draws", v.draws.at(p) / d.draws, d.draws - 1))
-        runs = sum(s.at(p) for s in v.runs) / (d.upstreams * d.draws)
-        freedom = len(v.runs) * (d.upstreams - 1) * (d.draws - 1)
-        found += [Part.even("residual", runs, freedom)] * bool(v.runs)
-    found.append(Part.even("patients", v.patients.own / p, max(p - 1, 1)))
+        own = v.draws.at(p) + sum(run.at(p) for run in runs) / u
+        own = own / n * _chi_square(n - 1, 4)
+        found.append(Part.even("draws", np.maximum(own - rest, 0), n - 1))
+        found += [Part.even("residual", rest, len(runs) * apart)] * bool(runs)
+    own = v.patients.own / p * _chi_square(max(p - 1, 1), 5)
+    found.append(Part.even("patients", own, max(p - 1, 1)))
     return found
+
+
+def total(v: Variances, d: Design) -> float:
+    """The true variance of the difference that a study of this design finds."""
+    u, n, p = d.upstreams, d.draws, d.patients
+    of_runs = sum(s.at(p) for s in v.runs) / (u * n)
+    of_draws = v.draws.at(p) / n if v.draws else 0.0
+    seeds = sum(s.at(p) for s in v.upstreams) / u
+    return seeds + of_draws + of_runs + v.patients.own / p
+
+
+@cache
+def _chi_square(freedom: int, column: int) -> np.ndarray:
+    """[NODES] quantiles of chi-square over its degrees of freedom, evenly spread.
+
+    The columns are those of an additive recurrence by powers of the generalised golden
+    ratio, which fills the cube of all columns evenly.
+    """
+    ratio = 1.0
+    for _ in range(60):
+        ratio = (1 + ratio) ** (1 / (SQUARES + 1))
+    even = (0.5 + np.arange(1, NODES + 1) * ratio ** -(column + 1)) % 1
+    return scipy.special.chdtri(freedom, even) / freedom
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A half-width of the 95% interval, or a difference to be told apart from none.
+    """A mean half-width of 95% intervals, or a difference to be told apart from none.
 
     A difference is told apart with probability `power`, by p below 0.05 after Holm's
     adjustment over `family` comparisons. One of `half_width` and `effect` is given.
@@ -133,12 +170,18 @@ class Goal:
     family: int = 1
 
     def reached(self, v: Variances, d: Design) -> float:
-        """The half-width, or the difference told apart, of a study of this design."""
+        """The mean half-width, or the difference told apart, of studies of this design."""
         found = parts(v, d)
         if self.half_width:
-            return crossed.reach(found, 0.025, True)
-        level = 1 - differences.SURE / self.family
-        return crossed.detectable(found, level, self.power)
+            return float(np.mean(crossed.reach(found, 0.025, True)))
+        half = crossed.reach(found, differences.SURE / self.family / 2, True)
+        sd = total(v, d) ** 0.5 or 1.0
+
+        def spare(effect: float) -> float:
+            told = scipy.special.ndtr((np.array([[effect], [-effect]]) - half) / sd)
+            return float(np.mean(told.sum(0))) - self.power
+
+        return limits.root(spare, 0.0, float(np.max(half)) + 10 * sd)
 
     @property
     def wanted(self) -> float:
@@ -154,15 +197,19 @@ def reaching(
     `patients` can be taken. Empty where no design of up to MOST seeds and draws is
     enough.
     """
-    draws = range(2, MOST + 1) if v.draws is not None else [1]
-    seeds = range(2, MOST + 1) if v.upstreams else [1]
+    draws = range(2, MOST + 1) if v.draws is not None else range(1, 2)
+    seeds = range(2, MOST + 1) if v.upstreams else range(1, 2)
     found: list[tuple[Design, float]] = []
-    for p, u, n in product(sorted(patients), seeds, draws):
-        d = Design(u, n, p)
-        if any(_within(smaller, d) for smaller, _ in found):
+    for p, u in product(sorted(patients), seeds):
+
+        def enough(n: int, u: int = u, p: int = p) -> bool:
+            return goal.reached(v, Design(u, n, p)) <= goal.wanted
+
+        if (i := bisect_left(draws, True, key=enough)) == len(draws):
             continue
-        if (reached := goal.reached(v, d)) <= goal.wanted:
-            found.append((d, reached))
+        d = Design(u, draws[i], p)
+        if not any(_within(smaller, d) for smaller, _ in found):
+            found.append((d, goal.reached(v, d)))
     return found
 
 
@@ -170,162 +217,3 @@ def _within(a: Design, b: Design) -> bool:
     return (
         a.upstreams <= b.upstreams and a.draws <= b.draws and a.patients <= b.patients
     )
-
-
-# ---- the pilot ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Pilot:
-    """A finished pair of cells, its variances, and the patients that it was tested on."""
-
-    pair: Paired
-    variances: Variances
-    patients: int
-
-
-def of_pilot(a: Runs, b: Runs, metric: str, predictions: PredictionReader) -> Pilot:
-    """The variances of a - b, as finished runs show them.
-
-    Raises ValueError, saying what to run, where one of them cannot be had.
-    """
-    pair = differences.paired(a, b, metric, predictions)
-    if pair is None:
-        raise ValueError("the two sides share no draw: run both on the same seeds")
-    _check(pair)
-    p, tested = _patients(pair, predictions), pair.tested
-    known = variances(pair.sides, p, bool(pair.grids[0].draws), tested.one)
-    if tested.sums[0] is None:  # as if of other patients on each side
-        ends = [estimates.spread(limits) for limits in tested.limits]
-        own = float(np.sum(np.mean(ends, axis=1)))
-        known = replace(known, patients=_sure(own * p, p))
-    return Pilot(pair, known, p)
-
-
-def variances(
-    sides: Sequence[Side], patients: int, drawn: bool, one: float = 0.0
-) -> Variances:
-    """Of the runs of two sides; `drawn` says whether their columns are shared draws.
-
-    `one` is what one patient more could add, as in crossed.parts. Sides without
-    influences leave the patients' part 0.
-    """
-    several = [found for side in sides if (found := _of_side(side, patients))]
-    sums, own = [s.sums for s in sides if s.sums is not None], 0.0
-    if len(sums) == len(sides):
-        own = crossed.patients(sides, sums)
-        own += one * float(np.mean([crossed.shared(x) for x in sums]))
-    return Variances(
-        tuple(seeds for seeds, _ in several),
-        _of_draws(sides, patients) if drawn else None,
-        tuple(runs for _, runs in several) if drawn else (),
-        _sure(own * patients, patients),
-    )
-
-
-def _check(pair: Paired) -> None:
-    """ValueError, saying what to run, where a variance cannot be had."""
-    left, right = pair.grids
-    if any(grid.one_upstream for grid in pair.grids):
-        raise ValueError(
-            "the pilot has one upstream seed on a side: how upstream seeds differ cannot"
-            " be had from it. Run two more seeds of each upstream (a config's seed= or"
-            " --config.seed), or give the standard deviation as upstreams= in --sd"
-        )
-    if len(left.draws) == 1:
-        raise ValueError(
-            "the pilot has one draw that both sides share: how draws differ cannot be had"
-            " from it. Run two more seeds of each transfer, or give --sd"
-        )
-    if not left.draws and min(len(left.places), len(right.places)) < 2:
-        raise ValueError(
-            "the pilot has one training at full data on a side: how trainings differ"
-            " cannot be had from it. Run two more seeds of it, or give --sd"
-        )
-    if pair.tested.reason or not pair.tested.limits:
-        why = pair.tested.reason or "no predictions and no limits in the table"
-        raise ValueError(
-            f"how test patients differ cannot be had from the pilot: {why}. Run it with"
-            " predictions kept, or give the standard deviation as patients= in --sd"
-        )
-
-
-def _patients(pair: Paired, predictions: PredictionReader) -> int:
-    """How many patients the pilot was tested on; test images where it does not say."""
-    rows = pair.grids[0].rows
-    first = rows[0]
-    known = predictions.patients(rows) if pair.tested.sums[0] is not None else 0
-    return known or first.get("test_patients") or first["test_images"]
-
-
-def _squares(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean squares of x [..., U, D]: of its rows' means, its columns' means, the rest.
-
-    The first two are variances over U and D; 0 where there is but one.
-    """
-    u, d = x.shape[-2:]
-    rows, columns = x.mean(-1), x.mean(-2)
-    rest = x - rows[..., None] - columns[..., None, :] + x.mean((-1, -2), keepdims=True)
-    none = np.zeros(x.shape[:-2])
-    return (
-        rows.var(-1, ddof=1) if u > 1 else none,
-        columns.var(-1, ddof=1) if d > 1 else none,
-        (rest**2).sum((-1, -2)) / ((u - 1) * (d - 1)) if u > 1 and d > 1 else none,
-    )
-
-
-def _by_patients(sums: np.ndarray) -> tuple[float, float, float]:
-    """What patients alone add to each of these mean squares; sums are [p, U, D]."""
-    p = len(sums)
-    rows, columns, rest = (float(s.sum()) * p / max(p - 1, 1) for s in _squares(sums))
-    return rows, columns, rest
-
-
-def _sure(variance: float, patients: int) -> Share:
-    """Of single patients, which the pilot has many of."""
-    return Share(variance, square=(variance, 0.0), freedom=max(patients - 1, 1))
-
-
-def _share(
-    square: tuple[float, float],
-    less: tuple[float, float],
-    patients: int,
-    freedom: float,
-) -> Share:
-    """A mean square less another, each given as (whole, what patients alone add)."""
-    whole = max(square[0] - less[0], 0.0)
-    falls = min(max(square[1] - less[1], 0.0), whole)
-    mean = square[0] - square[1], square[1] * patients
-    return Share(whole - falls, falls * patients, mean, freedom)
-
-
-def _of_side(side: Side, patients: int) -> tuple[Share, Share] | None:
-    """(of its upstream seeds, of its single runs); None of one seed."""
-    u, d = side.points.shape
-    if u < 2:
-        return None
-    seeds, runs = _mean_squares(side)
-    own = _share(seeds, (runs[0] / d, runs[1] / d), patients, u - 1)
-    return own, _share(runs, (0.0, 0.0), patients, (u - 1) * max(d - 1, 1))
-
-
-def _mean_squares(side: Side) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(of the seeds, of the runs), each with what patients alone add to it."""
-    seeds, _, runs = (float(s) for s in _squares(side.points))
-    if side.sums is None:
-        return (seeds, 0.0), (runs, 0.0)
-    of_seeds, _, of_runs = _by_patients(side.sums)
-    return (seeds, of_seeds), (runs, of_runs)
-
-
-def _of_draws(sides: Sequence[Side], patients: int) -> Share:
-    """Of the draws of the difference, without what its single runs add."""
-    every = [s.sums for s in sides if s.sums is not None]
-    points = np.sum([s.sign * s.points.mean(0) for s in sides], axis=0)
-    square, less = [float(points.var(ddof=1)), 0.0], np.zeros(2)
-    if len(every) == len(sides):
-        signed = [s.sign * x.mean(1) for s, x in zip(sides, every, strict=True)]
-        square[1] = _by_patients(np.sum(signed, axis=0)[:, None, :])[1]
-    for side in sides:
-        less += np.array(_mean_squares(side)[1]) / len(side.points)
-    return _share((square[0], square[1]), (less[0], less[1]), patients, len(points) - 1)

@@ -178,3 +178,11 @@ def interval(value: float, low: float, high: float, sign: str = "") -> str:
     if not math.isfinite(low):
         return f"{value:{sign}.3f}"
     return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def amount(scale: float) -> str:
+    """A scale in words, without an exponent: "2,685", "23.5 million"."""
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if scale >= 0.9995 * size:  # what three digits round up to it
+            return f"{scale / size:.3g} {word}"
+    return f"{scale:,.12g}"

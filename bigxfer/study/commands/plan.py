@@ -11,7 +11,8 @@ from bigxfer.study.commands.listing import TFLOPS
 from bigxfer.tables import table_args
 
 if TYPE_CHECKING:
-    from bigxfer.study.design import Design, Goal, Pilot, Variances
+    from bigxfer.study.design import Design, Goal, Variances
+    from bigxfer.study.pilot import Pilot
 
 SHOWN = 12  # designs that are printed
 TIMES = (1, 2, 4, 8)  # the patients that are tried, as multiples of the pilot's
@@ -143,7 +144,7 @@ def _given(
 
 def _pilot(args: argparse.Namespace) -> tuple["Pilot", list[Priced], int, str]:
     """(the pilot, its sides, the size of its family, its name)."""
-    from bigxfer.study import design
+    from bigxfer.study.pilot import of_pilot
     from bigxfer.tables import cells, differences, families, lines
 
     given = table_args.given(args)
@@ -168,7 +169,7 @@ def _pilot(args: argparse.Namespace) -> tuple["Pilot", list[Priced], int, str]:
         ]
         a, b = (runs[side[1],] for runs, side in zip(sides, (c.a, c.b), strict=True))
         try:
-            found = design.of_pilot(a, b, args.metric, predictions)
+            found = of_pilot(a, b, args.metric, predictions)
         except ValueError as error:
             reason = reason or error
             continue
