@@ -156,6 +156,9 @@ class Optim:
     weight_decay: float = 0.0  # added to the gradient (coupled), as in BiT
     agc: float = 0.0  # threshold of adaptive gradient clipping (2102.06171); 0: off
     mixup: float = 0.0  # alpha of the Beta; 0: off; -1: as the HyperRule says
+    tune: tuple[
+        float, ...
+    ] = ()  # what eval.select_on chooses from: peak rates or, of a fitted head, penalties
 
 
 @dataclass
@@ -242,6 +245,7 @@ PLACES = (
     ("optim/", "steps epochs schedule variant", "digest program", ""),
     ("optim/", "warmup_steps warmup_epochs boundaries", "digest program", ""),
     ("optim/", "momentum nesterov weight_decay agc mixup", "digest program", ""),
+    ("optim/", "tune", "digest", FOURTH),
     ("eval/", "every select resamples", "digest", ""),
     ("eval/", "select_on", "digest", THIRD),
     ("eval/", "batch", "digest program", ""),

@@ -3,7 +3,7 @@
 Run in a separate environment with torch (CPU), timm and numpy only:
     python tests/make_timm_golden.py
 The weights come from the formula below, so that the golden file holds outputs
-only. Where torchvision is not installed a stub of it serves: the model uses
+only. Where torchvision does not import a stub of it serves: the model uses
 none of it, timm only imports its names.
 """
 
@@ -92,7 +92,7 @@ class Stub(types.ModuleType):
 def stub_torchvision() -> None:
     try:
         import torchvision  # noqa: F401
-    except ImportError:
+    except (ImportError, RuntimeError):  # none there, or built for another torch
         parts = ["", ".ops", ".ops.misc", ".models", ".models.feature_extraction"]
         parts += [".transforms", ".transforms.functional", ".datasets", ".utils"]
         for part in parts:

@@ -14,10 +14,11 @@ from test_people import manifest
 from bigxfer import config
 from bigxfer.config import ConfigError, Data
 from bigxfer.data import external, identity
+from bigxfer.report import groups
 from bigxfer.runs import card_groups, folders, job, predictions
 from bigxfer.statistics import by_group
 from bigxfer.study import grid
-from bigxfer.tables import run_row
+from bigxfer.tables import cells, estimates, run_row
 
 CLASSES = ("covid", "normal", "pneumonia")
 
@@ -270,3 +271,50 @@ def test_the_run_saves_what_it_predicted_and_says_the_gap(tmp_path):
 def test_a_run_without_other_sets_says_nothing_of_them():
     assert card_groups.external({}) == [] and run_row.of_external({}) == {}
     assert external.members(Data()) == {}
+
+
+def external_rows(rng, upstreams=3, draws=5, gap=-0.05):
+    """Runs of a cell whose gap has a part of the upstream seed, the draw and the patients."""
+    by_seed, by_draw = rng.normal(0, 0.03, upstreams), rng.normal(0, 0.02, draws)
+    patients = rng.normal(
+        0, 0.02
+    )  # the same of all runs: they share their test patients
+    rows = []
+    for u in range(upstreams):
+        for d in range(draws):
+            value = gap + by_seed[u] + by_draw[d] + patients + rng.normal(0, 0.01)
+            row = {"target": "own", "model": "net", "line": "nih", "shots": "5"}
+            row |= {"upstream": "nih", "upstream_seed": u, "seed": d, "fraction": 1.0}
+            row |= {"folder": f"{u}-{d}", "family": "f", "test_images": 100}
+            for kind, at in (("external", 0.7 + value), ("gap", value)):
+                ends = ("", at), ("_low", at - 1.96 * 0.02), ("_high", at + 1.96 * 0.02)
+                row |= {f"{kind}/csv-b/auroc_macro{end}": v for end, v in ends}
+            rows.append(row)
+    return rows
+
+
+def test_the_gap_over_seeds_and_draws_covers_the_truth(tmp_path):
+    reader = cells.PredictionReader(lambda folder: tmp_path / "none" / folder)
+    rng, held, studies = np.random.default_rng(0), 0, 150
+    for _ in range(studies):
+        found = estimates.estimate(external_rows(rng), "gap/csv-b/auroc_macro", reader)
+        held += found.low <= -0.05 <= found.high
+    assert held >= 0.92 * studies  # each run's own interval holds it in 65% of them
+    assert found.low < 0 and found.covers == (
+        "over 3 upstream seeds, 5 draws and the patients of both sets, by the limits of"
+        " each run"
+    )
+
+
+def test_the_page_has_a_line_for_each_cell_and_other_set(tmp_path):
+    reader = cells.PredictionReader(lambda folder: tmp_path / "none" / folder)
+    rows = external_rows(np.random.default_rng(1))
+    html = groups.pooled(rows, reader)
+    value = np.mean([row["gap/csv-b/auroc_macro"] for row in rows])
+    for cell in (
+        "csv-b</td><td>NIH, net</td><td>5 shots</td><td>15</td>",
+        f"{value:.3f} [",
+    ):
+        assert cell in html
+    assert html.count("<tr>") == 2
+    assert groups.pooled([{"accuracy": 0.5}], reader) == ""

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = """\
 durable
 schema tree host
+checks
 config
 presets
 cli models statistics

@@ -1,6 +1,6 @@
 """Which training images a batch takes, where that is not each once an epoch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,13 @@ class Sampling:
     def count(self, batch: int) -> int:
         """Rare rows in a global batch: COVID-Net's max(int(batch * share), 1)."""
         return 0 if self.rare is None else max(int(batch * self.share), 1)
+
+    def only(self, kept: np.ndarray) -> "Sampling":
+        """Of the rows that bool [n] keeps, in the same proportions."""
+        weights, rare = self.weights, self.rare
+        if weights is not None:
+            weights = weights[kept] / weights[kept].sum()
+        return replace(self, weights=weights, rare=None if rare is None else rare[kept])
 
 
 UNIFORM = Sampling()

@@ -33,13 +33,17 @@ NEVER = -30.0  # the logit of a class without an example
 Weights = tuple[np.ndarray, np.ndarray]  # float64 [s, r, k], [s, k]
 
 
-def strengths(how: str, images: int) -> tuple[float, ...]:
-    """Return what may be chosen from for a draw of so many images, strongest first."""
+def strengths(how: str, images: int, asked: Sequence[float] = ()) -> tuple[float, ...]:
+    """Return what may be chosen from for a draw of so many images, strongest first.
+
+    `asked` is config.optim.tune; where it is empty the grid is PENALTIES or NEIGHBOURS.
+    """
     if how == "ncm":
         return (0.0,)
     if how == "knn":
-        return tuple(float(k) for k in NEIGHBOURS if k <= images)
-    return PENALTIES
+        few = [float(k) for k in asked or NEIGHBOURS if k <= images]
+        return tuple(sorted(few, reverse=True)) or (1.0,)
+    return tuple(sorted(asked, reverse=True)) or PENALTIES
 
 
 def fixed(how: str, images: int) -> float:

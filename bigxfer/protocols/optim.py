@@ -68,7 +68,12 @@ def plan(cfg: Optim, examples: int) -> Plan:
         steps=steps,
         warmup_steps=warmup,
         boundaries=boundaries,
-        lr=cfg.lr * cfg.batch / cfg.lr_batch,
+        lr=peak(cfg),
         mixup=known.mixup if cfg.mixup == -1 else cfg.mixup,
         schedule=cfg.schedule,
     )
+
+
+def peak(cfg: Optim) -> float:
+    """The peak rate at the config's batch."""
+    return cfg.lr * cfg.batch / cfg.lr_batch

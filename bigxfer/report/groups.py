@@ -5,7 +5,10 @@ from html import escape
 
 import numpy as np
 
-from bigxfer.report.style import pretty, table_html
+from bigxfer.report.style import pretty, shots_name, table_html
+from bigxfer.tables import cells, estimates
+from bigxfer.tables.cells import PredictionReader
+from bigxfer.tables.lines import natural, rank
 from bigxfer.tables.table import Row
 
 NOTE = (
@@ -13,6 +16,11 @@ NOTE = (
     " with an interval that covers all their pairs. Other sets: theirs less that of the own test"
     " split. Each run is judged by itself; intervals are 95%, over patients. What has fewer than"
     " 5 patients with or without a label is in no number."
+)
+POOLED = (
+    "Macro AUROC on other sets, the mean of all runs of a cell, and what it is above that of"
+    " the own test split on the same classes. Intervals are 95%; the last column says what"
+    " they cover. No column is adjusted for how many cells there are."
 )
 FACTORS = {"sex": "sexes", "age": "age bands", "site": "sites", "view": "views"}
 
@@ -35,6 +43,42 @@ def table(rows: Sequence[Row]) -> str:
     return (
         f"<h3>Groups and other sets</h3><p>{escape(NOTE)}</p>{table_html(heads, lines)}"
     )
+
+
+def pooled(rows: Sequence[Row], predictions: PredictionReader) -> str:
+    """HTML with a line for each cell and other set: the means over seeds and draws.
+
+    `rows` are those that lines.lines has named; "" where none was judged on another set.
+    """
+    names = {key.split("/")[1] for row in rows for key in row if key[:9] == "external/"}
+    found = []
+    for name in sorted(names):
+        there, gap = (f"{kind}/{name}/auroc_macro" for kind in ("external", "gap"))
+        for key, runs in cells.group(
+            rows, gap, "target", "model", "line", "shots"
+        ).items():
+            target, model, label, shots = key
+            own = [
+                estimates.estimate(list(runs.values()), c, predictions)
+                for c in (there, gap)
+            ]
+            value = cells.interval(own[0].value, own[0].low, own[0].high)
+            signed = cells.interval(own[1].value, own[1].low, own[1].high, "+")
+            about = [
+                pretty(target),
+                name,
+                f"{pretty(label)}, {model}",
+                shots_name(shots),
+            ]
+            text = [*about, f"{len(runs):,}", value, signed, own[1].covers]
+            order = (name, target, natural(label), model, rank(shots))
+            found.append((order, [escape(word) for word in text]))
+    if not found:
+        return ""
+    heads = ["target", "set", "runs of", "shots", "number", "there", "gap", "covers"]
+    lines = [text for _, text in sorted(found)]
+    title = "Other sets, over seeds and draws"
+    return f"<h3>{title}</h3><p>{escape(POOLED)}</p>{table_html(heads, lines)}"
 
 
 def line(target: str, name: str, runs: Sequence[Row]) -> list[str]:

@@ -40,6 +40,7 @@ def tiles(given: Given, predictions: PredictionReader) -> dict[str, str]:
         "model sizes": str(len({r["model"] for r in runs})),
         "draws": str(len({r["seed"] for r in runs})),
         "labels that choose": _select_on(runs),
+        "tuned": _tuned(runs),
         "upstream seeds": _upstream_seeds(runs),
         "device-hours": _total(rows, "device_seconds", 3600),
         "FLOPs": _total(rows, "flops", 1),
@@ -51,6 +52,12 @@ def tiles(given: Given, predictions: PredictionReader) -> dict[str, str]:
 def _select_on(runs: Sequence[Row]) -> str:
     """By which labels the runs chose anything: "support (24), validation (6)"."""
     found = Counter(r.get("select_on") or "not recorded" for r in runs)
+    return ", ".join(f"{name} ({n:,})" for name, n in sorted(found.items())) or "-"
+
+
+def _tuned(runs: Sequence[Row]) -> str:
+    """What was chosen in how many runs: "penalty of 10 (150), untuned (50)"."""
+    found = Counter(r.get("tuned") or "not recorded" for r in runs)
     return ", ".join(f"{name} ({n:,})" for name, n in sorted(found.items())) or "-"
 
 
@@ -101,12 +108,13 @@ def costs(rows: Sequence[Row]) -> dict[str, Sequence]:
                 " to ".join(f"{n:,}" for n in dict.fromkeys(steps[:1] + steps[-1:])),
                 _total(found, "images", 1),
                 _labels(found),
+                _tuned(found),
                 _total(found, "flops", 1),
                 _total(found, "device_seconds", 3600),
             )
         )
     head = ("runs", "model", "number", "steps", "images seen")
-    head += ("labels to train + to choose", "FLOPs", "device-hours")
+    head += ("labels to train + to choose", "tuned", "FLOPs", "device-hours")
     return {"head": head, "rows": lines}
 
 
@@ -133,6 +141,7 @@ def notes(
         *_counted(unfinished, "not finished"),
         *_counted(predictions.unreadable, "predictions that cannot be read"),
         *_leaks(given.rows),
+        *_edges(given.rows),
         *(Note(line) for line in more),
     ]
 
@@ -221,6 +230,20 @@ def _leaks(rows: Sequence[Row]) -> list[Note]:
         f" upstream had seen ({names}): their scores are too good."
     )
     return [Note(line, grave=True)]
+
+
+def _edges(rows: Sequence[Row]) -> list[Note]:
+    """How many runs chose an end of their grid, beyond which a better value may lie."""
+    tuned = [r for r in rows if r.get("chosen") is not None]
+    ends = Counter(f"{r['tuned']}: the {r['edge']}" for r in tuned if r.get("edge"))
+    if not ends:
+        return []
+    words = ", ".join(f"{name} ({n:,})" for name, n in sorted(ends.items()))
+    line = (
+        f"{ends.total():,} of {len(tuned):,} tuned runs chose an end of their grid"
+        f" ({words}): a wider one (config.optim.tune) may give better values."
+    )
+    return [Note(line)]
 
 
 def lacking(rows: Sequence[Row]) -> list[str]:

@@ -66,7 +66,7 @@ def build(
         findings=(figures_ranking.opening(rankings) + told)[: findings.MOST],
         tiles=overview.tiles(given, predictions),
         costs=overview.costs(given.rows),
-        groups=groups.table(given.rows),
+        groups=groups.table(given.rows) + groups.pooled(rows, predictions),
         notes=overview.notes(given, predictions, unfinished, more),
         sections={panel.section for panel in panels},
         plotly=templates.text("package_data/plotly.min.js", "plotly"),

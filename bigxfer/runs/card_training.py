@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from bigxfer import config, presets
+from bigxfer.runs import choice
 from bigxfer.runs.finished import Finished
 from bigxfer.runs.markdown import Lines, table
 
@@ -112,12 +113,11 @@ def protocol(about: dict, result: dict) -> Lines:
     run, plan, cost = about["config"], about["plan"], result["cost"]
     o, d, e = run["optim"], run["data"], run["eval"]
     if head := result.get("head"):
-        how = f"by {head['folds']} folds of the shots" if head["folds"] else ""
-        how = how or f"on {result['labels_used']['select_on']}"
         return [
             "## Protocol and cost",
             "",
-            f"- Head: {head['how']}, strength {head['strength']:.4g}, chosen {how}",
+            f"- Head: {head['how']}, strength {head['strength']:.4g}",
+            f"- {choice.words(result)}",
             f"- {cost['images']:,} images; {cost['device_seconds']:,.1f} device-seconds",
         ]
     extras = {
@@ -135,6 +135,7 @@ def protocol(about: dict, result: dict) -> Lines:
         "## Protocol and cost",
         "",
         f"- {o['optimizer']}, {rate}, batch {o['batch']}{more}",
+        f"- {choice.words(result)}",
         f"- Augmentation: {d['augment']}{flip}; seed {run['seed']}; step kept: {chosen}",
         f"- {cost['steps']:,} steps, {cost['images']:,} images; {spent} on"
         + f" {about['devices']} x {about['device']}",

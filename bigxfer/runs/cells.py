@@ -48,7 +48,9 @@ def tell(cell: Run, folder: Path, one: Callable[[Run, Path], dict]) -> dict:
     }
     result = {
         "metrics": {name: mean(each) for name, each in values.items()},
-        "draws": [{k: r[k] for k in ("seed", "digest", "head")} for r in found],
+        "draws": [
+            {k: r[k] for k in ("seed", "digest", "head", "tuned")} for r in found
+        ],
         "labels_used": found[0]["labels_used"],
         "cost": {k: sum(r["cost"][k] for r in found) for k in found[0]["cost"]},
         "synthetic": found[0]["synthetic"],

@@ -102,8 +102,9 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 def tidy(folder: Path) -> None:
-    """Remove the checkpoints of a finished run, which was killed before it did so."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    """Remove what a run needs only until it is finished: checkpoints and trials."""
+    for name in ("checkpoints", "trials"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def now() -> str:

@@ -14,18 +14,18 @@ import jax
 import numpy as np
 
 from bigxfer.config import Init, Run
-from bigxfer.data import dataset, split
+from bigxfer.data import dataset
 from bigxfer.data.manifest import Manifest
 from bigxfer.protocols import features, heads, probe
 from bigxfer.protocols.space import Products
-from bigxfer.runs import cells
+from bigxfer.runs import cells, choice
+from bigxfer.runs.choice import Choice
 from bigxfer.runs.spent import Spent
 from bigxfer.training import compiled, loop, predictor
 
 if TYPE_CHECKING:
     from bigxfer.runs.job import Job
 
-FOLDS = 5  # of the support, at most; by patient
 Net = tuple[compiled.Programs, loop.State]
 See = Callable[[np.ndarray], np.ndarray]  # rows of the manifest -> float32 [n, d]
 
@@ -46,6 +46,7 @@ class OfRun:
     state: loop.State | None  # with the head in it; None where there is no net
     logits: dict[str, np.ndarray]  # {split: [n, classes]}
     said: dict[str, Any]  # of result.json
+    choice: Choice | None  # of its strength; None: no label chose it
     spent: Spent
 
 
@@ -54,7 +55,7 @@ class Fitted:
     """The head of one draw."""
 
     strength: float
-    folds: int  # within the shots, by which the strength was chosen; 0: not by folds
+    choice: Choice | None  # None: no label chose the strength
     logits: np.ndarray  # float32 [n, classes] of the images to judge
     head: tuple[np.ndarray, np.ndarray] | None  # kernel, bias for features as they are
 
@@ -82,7 +83,10 @@ def of_run(
         images = look(seer(job, source), job.data.manifest, pool, judged)
         if seen is not None and shared:
             seen["images"] = images
-    found = fit(how, images, rows["train"], judged, rows["valid"], job.select_on)
+    train = rows["train"]
+    of = heads.strengths(how, len(train), job.run.optim.tune)
+    chosen = choose(how, images, train, rows["valid"], job.select_on, of)
+    found = fit(how, images, train, judged, chosen)
     clock, many = loop.Clock(train=time.monotonic() - began), len(rows["train"])
     job.log.say(f"{how} head on {many} images: {clock.train:.1f} s")
     flops, state = 0.0, None
@@ -93,8 +97,9 @@ def of_run(
             params = probe.put(state.params, programs.model.head, found.head)
             state = replace(state, params=params)
     logits = dict(zip(job.judged, np.split(found.logits, splits), strict=True))
-    said = {"how": how, "strength": found.strength, "folds": found.folds}
-    return OfRun(state, logits, said, Spent(1, many, flops, clock))
+    folds = chosen.folds if chosen else 0
+    said = {"how": how, "strength": found.strength, "folds": folds}
+    return OfRun(state, logits, said, chosen, Spent(1, many, flops, clock))
 
 
 def seer(job: "Job", source: Net | features.Features) -> See:
@@ -147,38 +152,48 @@ def look(see: See, manifest: Manifest, pool: np.ndarray, others: np.ndarray) -> 
     return Seen(Products(features, len(pool)), place, manifest)
 
 
+def choose(
+    how: str,
+    seen: Seen,
+    train: np.ndarray,
+    valid: np.ndarray,
+    select_on: str,
+    of: tuple[float, ...],
+) -> Choice | None:
+    """Choose the strength `of` the head of the rows `train` as `select_on` says.
+
+    none: None. support: by the least loss over folds of the patients of `train`.
+    validation: by the least loss on the rows `valid`. Raises ValueError where the shots
+    are of one patient, so that there are no folds.
+    """
+    if select_on == "none" or len(of) == 1:
+        return None
+    folds = 0
+    if select_on == "validation":
+        losses = _losses(how, seen, train, valid, of)
+    else:
+        losses, of, folds = _folded(how, seen, train, of)
+    what = "neighbours" if how == "knn" else "penalty"
+    return choice.best(what, of, losses.tolist(), "loss", folds)
+
+
 def fit(
     how: str,
     seen: Seen,
     train: np.ndarray,
     judged: np.ndarray,
-    valid: np.ndarray,
-    select_on: str,
+    chosen: Choice | None,
 ) -> Fitted:
-    """Fit the head to the rows `train`; its strength is chosen as `select_on` says.
-
-    none: heads.fixed, which no label has chosen. support: the least loss over folds of
-    the patients of `train`. validation: the least loss on the rows `valid`. Raises
-    ValueError where the shots are of one patient, so that there are no folds.
-    """
+    """Fit the head to the rows `train`, with heads.fixed where nothing was chosen."""
     labels, classes = seen.manifest.labels, len(seen.manifest.classes)
-    of, folds = heads.strengths(how, len(train)), 0
-    if select_on == "none" or len(of) == 1:
-        strength = heads.fixed(how, len(train))
-    else:
-        if select_on == "validation":
-            losses = _losses(how, seen, train, valid, of)
-        else:
-            losses, folds = _folded(how, seen, train, of)
-            of = of[-len(losses) :]
-        strength = of[int(np.argmin(losses))]
+    strength = chosen.value if chosen else heads.fixed(how, len(train))
     space = seen.products.space(seen.place[train], seen.place[judged])
     if how not in heads.LINEAR:
         logits = heads.scores(how, space, labels[train], classes, (strength,))
-        return Fitted(strength, folds, logits[0], None)
+        return Fitted(strength, chosen, logits[0], None)
     w, b = heads.weights(how, space, labels[train], classes, (strength,))
     logits = space.scores(w, b)[0]
-    return Fitted(strength, folds, logits, space.head(w[0], b[0]))
+    return Fitted(strength, chosen, logits, space.head(w[0], b[0]))
 
 
 def _losses(
@@ -192,25 +207,18 @@ def _losses(
 
 def _folded(
     how: str, seen: Seen, train: np.ndarray, of: tuple[float, ...]
-) -> tuple[np.ndarray, int]:
-    """(the mean loss of each strength over the folds, how many folds).
+) -> tuple[np.ndarray, tuple[float, ...], int]:
+    """(the mean loss of each strength over the folds, the strengths, how many folds).
 
-    Of knn the numbers of neighbours that every fold can have, the last ones of `of`.
+    Of knn only the numbers of neighbours that every fold can have, the last ones.
     """
-    part = seen.manifest.select(train)
-    folds = min(FOLDS, len(set(part.patient)))
-    if folds < 2:
-        raise ValueError(
-            f"the {len(train)} training images are of one patient: no folds can be made"
-            " of them; set --config.eval.select_on=none"
-        )
-    fold = split.folds(part, folds, seed=0)
+    fold, folds = choice.fold_of(seen.manifest.select(train))
     if how == "knn":
         fewest = len(train) - np.bincount(fold).max()
-        of = tuple(k for k in of if k <= fewest)
+        of = tuple(k for k in of if k <= fewest) or (1.0,)
     total = np.zeros(len(of))
     for number in range(folds):
         held = fold == number
         losses = _losses(how, seen, train[~held], train[held], of)
         total += held.sum() * losses
-    return total / len(train), folds
+    return total / len(train), of, folds

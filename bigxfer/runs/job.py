@@ -4,7 +4,6 @@ train.py and transfer.py differ in where the parameters start; the rest of their
 story is told here once.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,28 +15,29 @@ import numpy as np
 
 from bigxfer import config, durable, models, tree
 from bigxfer.config import Run
-from bigxfer.data import dataset, exposure, external, fewshot
+from bigxfer.data import dataset, exposure, external
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Loader
-from bigxfer.protocols import features, hyperrule, optim
+from bigxfer.protocols import features, optim
 from bigxfer.runs import (
     card,
     cells,
+    config_json,
     evaluate,
     finished,
     folders,
     heads,
     predictions,
     provenance,
+    steps,
+    tune,
 )
-from bigxfer.runs.spent import Spent
 from bigxfer.statistics import by_group, metrics, operating_point
 from bigxfer.training import (
     checkpoint,
     compiled,
     feed,
     loop,
-    predictor,
     processes,
     sharding,
 )
@@ -80,6 +80,12 @@ class Job(loop.Session):
         if state:
             return tree.count(state.params)
         return self.about["features"]["parameters"] or 0
+
+    @property
+    def tunes(self) -> bool:
+        """Whether its rate is to be chosen; a fitted head chooses as it is fitted."""
+        asked = self.run.optim.tune and self.run.freeze.head == "trained"
+        return bool(asked) and self.select_on != "none"
 
     @property
     def keeps(self) -> bool:
@@ -135,17 +141,13 @@ def tell(
 
     data = processes.in_turn(partial(external.open, run.data, run.seed, log.say, kept))
     plan = optim.plan(run.optim, len(data.rows["train"]))
-    about = describe(run, digest, plan, data, encoder)
+    about = config_json.of(run, digest, plan, data, encoder)
     finished.check_data(folder, before, about, done)
     if done:
         return reuse(done, about, run, log)
     job = prepare(run, folder, log, data, plan, about)
-    net = None
-    if run.init.kind != "features":
-        shared = {} if shared is None else shared
-        programs = compiled.get(run, job.task, job.feed, log, shared)
-        net = programs, programs.first_state(run)
-        log.parameters(net[1].params)
+    shared = {} if shared is None else shared
+    net = None if run.init.kind == "features" else start(job, shared)
     if primary:  # all that can be wrong was found: the folder is this run's
         folders.begin(folder, job.about)
         if drawn := data.report.get("drawn"):
@@ -153,18 +155,28 @@ def tell(
     log.begin(about)
     leaks = find_leaks(job) if primary else {}
 
+    chosen, trials = None, []
+    if job.tunes:
+        net = None  # its parameters would lie beside those of the trials
+        job, chosen, trials = tune.choose(job, shared, stop)
+        net = start(job, shared)
+        if primary:
+            folders.begin(folder, job.about)
     if net and not net[0].features:
-        state, spent = take_steps(job, *net, stop)
+        state, spent = steps.take(job, *net, stop)
         fitted = None
     else:
         source = net or cast(features.Features, encoder)
         fitted = heads.of_run(job, source, cell or run, kept, seen)
-        state, spent = fitted.state, fitted.spent
+        state, spent, chosen = fitted.state, fitted.spent, fitted.choice
     by_net = partial(net[0].predict, loop.variables(state)) if net and state else None
     result: dict[str, Any] = {
         **judge(job, fitted, by_net),
         "labels_used": job.labels_used,
-        "cost": spent.told(job.task.mesh.size, job.parameters(state)),
+        "tuned": chosen and chosen.said(),
+        "cost": spent.with_trials(trials).told(
+            job.task.mesh.size, job.parameters(state)
+        ),
         "leaks": leaks,
         "synthetic": job.data.manifest.synthetic,
         "digest": digest,
@@ -174,6 +186,8 @@ def tell(
     finish(job, state, result)
     job.checkpoints.delete()
     log.end(result["metrics"])
+    if primary:
+        folders.tidy(folder)
     return result
 
 
@@ -206,9 +220,12 @@ def prepare(
     reads = feed.of(load(data, "train", run), task.mesh, run.data.resident)
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
     on = config.select_on(run)
-    nothing = run.freeze.head == "trained" and on == "support"  # to choose by folds
+    trained = run.freeze.head == "trained"
+    nothing = trained and on == "support" and not run.optim.tune  # to choose by folds
     if nothing or (on == "validation" and not len(data.rows["valid"])):
         on = "none"
+    if run.optim.tune and on == "none":
+        log.say("untuned: no label may choose from config.optim.tune (eval.select_on)")
     return Job(run, plan, saved, log, digest, folder, data, about, task, reads, on)
 
 
@@ -216,6 +233,14 @@ def load(data: Dataset, split: str, run: Run) -> Loader:
     """This process's share of a split, in batches of optim.batch."""
     here, of = jax.process_index(), jax.process_count()
     return data.loader(split, run.optim.batch, run.seed, here, of)
+
+
+def start(job: Job, shared: compiled.Shared) -> heads.Net:
+    """The programs of a run's net, and its state at step 0."""
+    programs = compiled.get(job.run, job.task, job.feed, job.log, shared)
+    state = programs.first_state(job.run)
+    job.log.parameters(state.params)
+    return programs, state
 
 
 def find_leaks(job: Job) -> dict[str, Any]:
@@ -232,25 +257,6 @@ def find_leaks(job: Job) -> dict[str, Any]:
     for where, leaks in found.items():
         job.log.say(exposure.line(where, leaks))
     return found
-
-
-def take_steps(
-    job: Job, programs: compiled.Programs, state: loop.State, stop: Stop
-) -> tuple[loop.State, Spent]:
-    """Train by gradients, from the last checkpoint if there is one."""
-    valid = partial(validate, job, programs.predict)
-    with stop.training():
-        state, clock = loop.fit(job, state, programs.step, job.feed, valid, stop)
-    steps, images = job.plan.steps, job.plan.steps * job.run.optim.batch
-    return state, Spent(steps, images, programs.flops * steps, clock)
-
-
-def validate(
-    job: Job, predict: predictor.Predict, state: loop.State
-) -> dict[str, float]:
-    """Point values of the metrics on the validation split."""
-    found = predict(loop.variables(state), job.loader("valid"))
-    return evaluate.points(job.data.manifest, *found)
 
 
 def judge(
@@ -310,40 +316,3 @@ def finish(job: Job, state: loop.State | None, result: dict) -> None:
         result = {**result, "files": folders.sums(job.folder)}
         folders.write(job.folder / "result.json", result)
     processes.barrier()
-
-
-def describe(
-    run: Run,
-    digest: str,
-    plan: optim.Plan,
-    data: Dataset,
-    encoder: features.Features | None = None,
-) -> dict:
-    """What config.json holds."""
-    about, d = dict(data.report), run.data
-    if run.optim.schedule == "hyperrule":
-        area = dataset.image_area(data.manifest, data.rows["train"])
-        big = (run.model.blocks, run.model.width) == (config.DEPTHS[152], 4.0)
-        about["resolution"] = hyperrule.branch(
-            area, d.resize, d.crop, run.optim.variant, big
-        )
-    if run.data.shots != "full":  # what is above the shots is overshoot
-        drawn = data.manifest.select(data.rows["train"])
-        about["positives"] = fewshot.counts(drawn, np.arange(len(drawn)))
-    return {
-        "digest": digest,
-        "config": config.to_dict(run),
-        "commit": folders.commit(),
-        "manifest_hash": data.manifest.hash(),
-        "identity": data.identity,
-        "classes": data.manifest.classes,
-        "synthetic": data.manifest.synthetic,
-        "plan": vars(plan),
-        **({"features": encoder.about()} if encoder else {}),
-        "data": about,
-        "versions": folders.versions(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-    }

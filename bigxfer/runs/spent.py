@@ -1,6 +1,6 @@
 """What the training of a run has cost."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bigxfer.training import loop
 
@@ -13,6 +13,18 @@ class Spent:
     images: int
     flops: float  # of features from a file 0: theirs are not known
     clock: loop.Clock
+
+    def with_trials(self, trials: "list[Spent]") -> "Spent":
+        """Add the FLOPs and seconds of the trials; steps and images stay the run's own."""
+        every = [self, *trials]
+        return replace(
+            self,
+            flops=sum(one.flops for one in every),
+            clock=loop.Clock(
+                sum(one.clock.train for one in every),
+                sum(one.clock.waiting for one in every),
+            ),
+        )
 
     def told(self, devices: int, parameters: int) -> dict[str, float]:
         """Return what result.json says of the cost."""

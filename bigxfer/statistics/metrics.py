@@ -46,8 +46,13 @@ def sign(metric: str) -> int:
 
 
 def largest(metric: str) -> float:
-    """The largest value that the metric can have; the least one is 0 for all."""
+    """The largest value that the metric can have."""
     return {"loss": np.inf, "brier": 2.0}.get(metric, 1.0)
+
+
+def least(metric: str) -> float:
+    """The least value that the metric can have; columns gap/SET/METRIC are differences."""
+    return -1.0 if metric.startswith("gap/") else 0.0
 
 
 def compute(

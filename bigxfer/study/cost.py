@@ -10,6 +10,7 @@ time and what a device reaches of its peak are guesses.
 import re
 from dataclasses import dataclass, replace
 
+from bigxfer import config
 from bigxfer.config import Data, Model, Run
 from bigxfer.data.readers import medmnist
 from bigxfer.protocols import optim
@@ -52,6 +53,7 @@ class Cost:
     scratch: float = 0.0  # bytes while it runs, beside those
     guessed: str = ""  # the data set whose size is not known
     kept: float = 0.0  # bytes of parameters, in `disk`
+    trials: float = 0.0  # FLOPs of choosing the rate, in `flops`
 
 
 def costs(study: list[Node]) -> list[Cost]:
@@ -86,12 +88,17 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
     if run.freeze.head == "trained":
         steps = optim.plan(run.optim, max(images, 1)).steps
         flops = 3 * forward * steps * run.optim.batch
+        trials = flops * len(run.optim.tune) * trainings(run)
     else:
-        flops = forward * images
+        flops, trials = forward * images, 0.0
     kept = 4.0 * parameters if run.keep in ("all", run.kind) else 0.0
-    return Cost(
-        flops, (kept + 1e6) * data.draws, 4.0 * parameters * COPIES, guessed, kept
-    )
+    scratch, disk = 4.0 * parameters * COPIES, (kept + 1e6) * data.draws
+    return Cost(flops + trials, disk, scratch, guessed, kept, trials)
+
+
+def trainings(run: Run) -> int:
+    """How often each rate of config.optim.tune trains, beside the run itself."""
+    return {"none": 0, "support": config.FOLDS, "validation": 1}[config.select_on(run)]
 
 
 def size(data: Data) -> tuple[int, int, str]:

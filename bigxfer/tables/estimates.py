@@ -160,7 +160,7 @@ def estimate(
     words = covers([grid], known.words)
     if left := len(runs) - len(grid.rows):
         words += f"; {left} runs are left out, to whose seeds others lack a run"
-    low, high = max(low, 0.0), min(high, metrics.largest(metric))
+    low, high = max(low, metrics.least(metric)), min(high, metrics.largest(metric))
     return Estimate(value, low, high, words)
 
 
@@ -211,7 +211,11 @@ def patients_of(
         many = f"{first.get('test_images')} test images, as in independent patients"
         if first.get("test_patients"):
             many = f"{first['test_patients']} test patients, by the limits of each run"
-        if predictions.apart(rows):
+        if metric.startswith("gap/"):
+            many = "the patients of both sets, by the limits of each run"
+        elif metric.startswith("external/"):
+            many = "the patients of that set, by the limits of each run"
+        elif predictions.apart(rows):
             many = "the test patients of each run, which are not the same"
         return Tested(nothing, limits, many)
     if without := [s for s in scores if not math.isfinite(s.low)]:

@@ -18,6 +18,7 @@ VARIANTS = {  # column -> how its value reads in a label
     "study": "{}",
     "protocol": "{}",
     "start": "{}",
+    "tuned": "{}",
     "init": "{}",
     "upstream_size": "{:,} images",
     "upstream_examples": "{:,} seen",

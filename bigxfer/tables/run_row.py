@@ -77,7 +77,21 @@ def read_run(folder: Path) -> Row:
         check_range(name, metric, folder)
         row[name] = metric["value"]
         row[f"{name}_low"], row[f"{name}_high"] = metric["low"], metric["high"]
-    return row | of_groups(result) | of_external(result)
+    return row | of_choice(result) | of_groups(result) | of_external(result)
+
+
+def of_choice(result: dict) -> Row:
+    """Columns tuned, chosen and edge.
+
+    null of a head that is older than what result.json says of it; nothing chose the rate
+    of a net then.
+    """
+    if "tuned" not in result and "head" in result:
+        return {"tuned": None, "chosen": None, "edge": None}
+    if not (found := result.get("tuned")):
+        return {"tuned": "untuned", "chosen": None, "edge": None}
+    words = f"{found['what']} of {len(found['of'])}"
+    return {"tuned": words, "chosen": found["value"], "edge": found["edge"] or None}
 
 
 def of_groups(result: dict) -> Row:

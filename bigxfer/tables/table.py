@@ -60,6 +60,9 @@ COLUMNS: dict[str, pa.DataType] = {
     "labels_training": pa.int64(),  # images whose labels trained
     "labels_selection": pa.int64(),  # further images, whose labels chose anything
     "select_on": pa.string(),  # by which it chose: none, support or validation
+    "tuned": pa.string(),  # what was chosen from how many: "rate of 4"; or "untuned"
+    "chosen": pa.float64(),  # the value: a rate, a penalty, a number of neighbours
+    "edge": pa.string(),  # lowest or highest, where it is an end of its grid
     "synthetic": pa.bool_(),
     "data": pa.string(),  # 16 hex digits of its content, wherever it lies
     "digest": pa.string(),

@@ -52,6 +52,12 @@ def show(args: argparse.Namespace) -> None:
         " (--tflops), without input, evaluation and compile time. A run that is under"
         f" way needs up to {size(peak)} more for its checkpoints."
     )
+    if trials := sum(price.trials for price in prices):
+        count = sum(price.trials > 0 for price in prices)
+        print(
+            f"Of this, {hours(trials / args.tflops / 1e12 / 3600)} are trials that choose"
+            f" the rate of {count} runs (config.optim.tune)."
+        )
     print(kept(study, prices))
     for line in status.damages(states):
         print(line)
