@@ -121,11 +121,11 @@ def alone(count: int) -> dict[str, float]:
         folder = Path(name)
         with (folder / "metadata.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["file", "label", "split"])
+            writer.writerow(["file", "patient_id", "label", "split"])
             for i, label in enumerate(m.labels):
                 Image.new("L", (8, 8), i % 256).save(folder / f"{i}.png")
                 split = "train" if i < POOL else "test"
-                writer.writerow([f"{i}.png", f"c{label}", split])
+                writer.writerow([f"{i}.png", i, f"c{label}", split])
         paths = [f"{i}.png" for i in range(len(x))]
         features.write(folder / "made.npz", "path", paths, x, "made")
         call = [

@@ -87,10 +87,8 @@ def check_tune(run: Run) -> None:
     if not o.tune:
         return
     wrong = ""
-    if (
-        len(set(o.tune)) < max(2, len(o.tune))
-        or not 0 < min(o.tune) <= max(o.tune) < 1e9
-    ):
+    apart = len(set(o.tune)) == len(o.tune) > 1
+    if not apart or not all(0 < value < 1e9 for value in o.tune):
         wrong = "it takes two different values above 0, or more"
     elif head == "ncm":
         wrong = "config.freeze.head=ncm has no strength to choose"
