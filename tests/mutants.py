@@ -217,7 +217,10 @@ def judge(tree: Path, mutants: list[Mutant]) -> Iterator[tuple[Mutant, bool]]:
     work = [(m.function, m.tree) for m in bodies]
     process = FORKS.Process(
         target=mutants_run.judge,
-        args=(tree, mutants[0].name(), work, test_files(module), verdicts),
+        args=(
+            *(tree, mutants[0].name(), work, test_files(module)),
+            *(len(bodies) < len(mutants), verdicts),
+        ),
     )
     process.start()
     process.join()

@@ -103,27 +103,22 @@ def forked(work: Callable[[], int], said: Path) -> int:
     return -1
 
 
-def chosen(records: Sequence[Record], function: str) -> list[str]:
-    """The tests to try: those that call the function, then the others of their files.
+def chosen(tests: Record, function: str) -> list[str]:
+    """The tests of a file to try: those that call the function, then the others.
 
-    `function` ends with a space for any function of that module.
+    None where none calls it. `function` ends with a space for any of that module.
     """
-    ranked = []
-    for tests in records:
-        calls = [
-            any(
-                f == function or (function[-1] == " " and function in f) for f in called
-            )
-            for _, called in tests.values()
-        ]
-        if any(calls):
-            ranked += [
-                (not call, seconds, node)
-                for call, (node, (seconds, _)) in zip(calls, tests.items(), strict=True)
-            ]
+    calls = {
+        node: any(
+            f == function or (function[-1] == " " and function in f) for f in called
+        )
+        for node, (_, called) in tests.items()
+    }
+    if not any(calls.values()):
+        return []
     nodes, spent = [], 0.0
-    for _, seconds, node in sorted(ranked):
-        spent += seconds
+    for node in sorted(tests, key=lambda node: (not calls[node], tests[node][0])):
+        spent += tests[node][0]
         if nodes and spent > BUDGET:
             break
         nodes.append(node)
@@ -171,7 +166,7 @@ class Trial:
     `mutants` are of functions, each (the function's name, syntax tree). `groups` are test
     files; a later group is tried where no test of the former calls the function.
     `statuses` are 1 for each mutant that fails a test, -9 or so for one that hangs, NONE
-    without a test; `nodes` are the tests for mutants outside of functions.
+    without a test; `nodes` are the tests for mutants `outside` of functions, if any.
     """
 
     def __init__(
@@ -180,7 +175,9 @@ class Trial:
         module: str,
         mutants: list[tuple[str, ast.Module]],
         groups: Sequence[Sequence[str]],
+        outside: bool = False,
     ) -> None:
+        self.outside = outside
         self.tree, self.module, self.mutants, self.groups = (
             tree,
             module,
@@ -204,16 +201,20 @@ class Trial:
         path = self.tree / "bigxfer" / self.module
         source = path.read_text()
         for function, syntax in self.mutants:
-            nodes = self.tests_of(function)
-            put(path, ast.unparse(syntax))  # for the processes that a test starts
-            work = partial(self.judge, path, syntax, nodes)
-            self.statuses.append(forked(work, self.tree / SAID) if nodes else NONE)
-            put(path, source)
-            if self.statuses[-1] == BROKEN:
-                raise RuntimeError(
-                    f"{function}: {(self.tree / SAID).read_text()[-3000:]}"
-                )
-        self.nodes = self.tests_of("")
+            status = NONE
+            for nodes in self.tests_of(function):
+                put(path, ast.unparse(syntax))  # for the processes that a test starts
+                work = partial(self.judge, path, syntax, nodes)
+                status = forked(work, self.tree / SAID)
+                put(path, source)
+                if status == BROKEN:
+                    said = (self.tree / SAID).read_text()[-3000:]
+                    raise RuntimeError(f"{function}: {said}")
+                if status:
+                    break
+            self.statuses.append(status)
+        if self.outside:
+            self.nodes = [node for nodes in self.tests_of("") for node in nodes]
         return True
 
     def run(self, node: str, following: str | None = None) -> None:
@@ -228,12 +229,16 @@ class Trial:
                 return 1
         return 0
 
-    def tests_of(self, function: str) -> list[str]:
+    def tests_of(self, function: str) -> Iterator[list[str]]:
+        """File by file, so that no more are recorded than it takes to kill."""
         for group in self.groups:
-            records = [self.record(test) for test in group]
-            if nodes := chosen(records, f"{self.module} {function}"):
-                return nodes
-        return []
+            any_calls = False
+            for test in group:
+                if nodes := chosen(self.record(test), f"{self.module} {function}"):
+                    any_calls = True
+                    yield nodes
+            if any_calls:
+                return
 
     def record(self, test: str) -> Record:
         """Of a test file's tests that pass without a mutant."""
@@ -267,11 +272,12 @@ def judge(
     module: str,
     mutants: list[tuple[str, ast.Module]],
     groups: Sequence[Sequence[str]],
+    outside: bool,
     verdicts: Path,
 ) -> None:
     """Tries mutants of functions in this process; writes {"statuses", "nodes"} (Trial)."""
     enter(tree, "collected.txt")
-    trial = Trial(tree, module, mutants, groups)
+    trial = Trial(tree, module, mutants, groups, outside)
     files = [test for group in groups for test in group]
     if pytest.main([*QUIET, "-s", *files], plugins=[trial]) not in (0, NONE):
         sys.exit(1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -296,3 +297,26 @@ def test_codes_follow_the_pixels(tmp_path):
     changed = cache.build(m, tmp_path / "a", 16, 1, max_bad=0.1)
     assert changed.decoded == 1 and changed.codes[0] != one.codes[0]
     assert (changed.codes[3:] == one.codes[3:]).all()
+
+
+def test_progress_is_told_every_two_seconds(monkeypatch):
+    """By a clock of our own: 3 of 12 images after 6 s are one every two seconds."""
+    clock = iter([1.0, 2.0, 6.0, 7.0])
+    monkeypatch.setattr(cache.time, "monotonic", lambda: next(clock))
+    said, finished = [], []
+    report = cache.Pass(12, said.append, began=0.0, flushed=0.0)
+    store = SimpleNamespace(finish=lambda rows: finished.append(sorted(rows)))
+    for row in range(4):
+        report.add(store, row, "", b"")
+    assert said == ["decoding: 3 of 12 images, 0 images/s, 18 s left"]
+    assert finished == [[0, 1, 2]] and list(report.fresh) == [3]
+
+
+def test_ten_bad_images_are_named_and_the_others_counted(tmp_path):
+    m = manifest(tmp_path, ["a"] * 30)
+    for count in (10, 11):
+        bad = [(f"i{k}", f"p{k}.png", "broken") for k in range(count)]
+        made = cache.Cache(None, None, None, bad, tmp_path, 0)
+        lines = cache.message(m, made, 0.0).splitlines()
+        assert lines[1:11] == [f"  p{k}.png: broken" for k in range(10)]
+        assert len(lines) == 12 + (count > 10)

@@ -102,8 +102,12 @@ def test_no_official_split_is_an_error(splits, word):
 
 
 def test_too_few_patients_is_an_error():
-    with pytest.raises(ValueError, match="too few to hold out"):
+    with pytest.raises(ValueError, match="too few to hold out .* are of one, '1'"):
         split.assign(manifest([1, 1, 1], [0, 1, 2]), Data(split="patient"))
+    with pytest.raises(
+        ValueError, match=r"2 patients are too few .*\(--config.data.test\)$"
+    ):
+        split.assign(manifest([1, 2, 1], [0, 1, 2]), Data(split="patient", test=0.1))
 
 
 def test_folds_part_the_patients_evenly():

@@ -57,6 +57,7 @@ def equal_counts(
     order = np.argsort(confidence, kind="stable")
     ranked = confidence[order]
     cuts = np.round(np.linspace(0, len(order), bins + 1)[1:-1]).astype(int)
+    cuts = cuts[cuts < len(order)]  # of fewer images than bins the last may round up
     cuts = np.unique(np.searchsorted(ranked, ranked[cuts], side="left"))
     return [
         row(confidence[g], hit[g], confidence[g].min(), confidence[g].max())
