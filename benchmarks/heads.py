@@ -28,6 +28,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fast_auroc
 import machine
 import numpy as np
 from PIL import Image
@@ -39,7 +40,7 @@ from bigxfer.data import fewshot
 from bigxfer.data.manifest import Manifest
 from bigxfer.protocols import features, heads
 from bigxfer.protocols.space import Products
-from bigxfer.statistics import auroc, many
+from bigxfer.statistics import auroc
 
 POOL = 2000
 CELLS = [(d, n, k) for k in (3, 14) for n in (319, 1656) for d in (512, 2048)]
@@ -74,8 +75,8 @@ def ours(
     def one(rows: np.ndarray) -> np.ndarray:
         space = products.space(rows, test)
         scores = heads.scores(how, space, m.labels[rows], k, heads.PENALTIES)
-        scores = scores if m.multilabel else many.odds(scores)
-        return many.macro_auroc(scores, truth)
+        scores = scores if m.multilabel else fast_auroc.odds(scores)
+        return fast_auroc.macro_auroc(scores, truth)
 
     cores = len(os.sched_getaffinity(0))
     with threadpool_limits(1), ThreadPoolExecutor(cores) as threads:
@@ -97,7 +98,7 @@ def theirs(
             if how == "ridge":
                 target = 2 * auroc.one_hot(m.labels[rows], k) - 1
                 scores = Ridge(alpha=penalty).fit(train, target).predict(test)
-                scores = scores if m.multilabel else many.odds(scores)
+                scores = scores if m.multilabel else fast_auroc.odds(scores)
             else:
                 fit = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=10000).fit
                 if m.multilabel:
@@ -106,7 +107,7 @@ def theirs(
                     ]
                     scores = np.stack(each, 1)
                 else:
-                    scores = many.odds(
+                    scores = fast_auroc.odds(
                         fit(train, m.labels[rows]).decision_function(test)
                     )
             areas.append(roc_auc_score(truth, scores, average="macro"))

@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
+from sklearn.metrics import roc_auc_score
 
 from bigxfer import models, presets, tree
 from bigxfer.training import sharding
@@ -299,3 +302,29 @@ def test_interval_of_a_median(n, first):
 
     values = np.random.default_rng(n).permutation(n)
     assert turns.median(values) == ((n - 1) / 2, first, n - 1 - first)
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # one path for all
+)
+@given(st.integers(0, 10**6), st.booleans())
+def test_the_fast_macro_auroc_is_scikit_learns(seed, ties):
+    import fast_auroc
+
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(-0.3, 10 ** rng.uniform(-3, 2), (4, 50, 3)).astype(np.float32)
+    scores = np.round(scores) if ties else scores
+    truth = np.where(rng.random((50, 3)) < 0.2, np.nan, rng.random((50, 3)) < 0.3)
+    truth[:2] = [[0] * 3, [1] * 3]
+    truth[:, 2] = np.where(truth[:, 2] == 1, np.nan, truth[:, 2])  # no positive
+    found = fast_auroc.macro_auroc(scores, truth)
+    scores = (scores.view(np.int32) & ~1).view(np.float32)  # its ties: all but a bit
+    for head in range(4):
+        known = [~np.isnan(truth[:, k]) for k in range(2)]
+        areas = [
+            roc_auc_score(truth[rows, k], scores[head][rows, k])
+            for k, rows in enumerate(known)
+        ]
+        assert found[head] == pytest.approx(np.mean(areas), abs=1e-9)

@@ -15,10 +15,11 @@ from bigxfer import config
 from bigxfer.config import ConfigError, Data
 from bigxfer.data import external, identity
 from bigxfer.report import groups
-from bigxfer.runs import card_groups, folders, job, predictions
+from bigxfer.runs import card_groups, evaluate, folders, predictions
 from bigxfer.statistics import by_group
 from bigxfer.study import grid
 from bigxfer.tables import cells, estimates, run_row
+from bigxfer.training import feed
 
 CLASSES = ("covid", "normal", "pneumonia")
 
@@ -244,8 +245,8 @@ def test_the_run_saves_what_it_predicted_and_says_the_gap(tmp_path):
         data=found, run=run, folder=tmp_path / "run", judged=("test",)
     )
     task.folder.mkdir()
-    task.loader = lambda split: job.load(found, split, run)
-    result = job.judge(task, None, predict)
+    task.loader = lambda split: feed.loader(found, split, run)
+    result = evaluate.judge(task, None, predict)
     of = result["external"]["csv"]
     assert of["images"] == of["patients"] == 24 and of["data"]["images"] == 24
     saved = predictions.read(task.folder / predictions.external("csv"))

@@ -8,7 +8,7 @@ import pytest
 from make_run import make_run, seal
 
 from bigxfer import durable, tree
-from bigxfer.runs import finished, folders, provenance
+from bigxfer.runs import finished, folders, provenance, resume
 
 FLIPS = 20  # of each file
 
@@ -98,23 +98,23 @@ def used_files(folder):
 def test_what_a_folder_holds(whole, tmp_path):
     """Nothing, a half-done run, a finished one, a damaged one, another config's."""
     digest = finished.read(whole).digest
-    assert finished.begun(tmp_path, digest) == (None, None, "")
+    assert resume.begun(tmp_path, digest) == (None, None, "")
     half = shutil.copytree(whole, tmp_path / "half")
     (half / "result.json").unlink()
-    about, found, damage = finished.begun(half, digest)
+    about, found, damage = resume.begun(half, digest)
     assert about["digest"] == digest and found is None and damage == ""
-    assert finished.begun(whole, digest)[1].result["images"] == 120
+    assert resume.begun(whole, digest)[1].result["images"] == 120
     for name in ("result.json", "config.json"):
         bad = shutil.copytree(whole, tmp_path / f"bad {name}")
         (bad / "result.json").write_text("")
-        about, found, damage = finished.begun(bad, digest)
+        about, found, damage = resume.begun(bad, digest)
         assert about["digest"] == digest and found is None
         assert "result.json is empty" in damage
     with pytest.raises(ValueError, match="another config's run"):
-        finished.begun(whole, "another")
+        resume.begun(whole, "another")
     (half / "config.json").write_text("{")
     with pytest.raises(ValueError, match="damaged.*remove"):
-        finished.begun(half, digest)
+        resume.begun(half, digest)
 
 
 def test_multi_label_shots_from_before_there_were_negatives(tmp_path):
@@ -128,7 +128,7 @@ def test_multi_label_shots_from_before_there_were_negatives(tmp_path):
     run = finished.read(folder)
     assert run.run.data.negatives == "none"
     with pytest.raises(ValueError, match="before they had images without a finding"):
-        finished.begun(folder, run.digest)
+        resume.begun(folder, run.digest)
     now = {"manifest_hash": "f" * 64, "data": {"drawn": ["a", "b"]}}
     assert provenance.data_differs(about, now) == ""
     now["data"]["drawn"] += ["c"]

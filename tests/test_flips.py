@@ -25,7 +25,7 @@ from test_cache import draw
 from bigxfer import config, predict, presets, tree
 from bigxfer.data import exposure
 from bigxfer.data.pixels import cache, cache_encoded
-from bigxfer.runs import finished, job
+from bigxfer.runs import finished, job, resume
 from bigxfer.tables import table
 from bigxfer.training.checkpoint import Checkpoints
 
@@ -132,7 +132,7 @@ def test_of_a_run_folder(tmp_path, monkeypatch):
         return (one.about, one.result, repr(arrays)), []
 
     def again():
-        _, done, damage = finished.begun(folder, config.digest(run))
+        _, done, damage = resume.begun(folder, config.digest(run))
         return done and done.result, [damage] * bool(damage)
 
     def exposed():

@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from test_split import manifest
 
@@ -15,7 +13,6 @@ from bigxfer import config, models, tree
 from bigxfer.protocols import heads, newton, probe
 from bigxfer.protocols.space import Products
 from bigxfer.runs import heads as of_run
-from bigxfer.statistics import many
 
 SIZES = [(15, 64), (200, 20)]  # images of the draw, dimensions: by each decomposition
 TEST = 80
@@ -273,26 +270,6 @@ def test_features_that_are_not_finite_are_refused():
         ValueError, match=r"features of '.*3' are not finite \(1 of 110"
     ):
         seen(x, y, range(len(y)))
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.booleans())
-def test_the_fast_macro_auroc_is_scikit_learns(seed, ties):
-    rng = np.random.default_rng(seed)
-    scores = rng.normal(-0.3, 10 ** rng.uniform(-3, 2), (4, 50, 3)).astype(np.float32)
-    scores = np.round(scores) if ties else scores
-    truth = np.where(rng.random((50, 3)) < 0.2, np.nan, rng.random((50, 3)) < 0.3)
-    truth[:2] = [[0] * 3, [1] * 3]
-    truth[:, 2] = np.where(truth[:, 2] == 1, np.nan, truth[:, 2])  # no positive
-    found = many.macro_auroc(scores, truth)
-    scores = (scores.view(np.int32) & ~1).view(np.float32)  # its ties: all but a bit
-    for head in range(4):
-        known = [~np.isnan(truth[:, k]) for k in range(2)]
-        areas = [
-            roc_auc_score(truth[rows, k], scores[head][rows, k])
-            for k, rows in enumerate(known)
-        ]
-        assert found[head] == pytest.approx(np.mean(areas), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["bit", "cbr_tiny", "smallcnn"])

@@ -18,7 +18,7 @@ from bigxfer.config import Run
 from bigxfer.data import dataset
 from bigxfer.data.dataset import Dataset
 from bigxfer.protocols import features
-from bigxfer.runs import finished, folders
+from bigxfer.runs import folders, resume
 
 DRAWS = "draws"
 
@@ -34,7 +34,7 @@ def draws(cell: Run) -> Iterator[Run]:
 def tell(cell: Run, folder: Path, one: Callable[[Run, Path], dict]) -> dict:
     """Do every draw by `one` (run, folder), then write the cell's own two files."""
     digest = config.digest(cell)
-    finished.begun(folder, digest)
+    resume.begun(folder, digest)
     found: list[dict[str, Any]] = []
     for run in draws(cell):
         own = folder / DRAWS / config.digest(run)

@@ -1,7 +1,8 @@
 """Predictions of a model on a split, to predictions.npz and to metrics."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
@@ -10,17 +11,22 @@ from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
 from bigxfer.runs import predictions
 from bigxfer.runs.predictions import Predictions
-from bigxfer.statistics import by_group, metrics
-from bigxfer.training import loop
+from bigxfer.statistics import by_group, metrics, operating_point
+from bigxfer.training import feed, loop
+
+if TYPE_CHECKING:
+    from bigxfer.data.loader import Loader
+    from bigxfer.runs.heads import OfRun
+    from bigxfer.runs.job import Job
 
 
 def points(manifest: Manifest, rows: np.ndarray, logits: np.ndarray) -> dict:
     """{metric: value} without intervals, NaN where it cannot be computed."""
-    part = manifest.select(rows)
-    about = part.labels, logits, part.classes, part.patient
-    found = metrics.compute(*about, limits=False)["metrics"]
+    split = manifest.select(rows)
+    given = split.labels, logits, split.classes, split.patient
+    values = metrics.compute(*given, limits=False)["metrics"]
     none = float("nan")
-    return {k: none if v["value"] is None else v["value"] for k, v in found.items()}
+    return {k: none if v["value"] is None else v["value"] for k, v in values.items()}
 
 
 def check_select(name: str, data: Dataset) -> None:
@@ -33,20 +39,66 @@ def check_select(name: str, data: Dataset) -> None:
     loop.better(name, points(data.manifest, rows, logits), {})
 
 
+def judge(
+    job: "Job",
+    fitted: "OfRun | None",
+    by_net: "Callable[[Loader], tuple[np.ndarray, np.ndarray]] | None",
+) -> dict:
+    """Predict each split that counts, write it, and compute what is reported.
+
+    A fitted head has predicted the run's own splits; the net predicts all else.
+    """
+    manifest, judged = job.data.manifest, {}
+    for name, file in (("valid", "predictions_valid.npz"), ("test", "predictions.npz")):
+        if name in job.judged:
+            rows = job.data.rows[name]
+            if fitted:
+                logits = fitted.logits[name]
+            else:
+                rows, logits = cast(Callable, by_net)(job.loader(name))
+            judged[name] = manifest.select(rows), logits
+            if jax.process_index() == 0:
+                predictions.save(job.folder / file, *judged[name])
+    test, logits = judged["test"]
+    limits = job.run.eval.resamples > 0
+    out = metrics.compute(test.labels, logits, test.classes, test.patient, limits)
+    out |= {"head": fitted.said} if fitted else {}
+    if limits and (groups := by_group.judge(vars(predictions.of(test, logits)))):
+        out["groups"] = groups
+    for name, other in job.data.external.items():
+        loader = feed.loader(other, "test", job.run)
+        predicted = cast(Callable, by_net)(loader)
+        own = predictions.of(test, logits)
+        compared = beside(job.folder, name, other, predicted, own)
+        out.setdefault("external", {})[name] = compared
+    if "valid" in judged:
+        valid, valid_logits = judged["valid"]
+        out["operating_point"] = operating_point.judge(
+            valid.labels,
+            valid_logits,
+            test.labels,
+            logits,
+            test.classes,
+            test.patient,
+        )
+    return out
+
+
 def beside(
     folder: Path,
     name: str,
     other: Dataset,
-    found: tuple[np.ndarray, np.ndarray],
+    predicted: tuple[np.ndarray, np.ndarray],
     own: Predictions,
 ) -> dict[str, Any]:
     """What result.json says of a set of data.external, whose predictions it saves.
 
-    found: (rows, logits) of the set; own: the predictions of the run's test split. The
+    predicted: (rows, logits) of the set; own: the predictions of the run's test split. The
     gaps are `other` less `own`, on the classes that both can be judged by.
     """
-    part, logits = other.manifest.select(found[0]), found[1]
+    rows, logits = predicted
+    split = other.manifest.select(rows)
     if jax.process_index() == 0:
-        predictions.save(folder / predictions.external(name), part, logits)
-    told = vars(predictions.of(part, logits))
+        predictions.save(folder / predictions.external(name), split, logits)
+    told = vars(predictions.of(split, logits))
     return {**by_group.against(told, vars(own)), "data": other.report}

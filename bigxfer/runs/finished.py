@@ -229,61 +229,6 @@ def read(folder: Path) -> Finished:
     return found
 
 
-def begun(folder: Path, digest: str) -> tuple[dict | None, Finished | None, str]:
-    """(config.json, the finished run, what is wrong with it) of what a folder holds.
-
-    (None, None, "") where no run was begun there. A finished run that is damaged is none:
-    the text says so, and it is to be done again. Raises ValueError where the folder is
-    another config's, or nothing sound tells whose it is.
-    """
-    damage, about, found = "", None, None
-    if (folder / "result.json").exists():
-        try:
-            found = read(folder)
-        except ValueError as error:
-            damage = f"{error}"
-    if (folder / "config.json").exists():
-        try:
-            about = found.about if found else folders.read(folder / "config.json")
-        except ValueError as error:
-            damage = f"{error}"
-    if about is None and damage:
-        raise ValueError(f"{damage}; remove {folder} to do its run again")
-    if about and about["digest"] != digest:
-        raise ValueError(
-            f"{folder} holds another config's run ({about['digest']}, not {digest});"
-            " take another --workdir, or move that run away"
-        )
-    if found and found.draws_no_negatives:
-        raise ValueError(
-            f"{folder} holds a run whose shots were drawn before they had images without"
-            " a finding: it is one of --config.data.negatives=none; take another"
-            " --workdir, or move that run away"
-        )
-    if found and found.before_strengths:
-        raise ValueError(
-            f"{folder} holds a run whose head was fitted by other rules, before"
-            " config.eval.select_on was there (CHANGELOG.md); take another --workdir, or"
-            " move that run away"
-        )
-    return about, found, damage
-
-
-def check_data(
-    folder: Path, before: dict | None, about: dict, done: Finished | None
-) -> None:
-    """ValueError where the run in this folder was done, or begun, with other data."""
-    if before is None or not (differs := provenance.data_differs(before, about)):
-        return
-    how = "was done with" if done else "was begun with"
-    raise ValueError(
-        f"{folder} {how} other data: {differs} differ (then data"
-        f" {provenance.data_name(before)} at {before['config']['data']['root']!r}, now"
-        f" {provenance.data_name(about)} at {about['config']['data']['root']!r}). Take"
-        " another --workdir, or move that folder away"
-    )
-
-
 def open(folder: Path) -> Trained:
     """Read a finished run and its net.
 

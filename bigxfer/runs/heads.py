@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import jax
 import numpy as np
 
 from bigxfer.config import Init, Run
@@ -21,7 +20,7 @@ from bigxfer.protocols.space import Products
 from bigxfer.runs import cells, choice
 from bigxfer.runs.choice import Choice
 from bigxfer.runs.spent import Spent
-from bigxfer.training import compiled, loop, predictor
+from bigxfer.training import compiled, feed, loop, predictor
 
 if TYPE_CHECKING:
     from bigxfer.runs.job import Job
@@ -112,16 +111,10 @@ def seer(job: "Job", source: Net | features.Features) -> See:
     def see(rows: np.ndarray) -> np.ndarray:
         order = np.argsort(rows)
         some = replace(job.data, rows={"seen": rows[order]})
-        loader = some.loader(
-            "seen",
-            job.run.optim.batch,
-            job.run.seed,
-            jax.process_index(),
-            jax.process_count(),
-        )
-        found, values = predict(loop.variables(state), loader)
+        loader = feed.loader(some, "seen", job.run)
+        seen, values = predict(loop.variables(state), loader)
         out = np.empty_like(values)
-        out[order] = values[np.argsort(found)]
+        out[order] = values[np.argsort(seen)]
         return out
 
     return see

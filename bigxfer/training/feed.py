@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from bigxfer.config import Run
+from bigxfer.data.dataset import Dataset
 from bigxfer.data.loader import Batch, Loader
 from bigxfer.training import sharding
 
@@ -109,6 +111,12 @@ class Resident(Feed):
             return step(state, {**rest, "images": images})
 
         return whole
+
+
+def loader(data: Dataset, split: str, run: Run) -> Loader:
+    """This process's share of a split, in batches of optim.batch."""
+    process, processes = jax.process_index(), jax.process_count()
+    return data.loader(split, run.optim.batch, run.seed, process, processes)
 
 
 def of(loader: Loader, mesh: Mesh, resident: bool) -> Feed:

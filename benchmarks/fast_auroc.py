@@ -1,7 +1,7 @@
-"""The macro AUROC of many heads on the same images, by sorting alone: for choosing.
+"""The macro AUROC of many heads on the same images, by sorting alone: for heads.py.
 
-What is reported goes through metrics.compute, which is exact and has intervals; this is
-its point value to about 1e-6, a hundred times as fast.
+bigxfer reports what metrics.compute gives, which is exact and has intervals; this is its
+point value to about 1e-6, a hundred times as fast.
 """
 
 import numpy as np
