@@ -130,7 +130,7 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--torch-python", default="", help="a Python with torch, timm")
     parser.add_argument("--cases", nargs="*", help="such as R50x1@224, or R50x1@224:16")
@@ -143,7 +143,11 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true", help="no two alive at once")
     parser.add_argument("--threads", type=int, default=0, help="cores; 0: all")
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     if args.threads:  # for all ways: both count their threads by the cores they may use
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     found: dict[str, Any] = {"about": machine.about(), "allocator": TUNABLES}

@@ -123,6 +123,15 @@ def sums(folder: Path) -> dict[str, str]:
         return dict(zip(names, pool.map(sha256, files), strict=True))
 
 
+def check_sums(folder: Path, want: dict[str, str]) -> None:
+    """Raise ValueError that names the first file that is not as `sums` found it once."""
+    have = sums(folder)
+    for name, value in want.items():
+        if have.get(name) != value:
+            how = "is not as it was written (sha256)" if name in have else "is missing"
+            raise ValueError(f"{folder / name} {how}")
+
+
 def sha256(path: Path) -> str:
     """The sha256 of a file, in hex."""
     with path.open("rb") as file:

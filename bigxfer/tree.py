@@ -16,6 +16,7 @@ import numpy as np
 from bigxfer import durable
 
 Tree = dict[str, Any]
+LINES = 30  # of differences, which an error lists at most
 
 
 def flatten(tree: Tree, prefix: str = "") -> Tree:
@@ -92,22 +93,26 @@ def merge(target: Tree, source: Tree, keep: str = "") -> Tree:
         wanted = {n: v for n, v in old.items() if not re.fullmatch(keep, n)}
     else:
         wanted = old
-    lines = [
-        f"  missing: {n} {tuple(v.shape)}" for n, v in wanted.items() if n not in new
-    ]
-    lines += [
-        f"  extra: {n} {tuple(v.shape)}" for n, v in new.items() if n not in wanted
-    ]
-    lines += [
-        f"  shape: {n} is {tuple(new[n].shape)}, the model wants {tuple(v.shape)}"
-        for n, v in wanted.items()
-        if n in new and tuple(new[n].shape) != tuple(v.shape)
-    ]
-    if lines:
-        more = [f"  ... and {len(lines) - 30} more"] if len(lines) > 30 else []
-        text = "\n".join(lines[:30] + more)
-        raise ValueError(f"these parameters do not fit this model:\n{text}")
+    shapes, model = ({n: tuple(v.shape) for n, v in t.items()} for t in (new, wanted))
+    if lines := unlike(shapes, model, "shape", "the model"):
+        raise ValueError(f"these parameters do not fit this model:\n{lines}")
     return unflatten({n: new.get(n, v) for n, v in old.items()})
+
+
+def unlike(have: dict[str, Any], want: dict[str, Any], kind: str, who: str) -> str:
+    """Lines on what two {name: shape or other form} differ in; "" if in nothing.
+
+    kind: what the values are, such as "shape"; who: wants `want`, such as "the model".
+    """
+    lines = [f"  missing: {n} {v}" for n, v in want.items() if n not in have]
+    lines += [f"  extra: {n} {v}" for n, v in have.items() if n not in want]
+    lines += [
+        f"  {kind}: {n} is {have[n]}, {who} wants {v}"
+        for n, v in want.items()
+        if n in have and have[n] != v
+    ]
+    more = [f"  ... and {len(lines) - LINES} more"] if len(lines) > LINES else []
+    return "\n".join(lines[:LINES] + more)
 
 
 def digest(tree: Tree) -> str:

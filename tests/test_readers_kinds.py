@@ -590,14 +590,14 @@ def test_nobody_among_patients_is_an_error(tmp_path, word):
 
 
 def test_the_images_of_a_folder_for_predict(tmp_path, capsys):
-    from bigxfer.data import images
+    from bigxfer.data.images import listed
 
     images(tmp_path / "in", "a.png", "sub/b.JPG", "sub/notes.txt", *LITTER)
     images(tmp_path / "out", "c.png")
     link(tmp_path / "in" / "more", tmp_path / "out")
     link(tmp_path / "in" / "loop", tmp_path / "in")
     write(tmp_path / "in" / "1.2.840", "\0" * 128 + "DICM")
-    _, found = images.listed(tmp_path / "in")
+    _, found = listed(tmp_path / "in")
     assert found == ["1.2.840", "a.png", "more/c.png", "sub/b.JPG"]
     said = capsys.readouterr().err
     assert "1 files" in said and "like) passed over: 15 (such as" in said

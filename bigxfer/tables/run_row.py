@@ -26,8 +26,7 @@ def read_run(folder: Path) -> Row:
     bit = model["name"] == "bit"
     alone = init["kind"] in ("random", "gabor")
     source = None if alone else find_upstream(folder, init)
-    own, labels = config.settings(run_folder.run), result.get("labels_used", {})
-    leaks = result.get("leaks", {}).get("upstream", {}).get("test", {})
+    own = config.settings(run_folder.run)
     phantom = result["synthetic"]
     row: Row = {
         "kind": run["kind"],
@@ -57,14 +56,8 @@ def read_run(folder: Path) -> Row:
         "images": cost["images"],
         "flops": cost["flops"],
         "device_seconds": cost["device_seconds"],
-        "test_images": result.get("images"),
-        "test_patients": result.get("patients"),
-        "leaked_patients": leaks.get("patients"),
-        "leaked_images": leaks.get("exact"),
         "lacking": lacking(result["metrics"]),
-        "labels_training": labels.get("training"),
-        "labels_selection": labels.get("selection"),
-        "select_on": labels.get("select_on"),
+        **of_splits(result),
         "synthetic": phantom,
         "data": run_folder.data_name,
         "digest": result["digest"],
@@ -94,13 +87,28 @@ def of_choice(result: dict) -> Row:
     return {"tuned": words, "chosen": found["value"], "edge": found["edge"] or None}
 
 
+def of_splits(result: dict) -> Row:
+    """Columns on the images: how many are tested on, leaked, and whose labels were used."""
+    labels = result.get("labels_used", {})
+    leaks = result.get("leaks", {}).get("upstream", {}).get("test", {})
+    return {
+        "test_images": result.get("images"),
+        "test_patients": result.get("patients"),
+        "leaked_patients": leaks.get("patients"),
+        "leaked_images": leaks.get("exact"),
+        "labels_training": labels.get("training"),
+        "labels_selection": labels.get("selection"),
+        "select_on": labels.get("select_on"),
+    }
+
+
 def of_groups(result: dict) -> Row:
     """Columns gap/sex/auroc_macro and so on, with their intervals: the largest gap between
     groups of patients, sites or views.
     """
     row: Row = {}
-    for factor, found in result.get("groups", {}).items():
-        gap, name = found["gaps"]["auroc_macro"], f"gap/{factor}/auroc_macro"
+    for factor, group in result.get("groups", {}).items():
+        gap, name = group["gaps"]["auroc_macro"], f"gap/{factor}/auroc_macro"
         row |= {name: gap["value"], f"{name}_low": gap["low"]}
         row[f"{name}_high"] = gap["high"]
     return row
@@ -111,12 +119,12 @@ def of_external(result: dict) -> Row:
     split, gap/NAME/METRIC, each with its interval.
     """
     row: Row = {}
-    for name, found in result.get("external", {}).items():
+    for name, other in result.get("external", {}).items():
         for kind, values in (("external", "metrics"), ("gap", "gaps")):
             for metric in EXTERNAL:
-                for end in ("value", "low", "high") if metric in found[values] else ():
+                for end in ("value", "low", "high") if metric in other[values] else ():
                     column = f"{kind}/{name}/{metric}" + f"_{end}" * (end != "value")
-                    row[column] = found[values][metric][end]
+                    row[column] = other[values][metric][end]
     return row
 
 

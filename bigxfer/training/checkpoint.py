@@ -22,16 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from bigxfer import durable
 from bigxfer.training import processes
+from bigxfer.tree import unlike
 
 KEEP = 2  # the latest: one more than needed, in case the last is damaged
-
-
 PATTERNS = re.compile(r"[][*?\\]")  # orbax finds its own files by a glob of their path
 
 
@@ -175,8 +172,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The complete steps, ascending."""
-        found = [int(p.name) for p in self._folders() if (p / "record").is_file()]
-        return sorted(found)
+        complete = [p for p in self._folders() if (p / "record").is_file()]
+        return sorted(int(path.name) for path in complete)
 
     def latest(self) -> int | None:
         """The last complete step; None if there is none."""
@@ -243,22 +240,24 @@ class Checkpoints:
                     f"no complete checkpoint of step {step} in {self.folder}; "
                     f"there are {self.steps()}"
                 )
-            record = _read_record(path)
+            with _damaged(path):
+                record = durable.read_sealed(path / "record")
             if record["digest"] != self.digest:
                 raise CheckpointError(
                     f"{path} is of the run {record['digest']}, not of {self.digest}: "
                     "give another workdir, or delete that folder"
                 )
             if jax.process_index() == 0:
-                _check_sums(path / "state", record["sums"])
+                with _damaged(path):
+                    durable.check_sums(path / "state", record["sums"])
         except CheckpointError as error:
             problem = error
-        if jax.process_count() > 1:
-            kinds = [None, Damaged, CheckpointError]  # the worst one counts for all
-            mine = kinds.index(type(problem) if problem else None)
-            worst = kinds[np.max(multihost_utils.process_allgather(np.array(mine)))]
-            if worst and type(problem) is not worst:
-                problem = worst(f"{path} cannot be used: see the other processes' logs")
+        kinds = [None, Damaged, CheckpointError]  # the worst one counts for all
+        worst = kinds[
+            processes.largest(kinds.index(type(problem) if problem else None))
+        ]
+        if worst and type(problem) is not worst:
+            problem = worst(f"{path} cannot be used: see the other processes' logs")
         if problem:
             raise problem
         return record
@@ -299,35 +298,17 @@ def _struct(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def _compare(path: Path, have: dict[str, list], want: dict[str, list]) -> None:
     """Raise CheckpointError where names or forms differ: orbax pads them in silence."""
-    lines = [f"  missing: {n} {want[n]}" for n in want if n not in have]
-    lines += [f"  extra: {n} {have[n]}" for n in have if n not in want]
-    lines += [
-        f"  form: {n} is {have[n]}, the run wants {want[n]}"
-        for n in want
-        if n in have and have[n] != want[n]
-    ]
-    if lines:
-        more = [f"  ... and {len(lines) - 30} more"] if len(lines) > 30 else []
-        text = "\n".join(lines[:30] + more)
-        raise CheckpointError(f"{path} does not fit this run:\n{text}")
+    if lines := unlike(have, want, "form", "the run"):
+        raise CheckpointError(f"{path} does not fit this run:\n{lines}")
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+@contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    """Raise Damaged, which names the step's folder, for what cannot be read in it."""
     try:
-        return durable.read_sealed(path / "record")
+        yield
     except (ValueError, OSError) as error:
         raise Damaged(f"damaged checkpoint {path}: {error}") from error
-
-
-def _check_sums(folder: Path, want: dict[str, str]) -> None:
-    try:
-        have = durable.sums(folder)
-    except OSError as error:
-        raise Damaged(f"damaged checkpoint {folder.parent}: {error}") from error
-    for name, value in want.items():
-        if have.get(name) != value:
-            what = "is not as it was written (sha256)" if name in have else "is missing"
-            raise Damaged(f"damaged checkpoint {folder.parent}: {folder / name} {what}")
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:

@@ -228,10 +228,8 @@ def fit(
                 checkpoints.mark_best(number)
         if stops:
             checkpoints.wait()
-            log.say(
-                f"asked to stop: saved step {number} of {steps}; the same command"
-                " goes on from it"
-            )
+            told = f"asked to stop: saved step {number} of {steps}"
+            log.say(f"{told}; the same command goes on from it")
             raise Preempted(stop.status, number)
         began = time.monotonic()
     clock.waiting += batches.waited

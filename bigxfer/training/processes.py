@@ -147,6 +147,13 @@ def barrier(name: str = "barrier") -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def largest(value: int) -> int:
+    """Return the largest value that a process of this run brings."""
+    if jax.process_count() == 1:
+        return value
+    return int(np.max(multihost_utils.process_allgather(np.array(value))))
+
+
 def in_turn(make: Callable[[], T]) -> T:
     """Return make() of the first process, then of the others, who find its files there.
 
