@@ -1,5 +1,7 @@
-"""What the mains print of a run that is done."""
+"""What the terminal shows: a run that is done, and tables as aligned text."""
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,3 +20,29 @@ def show(result: dict[str, Any], folder: Path) -> None:
         if leaks["first"]:
             print(exposure.line(where, leaks))
     print(f"run folder: {folder}")
+
+
+def columns(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    left: Sequence[int] = (0,),
+) -> str:
+    """Return a table as plain text: the columns `left` to the left, the others right.
+
+    It has no colours and is as wide as its cells, on a terminal and in a pipe: what is
+    read by eye and what is kept in a log are the same.
+    """
+    from rich.console import Console  # 0.1 s, and a run in a launcher prints no table
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for i, title in enumerate(titles):
+        how = "left" if i in left else "right"
+        table.add_column(Text(title), justify=how, no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row))  # Text: [ is no markup
+    console = Console(file=io.StringIO(), color_system=None, width=100_000)
+    with console.capture() as text:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in text.get().splitlines())

@@ -6,6 +6,7 @@ p are those of the page and of differences.csv (tables/families.py).
 
 from collections.abc import Sequence
 
+from bigxfer.runs import terminal
 from bigxfer.tables import cells, differences, estimates, families, lines
 from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
@@ -54,14 +55,12 @@ def _means(
     sources = sorted({row["line"] for row in rows})
     if len(sources) > ABREAST:
         return _one_a_line(rows, sources, metric, predictions)
-    out = [f"  {'shots':>6}" + "".join(f"  {s:>26}" for s in sources)]
+    table = []
     for shots in order({row["shots"] for row in rows}):
-        line = []
-        for source in sources:
-            cell = differences.select(rows, shots=shots, line=source)
-            line.append(f"  {_mean(cell, metric, predictions):>26}")
-        out.append(f"  {shots:>6}" + "".join(line))
-    return out
+        by_source = (differences.select(rows, shots=shots, line=s) for s in sources)
+        table.append([shots, *(_mean(cell, metric, predictions) for cell in by_source)])
+    text = terminal.columns(["shots", *sources], table)
+    return [f"  {line}" for line in text.split("\n")]
 
 
 def _one_a_line(

@@ -21,6 +21,7 @@ def add(commands) -> None:
 
 def show(args: argparse.Namespace) -> None:
     from bigxfer.presets import net_name
+    from bigxfer.runs import terminal
     from bigxfer.study import cost, grid
     from bigxfer.study.commands import status
 
@@ -29,9 +30,12 @@ def show(args: argparse.Namespace) -> None:
     prices = cost.costs(study)
     took = [price.flops / args.tflops / 1e12 / 3600 for price in prices]
     if args.all:
-        for node, price, h in zip(study, prices, took, strict=True):
-            print(f"{node.digest:24} {hours(h):>9} {size(price.disk):>9}  {node}")
-        print()
+        titles = "digest", "device time", "disk", "run"
+        lines = [
+            (node.digest, hours(h), size(price.disk), str(node))
+            for node, price, h in zip(study, prices, took, strict=True)
+        ]
+        print(terminal.columns(titles, lines, left=(0, 3)) + "\n")
     groups: dict[str, list[int]] = defaultdict(list)
     for i, node in enumerate(study):
         name = (
@@ -40,12 +44,13 @@ def show(args: argparse.Namespace) -> None:
             else f"{node.kind} {net_name(vars(node.run.model))}"
         )
         groups[name].append(i)
-    print(f"{'':28}{'runs':>6}{'done':>6}{'device time':>14}{'disk':>10}")
     groups["all"] = list(range(len(study)))
+    lines = []
     for name, members in groups.items():
         done = sum(states[i].state == "done" for i in members)
         h, disk = sum(took[i] for i in members), sum(prices[i].disk for i in members)
-        print(f"{name:28}{len(members):6}{done:6}{hours(h):>14}{size(disk):>10}")
+        lines.append((name, len(members), done, hours(h), size(disk)))
+    print(terminal.columns(("", "runs", "done", "device time", "disk"), lines))
     peak = max(price.scratch for price in prices)
     print(
         f"\nAn estimate, good to a factor of two: at {args.tflops:g} TFLOP/s a device"

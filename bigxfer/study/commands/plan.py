@@ -267,6 +267,7 @@ def table(
     found: "Sequence[tuple[Design, float]]", sides: Sequence[Priced], drawn: bool
 ) -> list[str]:
     """A line a design, cheapest first."""
+    from bigxfer.runs import terminal
     from bigxfer.study import design
     from bigxfer.study.commands.listing import hours
 
@@ -284,15 +285,15 @@ def table(
         lines.append((price, upstreams + transfers, d, reached, upstreams, transfers))
     # NaN, of hours that nobody recorded, sorts by the number of runs.
     lines.sort(key=lambda x: (0.0 if math.isnan(x[0]) else x[0], x[1], x[2].patients))
-    head = f"{'upstream seeds':>14}{'draws':>7}{'patients':>10}{'reaches':>9}"
-    out = [head + f"{'upstreams more':>16}{'transfers more':>16}{'device time':>13}"]
+    titles = ["upstream seeds", "draws", "patients", "reaches"]
+    titles += ["upstreams more", "transfers more", "device time"]
+    rows = []
     for price, _, d, reached, upstreams, transfers in lines[:SHOWN]:
         seeds, draws = d.upstreams, d.draws if drawn else "-"
         time = "unknown" if math.isnan(price) else hours(price)
-        out.append(
-            f"{seeds:>14}{draws:>7}{d.patients:>10}{reached:>9.3f}"
-            f"{upstreams:>16}{transfers:>16}{time:>13}"
-        )
+        row = [seeds, draws, d.patients, f"{reached:.3f}", upstreams, transfers, time]
+        rows.append(row)
+    out = terminal.columns(titles, rows).split("\n")
     if len(lines) > SHOWN:
         out.append(f"and {len(lines) - SHOWN} dearer ones")
     return [*out, "\nTest patients cost no device time here, but labels."]
