@@ -110,7 +110,7 @@ def work(model: str, res: int, batch: int, fsdp: int, seconds: float) -> None:
     from bigxfer.training import processes
 
     cli.set_xla_flags()  # and the cores, where each process has its own
-    processes.start()
+    processes.join_by_environment()
     case = {"model": model, "res": res, "batch": batch, "dtype": "float32"}
 
     def step() -> tuple[turns.Steps, dict[str, Any]]:

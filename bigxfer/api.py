@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Name = str | os.PathLike[str]
 # A folder (searched with all beneath it), an image, a CSV as bigxfer.predict takes it;
 # several images; or pixels: uint8 [n, h, w] or [n, h, w, 1 or 3].
-Images = Name | Sequence[Name] | np.ndarray
+ImagesOrFiles = Name | Sequence[Name] | np.ndarray
 
 
 def load(run: Name) -> "Net":
@@ -58,7 +58,7 @@ class Net:
         """That this is no diagnostic device, and whether its data were synthetic."""
         return self.run.notice
 
-    def predict(self, images: Images) -> np.ndarray:
+    def predict(self, images: ImagesOrFiles) -> np.ndarray:
         """float64 [n, classes]: probabilities, calibrated on validation where that can be.
 
         As `python -m bigxfer.predict` gives them; `run.calibration()` says by what. Rows
@@ -68,7 +68,7 @@ class Net:
         logits = self._forward(self._logits, images)
         return self.run.probabilities(logits, self._temperature)
 
-    def features(self, images: Images) -> np.ndarray:
+    def features(self, images: ImagesOrFiles) -> np.ndarray:
         """float32 [n, features]: the layer before the head (`pre_logits`), as `predict`."""
         return self._forward(self._features, images)
 
@@ -84,7 +84,7 @@ class Net:
     def _features(self) -> "Predict":
         from bigxfer.protocols import probe
 
-        return self._compiled(probe.Features(self.run.model))
+        return self._compiled(probe.Headless(self.run.model))
 
     def _compiled(self, model: "Model") -> "Predict":
         from bigxfer.training import sharding
@@ -93,7 +93,7 @@ class Net:
         run = self.run.run
         return make_predict(model, run, sharding.make(1, run.eval.batch))
 
-    def _forward(self, compiled: "Predict", images: Images) -> np.ndarray:
+    def _forward(self, compiled: "Predict", images: ImagesOrFiles) -> np.ndarray:
         pixels = self._pixels(images)
         rows = np.arange(len(pixels))
         loader = unlabelled(pixels, rows, self.run.run.eval.batch)
@@ -105,7 +105,7 @@ class Net:
             )
         return values[np.argsort(order)]
 
-    def _pixels(self, images: Images) -> Files | np.ndarray:
+    def _pixels(self, images: ImagesOrFiles) -> Files | np.ndarray:
         """The images at the size to which the run resized its own."""
         data = self.run.run.data
         if isinstance(images, np.ndarray):

@@ -150,7 +150,7 @@ def write_features(
 
     data = run.run.data
     files = Files(root, paths, data.resize, data.channels)
-    net = replace(run, model=probe.Features(run.model))
+    net = replace(run, model=probe.Headless(run.model))
     values = np.stack([features for _, features in predictions(net, files, batch)])
     config, kept = run.about["config"], run.about["data"]
     drawn = kept.get("drawn")

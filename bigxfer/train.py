@@ -35,7 +35,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         found = finished.parameters(Path(run.init.checkpoint))
         run.init.checkpoint, run.init.digest = found
     folder = Path(workdir or f"runs/{config.digest(run)}")
-    processes.start()
+    processes.join_by_environment()
     with stopping.listen() as stop:
         result = job.execute(run, folder, stop)
     if processes.first():

@@ -39,7 +39,7 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     from bigxfer.training import processes, stopping
 
     models.maker(run.model)  # an unknown one should not wait for its upstream
-    processes.start()
+    processes.join_by_environment()
     with stopping.listen() as stop:
         if run.init.kind == "pretrained":
             run.init.checkpoint, run.init.digest = upstream(run, synthetic, stop)

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     from bigxfer.training import processes, stopping
 
     quieten()
-    processes.start()
+    processes.join_by_environment()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher
     with stopping.listen([signal.SIGTERM]) as stop:
         work(orders, answers, stop)

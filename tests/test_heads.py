@@ -279,7 +279,7 @@ def test_the_head_goes_where_the_model_reads_it(name):
     model = models.build(cfg, 3)
     variables = model.init(jax.random.key(0), (1, 24, 24, 3))
     images = jax.random.uniform(jax.random.key(1), (9, 24, 24, 3), minval=-1)
-    features, _ = probe.Features(model).apply(variables, images, False)
+    features, _ = probe.Headless(model).apply(variables, images, False)
     space = Products(np.asarray(features)).space(np.arange(9), np.arange(9))
     w, b = heads.weights("ridge", space, np.arange(9) % 3, 3, (0.1,))
     params = probe.put(variables["params"], model.head, space.head(w[0], b[0]))

@@ -285,11 +285,11 @@ def test_transfers_keep_the_name_of_an_upstream_that_cannot_be_read(runs, tmp_pa
 
 def test_names_of_data_models_and_unknown_upstreams():
     data = config.to_dict(Run())["data"]
-    assert run_row.data_name(
+    assert run_row.set_name(
         {**data, "root": "/x/covid_cxr", "reader": "csv"}, False
     ) == ("covid_cxr")
     covid = {**data, "reader": "covidx", "version": "9A"}
-    assert run_row.data_name(covid, False) == "covidx-9A"
+    assert run_row.set_name(covid, False) == "covidx-9A"
     assert presets.model_name(config.DEPTHS[152], 4.0) == "R152x4"
     assert presets.model_name((1, 1), 0.25) == "R1-1x0.25"
     init = {"checkpoint": "w/BiT-M-R50x1.npz", "upstream": "", "digest": "d"}
@@ -351,8 +351,8 @@ def test_help_imports_nothing_slow():
     ],
 )
 def test_a_start_is_told_in_words(init, freeze, words):
-    assert run_row.start(vars(init), vars(freeze)) == words
-    assert run_row.start({"kind": init.kind}, {}) in (None, "gabor")  # an old run
+    assert run_row.start_words(vars(init), vars(freeze)) == words
+    assert run_row.start_words({"kind": init.kind}, {}) in (None, "gabor")  # an old run
 
 
 def test_nets_are_told_apart():

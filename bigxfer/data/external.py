@@ -10,6 +10,7 @@ from bigxfer.config import ConfigError, Data
 from bigxfer.data import dataset, identity, labels, readers, unions
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
+from bigxfer.statistics import auroc
 
 
 def members(data: Data) -> dict[str, Data]:
@@ -139,12 +140,8 @@ def labelled(
         )
     told = replace(found, classes=classes)
     if own.multilabel and not found.multilabel:
-        told = replace(told, labels=one_hot(found.labels, len(classes)))
+        truth = auroc.one_hot(found.labels, len(classes)).astype(np.float32)
+        told = replace(told, labels=truth)
     return replace(
         told, classes=own.classes, labels=labels.under(told, wanted, own.multilabel)
     )
-
-
-def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """float32 [n, classes]: 1 for the one class of an image, 0 for the others."""
-    return (labels[:, None] == np.arange(classes)).astype(np.float32)

@@ -18,7 +18,7 @@ from bigxfer.tree import Tree
 Head = tuple[np.ndarray, np.ndarray]  # kernel [features, classes], bias [classes]
 
 
-class Features(Around):
+class Headless(Around):
     """A model whose logits are its pre_logits, for evaluate.make_predict."""
 
     def apply(

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from bigxfer.report.figures import Drawing
-from bigxfer.report.style import UNITS, Panel, chance, pretty, shots_name, table_html
+from bigxfer.report.style import AXES, Panel, chance, pretty, shots_name, table_html
 from bigxfer.scaling.crossings import Crossing
 from bigxfer.scaling.reach import rounded
 from bigxfer.tables import differences as compared
 from bigxfer.tables.differences import Comparison
 from bigxfer.tables.families import Family
+from bigxfer.tables.table_args import SCALES
 
 ROW = 24  # pixels of a row of a matrix
 PALE = 5.0  # points of a difference that is coloured in full, at least
@@ -195,7 +196,7 @@ def _forest(drawing: Drawing, told: Sequence[Crossing], x: str) -> dict[str, Any
     low, high = np.log10([scales[0] / 1.3, scales[-1] * 1.3])
     layout = {
         "xaxis": {
-            "title": {"text": UNITS[x]},
+            "title": {"text": AXES[x]},
             "type": "log",
             "range": [float(low), float(high)],
             "tickvals": scales,
@@ -215,4 +216,4 @@ def _sentences(pairs: Sequence[Crossing], name: str, x: str) -> str:
 def _named(c: Crossing, x: str) -> str:
     """Its sentence, with names as the page has them."""
     named = replace(c, a=pretty(c.a), b=pretty(c.b))
-    return named.sentence(UNITS[x].partition(" ")[0])
+    return named.sentence(SCALES[x])

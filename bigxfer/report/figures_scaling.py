@@ -9,8 +9,8 @@ import numpy as np
 
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import (
+    AXES,
     METRICS,
-    UNITS,
     Panel,
     number,
     pretty,
@@ -21,6 +21,7 @@ from bigxfer.scaling import curves
 from bigxfer.scaling.reach import rounded
 from bigxfer.tables import cells
 from bigxfer.tables.lines import natural, rank
+from bigxfer.tables.table_args import SCALES
 
 ASIDE = 0.01  # share of the width of the data between neighbouring points
 AHEAD = 4  # laws are drawn to this multiple of the largest scale: bands cover so far
@@ -88,7 +89,7 @@ def _figure(drawing: Drawing, members: list[curves.Law], x: str) -> dict[str, An
     error = f"1 − {METRICS[members[0].curve.metric]}"
     layout = {
         "xaxis": {
-            "title": {"text": UNITS[x]},
+            "title": {"text": AXES[x]},
             "type": "log",
             "tickvals": ticks,
             "ticktext": [number(t) for t in ticks],
@@ -105,10 +106,9 @@ def _law_traces(drawing: Drawing, law: curves.Law, x: str, aside: float) -> list
     """
     curve, line = law.curve, law.curve.about["line"]
     points = []
-    unit = UNITS[x].partition(" (")[0]
     for k, (scale, runs) in enumerate(zip(curve.x, curve.runs, strict=True)):
         p = drawing.point(list(runs.values()), curve.metric)
-        text = f"{number(scale)} {unit}: 1 − {p['text']}"
+        text = f"{number(scale)} {SCALES[x]}: 1 − {p['text']}"
         flipped = {"value": 1 - p["value"], "low": 1 - p["high"], "high": 1 - p["low"]}
         if not flipped["value"] > 0:  # half an error, as the law has it
             flipped["value"] = law.scatter.mean[k] if law.scatter else np.nan

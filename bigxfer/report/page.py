@@ -17,14 +17,14 @@ from bigxfer.report import (
     templates,
 )
 from bigxfer.report.figures import Drawing
-from bigxfer.report.style import ERRORS, METRICS, UNITS, Panel
+from bigxfer.report.style import ERRORS, METRICS, Panel
 from bigxfer.scaling import crossings, curves
 from bigxfer.tables import lines, probes
 from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.families import Family, compare_all
 from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
-from bigxfer.tables.table_args import Given
+from bigxfer.tables.table_args import SCALES, Given
 
 
 def build(
@@ -100,8 +100,9 @@ def _laws(
         fitted = [curves.law(curve, drawing.predictions) for curve in grouped]
         drawing.look = style.styles((c.about["line"] for c in grouped), drawing.look)
         drawn = figures_scaling.scaling(drawing, fitted, x, section)
-        unit = UNITS[x].partition(" (")[0]
-        panels += drawn + figures_scaling.laws_table(drawing, fitted, unit, section)
+        panels += drawn + figures_scaling.laws_table(
+            drawing, fitted, SCALES[x], section
+        )
     return panels
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bigxfer.tables.lines import natural
+from bigxfer.tables.table_args import SCALES
 
 # Okabe & Ito's palette (jfly.uni-koeln.de/color), without black, which a dark page
 # hides, and with yellow last, which a light one does; symbols tell the same apart.
@@ -43,12 +44,7 @@ METRICS = {  # those a report can show, in this order
     "ece": "ECE",
 }
 ERRORS = ("auroc_macro", "accuracy")  # laws and crossovers are of 1 - these
-UNITS = {
-    "shots": "shots (images of each class)",
-    "upstream_size": "upstream images",
-    "upstream_examples": "upstream images seen",
-    "params": "parameters",
-}
+AXES = {**SCALES, "shots": "shots (images of each class)"}  # titles of axes
 PARTS = {"chexpert": "C", "mimic": "M", "nih": "N", "padchest": "P"}
 SETS = {
     "imagenet1k": "ImageNet-1k",

@@ -25,12 +25,12 @@ from bigxfer.training import compiled, feed, loop, predictor
 if TYPE_CHECKING:
     from bigxfer.runs.job import Job
 
-Net = tuple[compiled.Programs, loop.State]
+Started = tuple[compiled.Programs, loop.State]
 See = Callable[[np.ndarray], np.ndarray]  # rows of the manifest -> float32 [n, d]
 
 
 @dataclass(frozen=True)
-class Seen:
+class CellImages:
     """The images that the draws of a cell train on or are judged by."""
 
     products: Products
@@ -61,10 +61,10 @@ class Fitted:
 
 def of_run(
     job: "Job",
-    source: Net | features.Features,
+    source: Started | features.Features,
     cell: Run,
     kept: dict[str, dataset.Opened] | None,
-    seen: dict[str, Seen] | None,
+    seen: dict[str, CellImages] | None,
 ) -> OfRun:
     """Fit the head of config.freeze.head to features that are computed once an image.
 
@@ -101,11 +101,11 @@ def of_run(
     return OfRun(state, logits, said, chosen, Spent(1, many, flops, clock))
 
 
-def seer(job: "Job", source: Net | features.Features) -> See:
+def seer(job: "Job", source: Started | features.Features) -> See:
     """Return what computes the features of rows of the manifest, or looks them up."""
     if isinstance(source, features.Features):
         return partial(source.of, job.data.manifest)
-    programs, state = cast(Net, source)
+    programs, state = cast(Started, source)
     predict = cast(predictor.Predict, programs.features)
 
     def see(rows: np.ndarray) -> np.ndarray:
@@ -125,7 +125,9 @@ def starts_alike(init: Init) -> bool:
     return init.kind == "pretrained" and (init.how, init.upto) == ("copy", "")
 
 
-def look(see: See, manifest: Manifest, pool: np.ndarray, others: np.ndarray) -> Seen:
+def look(
+    see: See, manifest: Manifest, pool: np.ndarray, others: np.ndarray
+) -> CellImages:
     """See the rows `pool`, which may train, and `others`.
 
     Raises ValueError that names the first image whose features are not finite.
@@ -142,12 +144,12 @@ def look(see: See, manifest: Manifest, pool: np.ndarray, others: np.ndarray) -> 
         )
     place = np.full(len(manifest), -1)
     place[rows] = np.arange(len(rows))
-    return Seen(Products(features, len(pool)), place, manifest)
+    return CellImages(Products(features, len(pool)), place, manifest)
 
 
 def choose(
     how: str,
-    seen: Seen,
+    seen: CellImages,
     train: np.ndarray,
     valid: np.ndarray,
     select_on: str,
@@ -172,7 +174,7 @@ def choose(
 
 def fit(
     how: str,
-    seen: Seen,
+    seen: CellImages,
     train: np.ndarray,
     judged: np.ndarray,
     chosen: Choice | None,
@@ -190,7 +192,11 @@ def fit(
 
 
 def _losses(
-    how: str, seen: Seen, train: np.ndarray, held: np.ndarray, of: tuple[float, ...]
+    how: str,
+    seen: CellImages,
+    train: np.ndarray,
+    held: np.ndarray,
+    of: tuple[float, ...],
 ) -> np.ndarray:
     labels, classes = seen.manifest.labels, len(seen.manifest.classes)
     space = seen.products.space(seen.place[train], seen.place[held])
@@ -199,9 +205,7 @@ def _losses(
 
 
 def _folded(
-    how: str, seen: Seen, train: np.ndarray, of: tuple[float, ...]
-) -> tuple[np.ndarray, tuple[float, ...], int]:
-    """(the mean loss of each strength over the folds, the strengths, how many folds).
+Started = tuple[compiled.Programs, loop.State]
 
     Of knn only the numbers of neighbours that every fold can have, the last ones.
     """

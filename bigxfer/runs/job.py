@@ -100,7 +100,9 @@ class InCommon:
     programs: compiled.Shared
     sets: dict[str, dataset.Opened]
     encoder: features.Features | None  # read once for all draws
-    seen: dict[str, heads.Seen] | None  # features of a cell's images; None of one draw
+    seen: (
+        dict[str, heads.CellImages] | None
+    )  # features of a cell's images; None of one draw
 
 
 def execute(
@@ -218,7 +220,7 @@ def prepare(
     return Job(run, plan, saved, log, digest, folder, data, about, task, reads, on)
 
 
-def start(job: Job, shared: compiled.Shared) -> heads.Net:
+def start(job: Job, shared: compiled.Shared) -> heads.Started:
     """The programs of a run's net, and its state at step 0."""
     programs = compiled.get(job.run, job.task, job.feed, job.log, shared)
     state = programs.first_state(job.run)

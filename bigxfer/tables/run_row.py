@@ -38,8 +38,8 @@ def read_run(folder: Path) -> Row:
         "width": model["width"] if bit else None,
         "params": cost.get("parameters"),
         "init": init["kind"],
-        "start": start(init, run.get("freeze", {})),
-        "target": data_name(data, phantom),
+        "start": start_words(init, run.get("freeze", {})),
+        "target": set_name(data, phantom),
         "target_size": target_size(report),
         "target_distance": target_distance(data, phantom),
         "shots": data["shots"],
@@ -151,7 +151,7 @@ def config_alone(folder: Path) -> list[Row]:
         run = about["config"]
         source = {
             "digest": about["digest"],
-            "target": data_name(run["data"], about["synthetic"]),
+            "target": set_name(run["data"], about["synthetic"]),
             "target_size": target_size(about["data"]),
             "images": about["plan"]["steps"] * run["optim"]["batch"],
             "target_distance": target_distance(run["data"], about["synthetic"]),
@@ -231,7 +231,7 @@ def special(own: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in own.items() if value != plain[name]}
 
 
-def start(init: dict, freeze: dict) -> str | None:
+def start_words(init: dict, freeze: dict) -> str | None:
     """What of a start its upstream does not tell: "mean_var up to block2, 50% fixed".
 
     None where the whole upstream is taken as it is, and all trains. Runs may be older
@@ -251,7 +251,7 @@ def start(init: dict, freeze: dict) -> str | None:
     return ", ".join(words) or None
 
 
-def data_name(data: dict, synthetic: bool) -> str:
+def set_name(data: dict, synthetic: bool) -> str:
     """What a data set is called: its reader, or the folder of own images."""
     if synthetic:
         if data["reader"] == "folder":

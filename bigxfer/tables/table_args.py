@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from bigxfer.tables.table import Row
 
+SCALES = {  # columns that a line may run along: their units in words
+    "shots": "shots",
+    "upstream_examples": "upstream images seen",
+    "upstream_size": "upstream images",
+    "params": "parameters",
+}
+
 
 class Given(NamedTuple):
     """The rows, where they stand, and the place from which their folders are named."""

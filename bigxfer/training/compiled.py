@@ -87,7 +87,7 @@ def build(task: Task, model: Model, feed: Feed, log: RunLog) -> Programs:
     if run.freeze.head == "trained":
         step, flops = compile_step(task, stages, feed, placed(state, placement), log)
     else:
-        net = probe.Features(model)
+        net = probe.Headless(model)
         features = predictor.make_predict(net, run, task.mesh)
         image = jax.ShapeDtypeStruct(
             (*task.image_shape[:3], run.data.channels), jnp.float32

@@ -45,7 +45,7 @@ def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
     return None
 
 
-def start() -> None:
+def join_by_environment() -> None:
     """Join the processes of one run where the environment says that there are any."""
     if (given := arguments(os.environ)) is not None:
         join(**given)

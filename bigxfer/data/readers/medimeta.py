@@ -6,11 +6,12 @@ import numpy as np
 
 from bigxfer.config import Data
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import spellings
 from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.pcam import h5_shape
 from bigxfer.data.readers.tables import Columns, DataError, build, find, lines, read_csv
 
-SPLITS = {"train": "train", "val": "valid", "test": "test"}
+SPLITS = spellings.splits("train", "val", "test")
 MULTILABEL = "MULTILABEL_CLASSIFICATION"
 TARGETS = {  # task_target of info.yaml: whether an image has several labels
     "BINARY_CLASSIFICATION": False,

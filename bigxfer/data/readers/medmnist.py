@@ -9,6 +9,7 @@ from bigxfer.config import Data, nearest
 from bigxfer.data import npz
 from bigxfer.data.labels import NIH14
 from bigxfer.data.manifest import Manifest
+from bigxfer.data.readers import spellings
 from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.tables import Columns, DataError, build
 
@@ -18,7 +19,7 @@ SIZES = (
     128,
     224,
 )  # side of the images, pixels; a file of 28 has no size in its name
-SPLITS = {"train": "train", "val": "valid", "test": "test"}
+SPLITS = spellings.splits("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from bigxfer.data.readers import spellings
 from bigxfer.data.readers.tables import Columns, DataError, Table, build, find, read_csv
 
 # No other spelling: the file is official, so another word is a damaged row.
-SPLITS = {name: spellings.SPLITS[name] for name in ("train", "validate", "test")}
+SPLITS = spellings.splits("train", "validate", "test")
 LABELLERS = ("chexpert", "negbio")  # data.version; "" is the first
 LATERAL = {"LATERAL": "L", "LL": "L"}  # as CheXpert's lateral images are called here
 

@@ -79,6 +79,11 @@ def mark(cell: str) -> float | None:
     return value if value in (1, 0, -1) else None
 
 
+def splits(*names: str) -> dict[str, str]:
+    """{name: split} of the only names that a set's own files use."""
+    return {name: SPLITS[name] for name in names}
+
+
 def split(text: str) -> str | None:
     """train, valid, test, "" for a blank cell; None where it is none of these."""
     word = text.casefold()

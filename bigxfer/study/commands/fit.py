@@ -15,13 +15,8 @@ from typing import Any
 
 from bigxfer import durable
 from bigxfer.tables import table_args
+from bigxfer.tables.table_args import SCALES
 
-UNITS = {  # of the scales that a line may run along
-    "shots": "shots",
-    "upstream_examples": "upstream images seen",
-    "upstream_size": "upstream images",
-    "params": "parameters",
-}
 PAIRS = {
     "params,shots": ("params", "shots"),
     "params,upstream_size": ("params", "upstream_size"),
@@ -36,7 +31,7 @@ def add(commands) -> None:
     p = commands.add_parser("fit", help="scaling laws and crossovers, with intervals")
     table_args.add_arguments(p)
     p.add_argument("--out", type=Path, required=True, help="where the fits go")
-    choices = (*UNITS, *PAIRS)
+    choices = (*SCALES, *PAIRS)
     p.add_argument("--x", choices=choices, default="shots", help="the scale, or two")
     p.add_argument(
         "--distances",
@@ -115,7 +110,7 @@ def describe(law, args: argparse.Namespace) -> str:
     if law.flat:
         texts.append(f"no difference between the scales within {law.flat:g}")
     if reached := _reached(law, args):
-        texts.append(f"{args.metric} {args.reach:g} {reached.sentence(UNITS[args.x])}")
+        texts.append(f"{args.metric} {args.reach:g} {reached.sentence(SCALES[args.x])}")
     return f"{' '.join(map(str, law.curve.about.values()))}: {'; '.join(texts)}"
 
 
@@ -136,13 +131,13 @@ def _law_text(law) -> str:
 
 def _reached(law, args: argparse.Namespace):
     """What scale reaches --reach; None for laws of two scales, or without scatter."""
-    return law.reach(1 - args.reach) if args.x in UNITS else None
+    return law.reach(1 - args.reach) if args.x in SCALES else None
 
 
 def sentence(c, x: str) -> str:
     """One line on a pair of lines."""
     where = " ".join(map(str, c.about.values()))
-    return f"{where}: {c.sentence(UNITS[x])}" + (f"; {c.basis}" if c.found else "")
+    return f"{where}: {c.sentence(SCALES[x])}" + (f"; {c.basis}" if c.found else "")
 
 
 def as_dict(law, args: argparse.Namespace) -> dict[str, Any]:
@@ -179,7 +174,7 @@ def as_dict(law, args: argparse.Namespace) -> dict[str, Any]:
     ends = (reached.value, reached.low, reached.high) if reached else None
     entry |= _triple("reach", ends)
     entry["reach_asked_to"] = reached.end if reached else None
-    entry["reach_says"] = reached.sentence(UNITS[args.x]) if reached else None
+    entry["reach_says"] = reached.sentence(SCALES[args.x]) if reached else None
     if law.fit is not None:
         ends = law.band.parameters if law.band else {}
         entry["parameters"] = {
