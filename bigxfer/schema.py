@@ -22,7 +22,7 @@ def one_of(default: Any, *others: Any) -> Any:
 
 @dataclass
 class Model:
-    name: str = "bit"  # a key of models.MODELS
+    name: str = "bit"  # a key of models.MODELS (bigxfer models lists them)
     blocks: tuple[int, ...] = DEPTHS[50]  # number of units in each stage (BiT)
     width: float = 1.0  # factor on every channel count; Keras's nets ignore it
     groups: int = 32  # number of groups in group normalisation (BiT)
@@ -53,17 +53,13 @@ class Data:
     reader: str = "chexpert"  # a key of data.readers.READERS, or a union: "nih+mimic"
     root: str = ""  # folder of the data (of a union "A:B"); "": the phantom stands in
     version: str = ""  # which label files, where a reader knows several
-    size: tuple[
-        int, ...
-    ] = ()  # images, classes, for `study list`; (): the reader knows
+    size: tuple[int, ...] = ()  # images, classes (study list); (): the reader knows
     views: tuple[str, ...] = ("PA", "AP")  # views to keep; (): all; "" is unknown
     labels: tuple[str, ...] = ()  # classes to keep, in this order; (): all
     uncertain: str = one_of("ignore", "zeros", "ones")  # how to read CheXpert's -1
     blank: str = one_of("unknown", "negative")  # how to read CheXpert's empty cells
     space: str = one_of("union", "intersection")  # which labels a union of sets has
-    mix: tuple[
-        float, ...
-    ] = ()  # weight of each set of a union in training; (): by size
+    mix: tuple[float, ...] = ()  # weights of the sets of a union in training; (): by size
     split: str = "official"  # patient: at random; reference: as the predecessor split
     valid: float = 0.1  # share of the training patients held out for selection
     test: float = 0.15  # share of the patients in the test split (split=patient)
@@ -74,9 +70,9 @@ class Data:
     fraction_of: str = one_of("images", "patients")
     shots: str = "full"  # images a class, such as "5"; full: all images
     negatives: str = one_of("shots", "share", "none")  # in shots (data/fewshot.py)
-    draws: int = 1  # of a fitted head, from run.seed on, each a run in the run's folder
+    draws: int = 1  # number of draws, seeds from run.seed on; above 1: a fitted head
     support: str = ""  # file of the ids that a draw takes; {seed} stands for its seed
-    support_digest: str = ""  # of its content; the mains fill it in
+    support_digest: str = ""  # sha256 of that file; the mains fill it in
     sampling: str = one_of("uniform", "classes", "covid_percent")  # data/sampling.py
     sampling_class: str = ""  # class that covid_percent adds to a batch; "": the rarest
     sampling_share: float = 0.3  # share of the batch that class has
@@ -122,9 +118,8 @@ class Freeze:
     top_layers: int = 0  # number of layers to train, with the head; 0: all
     count_by: str = one_of("layers", "keras_layers", "params")  # unit of both shares
     batch_norm: str = one_of("inference", "batch")  # statistics that fixed layers use
-    head: str = one_of(
-        "trained", "ridge", "logistic", "ncm", "knn"
-    )  # all but trained: fitted
+    # "trained" learns by gradients; the others are fitted to features of the fixed net.
+    head: str = one_of("trained", "ridge", "logistic", "ncm", "knn")
 
 
 @dataclass
@@ -148,10 +143,9 @@ class Optim:
     variant: str = one_of("code", "paper")  # which published HyperRule
     warmup_steps: int = 0  # linear rise from 0; set warmup_steps or warmup_epochs
     warmup_epochs: float = 0.0
-    boundaries: tuple[
-        float, ...
-    ] = ()  # of schedule=step: the rate x0.1 at each fraction
-    momentum: float = 0.9  # of sgd
+    # schedule=step: fractions of the run at which the rate falls to a tenth.
+    boundaries: tuple[float, ...] = ()
+    momentum: float = 0.9  # for sgd
     nesterov: bool = False  # Nesterov momentum
     weight_decay: float = 0.0  # added to the gradient (coupled), as in BiT
     agc: float = 0.0  # threshold of adaptive gradient clipping (2102.06171); 0: off
@@ -165,12 +159,11 @@ class Optim:
 class Eval:
     every: int = 0  # steps between validations; 0: only at the end
     select: str = ""  # validation metric that picks the step; "": the last step
-    select_on: str = one_of(
-        "", "none", "support", "validation"
-    )  # labels that choose; "": by shots
+    # Labels that choose settings; "": none below 5 shots, support from 5, validation at full.
+    select_on: str = one_of("", "none", "support", "validation")
     batch: int = 128  # images at once; a CPU takes fewer where they are large
     resamples: int = 1000  # 0: no intervals; any other number: intervals
-    margin: float = 0.02  # differences of two cells below it count as none in reports
+    margin: float = 0.02  # two cells that differ by less count as equal in reports
 
 
 @dataclass
