@@ -59,7 +59,7 @@ class Data:
     uncertain: str = one_of("ignore", "zeros", "ones")  # how to read CheXpert's -1
     blank: str = one_of("unknown", "negative")  # how to read CheXpert's empty cells
     space: str = one_of("union", "intersection")  # which labels a union of sets has
-    mix: tuple[float, ...] = ()  # weights of the sets of a union in training; (): by size
+    mix: tuple[float, ...] = ()  # weights of a union's sets; (): by size
     split: str = "official"  # patient: at random; reference: as the predecessor split
     valid: float = 0.1  # share of the training patients held out for selection
     test: float = 0.15  # share of the patients in the test split (split=patient)
