@@ -224,7 +224,7 @@ def draw_curves(
     of: dict[str, list[Learnt]], metric: str, target: float
 ) -> tuple[object, list[dict]]:
     """(figure, its rows): every run thin, the mean of each start thick in its band."""
-    made, axes = plots.figure(7.5, 4.8 + 0.2 * len(of))
+    figure, axes = plots.figure(7.5, 4.8 + 0.2 * len(of))
     ax, rows = axes[0, 0], []
     for k, (name, group) in enumerate(of.items()):
         colour = plots.COLOURS[k % 7]
@@ -250,13 +250,13 @@ def draw_curves(
     edge = 0.1 * np.ptp(values) + 1e-3
     ax.set_ylim(min(values.min(), target) - edge, values.max() + edge)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    made.suptitle(f"Learning curves; dotted: the target {target:.3f}; bands: 95%")
-    return made, rows
+    figure.suptitle(f"Learning curves; dotted: the target {target:.3f}; bands: 95%")
+    return figure, rows
 
 
 def draw_speedups(pairs: dict[str, tuple[dict, list[dict]]]) -> object:
     """A line for each start: its pairs, their geometric mean and its interval."""
-    made, axes = plots.figure(7.5, 1.8 + 0.8 * len(pairs))
+    figure, axes = plots.figure(7.5, 1.8 + 0.8 * len(pairs))
     ax, labels = axes[0, 0], []
     for k, (name, (summary, rows)) in enumerate(pairs.items()):
         found, colour = summary["speed-up"], plots.COLOURS[k % 7]
@@ -275,13 +275,13 @@ def draw_speedups(pairs: dict[str, tuple[dict, list[dict]]]) -> object:
     ax.set_xticks(ticks, [f"{n:g}" for n in ticks])
     ax.set_xticks([], minor=True)
     ax.set_xlabel("times fewer steps than random to its best")
-    made.suptitle("Speed-up: pairs (dots), geometric mean (diamond), 95% over pairs")
-    return made
+    figure.suptitle("Speed-up: pairs (dots), geometric mean (diamond), 95% over pairs")
+    return figure
 
 
 def draw_onsets(of: dict[str, list[Learnt]], metric: str) -> object:
     """When each run is best, and how much it has lost by its last validation."""
-    made, axes = plots.figure(7, 4.5 + 0.2 * len(of))
+    figure, axes = plots.figure(7, 4.5 + 0.2 * len(of))
     ax = axes[0, 0]
     for k, (name, group) in enumerate(of.items()):
         best = [int(r.curve.values.argmax()) for r in group]
@@ -292,5 +292,5 @@ def draw_onsets(of: dict[str, list[Learnt]], metric: str) -> object:
     ax.set(xlabel="when the run was best, share of its training", xlim=(-0.03, 1.03))
     ax.set_ylabel(f"{metric} lost by the end, validation")
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    made.suptitle("Overfitting: below 0, validation fell after its best step")
-    return made
+    figure.suptitle("Overfitting: below 0, validation fell after its best step")
+    return figure

@@ -26,8 +26,8 @@ PERPLEXITY = 30.0  # scikit-learn's default
 
 def pca(features: np.ndarray) -> np.ndarray:
     """[n, 2]: the first two principal components of features [n, f]."""
-    made: Any = PCA(2, random_state=0)
-    return made.fit_transform(features)
+    reducer: Any = PCA(2, random_state=0)
+    return reducer.fit_transform(features)
 
 
 def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -38,9 +38,9 @@ def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray:
     if len(features) < 10:
         raise ValueError(f"{len(features)} images are too few for t-SNE")
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    made: Any = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+    reducer: Any = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     with threadpool_limits(1):
-        return made.fit_transform(np.asarray(features, np.float32))
+        return reducer.fit_transform(np.asarray(features, np.float32))
 
 
 def source_leak(features: np.ndarray, part: Manifest) -> shortcuts.Probe:
@@ -89,7 +89,7 @@ def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     synthetic = part.synthetic
     classes = np.array([named(shown, part.classes) for shown in splits.positives(part)])
     sources = part.source.astype(str)
-    made, axes = plots.figure(10, 9, 2, 2)
+    figure, axes = plots.figure(10, 9, 2, 2)
     table = [
         {"id": i, "class": c, "source": s}
         for i, c, s in zip(part.id, classes, sources, strict=True)
@@ -103,8 +103,8 @@ def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
             ax.set(title=f"{name} by {what}", xticks=[], yticks=[])
         for row, (x, y) in zip(table, xy.tolist(), strict=True):
             row |= {f"{name} x": x, f"{name} y": y}
-    made.suptitle(f"{LAYER} of {run.folder.name}, {part.name} {split}")
-    plots.save(made, out, "embedding", table, synthetic)
+    figure.suptitle(f"{LAYER} of {run.folder.name}, {part.name} {split}")
+    plots.save(figure, out, "embedding", table, synthetic)
 
     found: dict[str, Any] = {}
     if len(np.unique(sources)) > 1:

@@ -119,15 +119,15 @@ def untrained(run: WithData, begun: Tree, images: np.ndarray) -> Tree:
 
 
 def save_sanity(page: Page, found: dict[str, float]) -> None:
-    made, axes = plots.figure(7, 4)
+    figure, axes = plots.figure(7, 4)
     ax = axes[0, 0]
     plots.lines(ax, list(found), {"rank correlation": list(found.values())})
     ax.axhline(0, color="#999999", linestyle=":")
     ax.set(ylim=(-1, 1.05), xlabel="shuffled from the head down to")
     ax.set_ylabel("with the trained net's maps")
-    made.suptitle(f"Sanity check: {page.title}")
+    figure.suptitle(f"Sanity check: {page.title}")
     rows = [{"layer": k, "rank_correlation": v} for k, v in found.items()]
-    page.save(made, "sanity", rows)
+    page.save(figure, "sanity", rows)
 
 
 def show(
@@ -143,7 +143,7 @@ def show(
     names = manifest.classes
     present = np.unique(classes)
     width = 1 + len(seen)
-    made, axes = plots.figure(
+    figure, axes = plots.figure(
         1.5 * width * SHOWN, 1.75 * len(present), len(present), width * SHOWN
     )
     for ax in axes.flat:
@@ -165,8 +165,8 @@ def show(
                     rows.append(
                         {"id": name, "class": names[label], "net": net, **place}
                     )
-    made.suptitle(f"{page.title}; frames: where the finding is")
-    page.save(made, "overlays", rows)
+    figure.suptitle(f"{page.title}; frames: where the finding is")
+    page.save(figure, "overlays", rows)
 
 
 def play(
@@ -214,7 +214,7 @@ def play(
 
 def save_play(page: Page, rows: list[dict], names: list[str]) -> None:
     groups = list(dict.fromkeys(row["class"] for row in rows))
-    made, axes = plots.figure(7, 1.2 + 1.3 * len(groups), len(groups), 1)
+    figure, axes = plots.figure(7, 1.2 + 1.3 * len(groups), len(groups), 1)
     for ax, group in zip(axes.flat, groups, strict=True):
         part = [r for r in rows if r["class"] == group and r["by"] in names]
         part = [r for r in part if r["tolerance"]]
@@ -223,5 +223,5 @@ def save_play(page: Page, rows: list[dict], names: list[str]) -> None:
         ax.set_title(f"{group} ({part[0]['cases']} cases)", fontsize=9)
     label = "cases whose brightest pixel is in a box, or within 15/224 of the side, 95%"
     axes[-1, 0].set_xlabel(label)
-    made.suptitle(f"Pointing game: {page.title}")
-    page.save(made, "pointing", rows)
+    figure.suptitle(f"Pointing game: {page.title}")
+    page.save(figure, "pointing", rows)

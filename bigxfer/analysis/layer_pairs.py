@@ -157,7 +157,7 @@ def draw_layers(found: Rows, title: str) -> object:
     measures = ["cka_debiased", *MEASURES]
     layers = list(dict.fromkeys(row["layer"] for row in found))
     pairs = list(dict.fromkeys(row["pair"] for row in found))
-    made, axes = plots.figure(14, 4.5, 1, 3)
+    figure, axes = plots.figure(14, 4.5, 1, 3)
     for ax, measure in zip(axes.flat, measures, strict=True):
         at = {(r["pair"], r["layer"]): r for r in found if r["measure"] == measure}
 
@@ -171,18 +171,18 @@ def draw_layers(found: Rows, title: str) -> object:
             ax.plot(curve(pair, "noise"), "--", color=line.get_color(), alpha=0.6)
         ax.set(title=measure, ylim=(-0.05, 1.05))
     axes[0, 0].legend(fontsize=8)
-    made.suptitle(f"{title}; dashed: Gaussian noise of the same shapes")
-    return made
+    figure.suptitle(f"{title}; dashed: Gaussian noise of the same shapes")
+    return figure
 
 
 def draw_matrices(found: dict[str, tuple], title: str) -> object:
     """One heatmap for each {name: (matrix, names down, names across)}."""
-    made, axes = plots.figure(5.2 * len(found), 4.8, 1, len(found))
+    figure, axes = plots.figure(5.2 * len(found), 4.8, 1, len(found))
     for ax, (name, (values, down, across)) in zip(axes.flat, found.items()):
         plots.matrix(ax, values, down, across)
         ax.set_title(name, fontsize=9)
-    made.suptitle(title)
-    return made
+    figure.suptitle(title)
+    return figure
 
 
 def scattered(found: Rows, start: str, end: str, measure: str) -> list[dict]:
@@ -203,7 +203,7 @@ def scattered(found: Rows, start: str, end: str, measure: str) -> list[dict]:
 
 
 def draw_scatter(found: Rows, title: str) -> object:
-    made, axes = plots.figure(5.5, 5)
+    figure, axes = plots.figure(5.5, 5)
     ax = axes[0, 0]
     measures: Sequence[str] = list(dict.fromkeys(row["measure"] for row in found))
     for k, measure in enumerate(measures):
@@ -218,5 +218,5 @@ def draw_scatter(found: Rows, title: str) -> object:
     ax.set(xlabel="similarity of the two starts", ylabel="of the two trained nets")
     ax.set(xlim=(-0.05, 1.1), ylim=(-0.05, 1.1))
     ax.legend(fontsize=8)
-    made.suptitle(title)
-    return made
+    figure.suptitle(title)
+    return figure

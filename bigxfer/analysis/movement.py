@@ -148,7 +148,7 @@ def weights(nets: Nets, split: str, most: int, out: Path) -> dict[str, Any]:
 
 def draw_moved(rows: plots.Rows) -> object:
     """Two panels over depth: l2_per_weight and the relative distance."""
-    made, axes = plots.figure(12, 4.8, 1, 2)
+    figure, axes = plots.figure(12, 4.8, 1, 2)
     titles = {
         "l2_per_weight": "||w1 - w0|| / number of weights",
         "relative": "||w1 - w0|| / ||w0||",
@@ -168,8 +168,8 @@ def draw_moved(rows: plots.Rows) -> object:
         else:
             ax.set_xlabel("depth, from the first layer (0) to the head (1)")
     axes[0, 0].legend(fontsize=8)
-    made.suptitle("How far weights moved from their start; a head starts at zero")
-    return made
+    figure.suptitle("How far weights moved from their start; a head starts at zero")
+    return figure
 
 
 def save_filters(
@@ -180,7 +180,7 @@ def save_filters(
     Likeness is that of the activations of the first endpoint on the run's own images
     (SVCCA, PWCCA, debiased CKA), as in Transfusion's figure of filters.
     """
-    made, axes = plots.figure(7.2, 0.8 + 3.7 * len(nets), len(nets), 2)
+    figure, axes = plots.figure(7.2, 0.8 + 3.7 * len(nets), len(nets), 2)
     table: list[dict] = []
     scores: dict[str, dict[str, float]] = {}
     for pair, (run, begun) in zip(axes, nets, strict=True):
@@ -202,8 +202,8 @@ def save_filters(
                 about = {"net": name, "leaf": leaf, "when": when}
                 table.append({**about, "filter": k, "y": y, "x": x, **values})
         pair[0].set_xlabel(label, fontsize=9, loc="left")
-    made.suptitle("First filters, each by its own largest weight (gray is 0)")
-    plots.save(made, out, "filters", table, nets[0][0].data.manifest.synthetic)
+    figure.suptitle("First filters, each by its own largest weight (gray is 0)")
+    plots.save(figure, out, "filters", table, nets[0][0].data.manifest.synthetic)
     return scores
 
 
@@ -272,14 +272,14 @@ def difference(a: Score, b: Score) -> tuple[float, float]:
 
 
 def save_reuse(run: WithData, table: list[dict], split: str, out: Path) -> None:
-    made, axes = plots.figure(7, 1.6 + 0.32 * len(table))
+    figure, axes = plots.figure(7, 1.6 + 0.32 * len(table))
     ax = axes[0, 0]
     plots.intervals(ax, table[1:], "block")
     ax.axvline(0, color="#999999", linestyle=":")
     ax.set_xlabel(f"{METRIC} on {split} less the trained net's, 95%")
-    made.suptitle(
+    figure.suptitle(
         f"One block's start put back: {run.folder.name}, {METRIC}"
         f" {table[0]['value']:.3f} as trained",
         fontsize=10,
     )
-    plots.save(made, out, "reuse", table, run.data.manifest.synthetic)
+    plots.save(figure, out, "reuse", table, run.data.manifest.synthetic)

@@ -210,14 +210,14 @@ def draw(
 ) -> object:
     k = len(names)
     side = max(3.6, 1.5 + 0.42 * k)
-    made, axes = plots.figure(2 * side + 1, 2 * side, 2, 2)
+    figure, axes = plots.figure(2 * side + 1, 2 * side, 2, 2)
     for ax, (measure, values) in zip(axes.flat, found.items(), strict=True):
         low = -1 if measure in ("labels", "agreement") else 0
         plots.matrix(ax, values[0], names, names, low)
         ax.invert_yaxis()  # rows read down, as in a table
         ax.set_title(titles[measure], fontsize=9)
-    made.suptitle(f"What classes have in common: {about}")
-    return made
+    figure.suptitle(f"What classes have in common: {about}")
+    return figure
 
 
 def summary(

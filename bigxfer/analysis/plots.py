@@ -26,23 +26,23 @@ def figure(columns: float, rows: float, *grid: int) -> tuple[Any, np.ndarray]:
         from matplotlib.figure import Figure  # without pyplot: no global state
     except ImportError:
         raise ImportError("plots need `pip install matplotlib`") from None
-    made = Figure(figsize=(columns, rows), layout="constrained")
-    axes = made.subplots(*(grid or (1, 1)), squeeze=False)
+    drawn = Figure(figsize=(columns, rows), layout="constrained")
+    axes = drawn.subplots(*(grid or (1, 1)), squeeze=False)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
-    return made, axes
+    return drawn, axes
 
 
-def save(made: Any, out: Path, name: str, rows: Rows, synthetic: bool) -> None:
+def save(figure: Any, out: Path, name: str, rows: Rows, synthetic: bool) -> None:
     """Writes the figure as out/NAME.png and .svg beside its rows as .csv.
 
     `synthetic` says so on the figure and in the table.
     """
     if synthetic:
         note = "SYNTHETIC DATA (drawings): says nothing of real images"
-        made.supxlabel(note, fontsize=8, color="#b00000")
+        figure.supxlabel(note, fontsize=8, color="#b00000")
     for kind in ("png", "svg"):
-        made.savefig(out / f"{name}.{kind}", dpi=150)
+        figure.savefig(out / f"{name}.{kind}", dpi=150)
     table(out / f"{name}.csv", rows, synthetic)
 
 

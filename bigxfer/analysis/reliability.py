@@ -105,7 +105,7 @@ def save_reliability(
     kind: str,
 ) -> None:
     """One panel for each set of logits; multi-label classes are pooled in it."""
-    made, axes = plots.figure(3.4 * len(logits), 3.9, 1, len(logits))
+    figure, axes = plots.figure(3.4 * len(logits), 3.9, 1, len(logits))
     rows = []
     for ax, (name, values) in zip(axes.flat, logits.items(), strict=True):
         p = calibration.probabilities(test.labels, values)
@@ -122,8 +122,8 @@ def save_reliability(
                 plots.reliability(ax, table, f"{name}\nECE {error:.3f}")
     single = test.labels.ndim == 1
     axes[0, 0].set_ylabel("accuracy" if single else "frequency of the finding")
-    made.suptitle(f"Reliability on test: {about}")
-    plots.save(made, out, f"{kind}_reliability", rows, synthetic)
+    figure.suptitle(f"Reliability on test: {about}")
+    plots.save(figure, out, f"{kind}_reliability", rows, synthetic)
 
 
 def save_referral(
@@ -135,7 +135,7 @@ def save_referral(
     kind: str,
 ) -> dict[str, Any]:
     """Accuracy over coverage; the summary is the accuracy at half coverage."""
-    made, axes = plots.figure(6.5, 4.5)
+    figure, axes = plots.figure(6.5, 4.5)
     ax, rows, half = axes[0, 0], [], {}
     raw = {name: x for name, x in logits.items() if ", T = " not in name}
     for k, (name, values) in enumerate(raw.items()):
@@ -158,6 +158,6 @@ def save_referral(
     ax.axhline(rows[0]["chance"], color="#999999", linestyle=":")
     ax.set(xlabel="share of the images that is kept, the surest", ylabel="accuracy")
     ax.legend(fontsize=8)
-    made.suptitle(f"Referral on test: {about} (95% over patients)")
-    plots.save(made, out, f"{kind}_referral", rows, synthetic)
+    figure.suptitle(f"Referral on test: {about} (95% over patients)")
+    plots.save(figure, out, f"{kind}_referral", rows, synthetic)
     return half

@@ -62,17 +62,17 @@ def open(
         data
     )  # what is wrong in the config is told before the data are read
     own = dataset.open(data, seed, say, kept)
-    found = {name: read(part, own, name, say) for name, part in parts.items()}
-    if not found:
+    others = {name: read(part, own, name, say) for name, part in parts.items()}
+    if not others:
         return own
-    reports = {name: other.report for name, other in found.items()}
+    reports = {name: other.report for name, other in others.items()}
     return replace(
         own,
-        external=found,
+        external=others,
         report={**own.report, "external": reports},
         identity={
             **own.identity,
-            **identity.of_external([other.identity for other in found.values()]),
+            **identity.of_external([other.identity for other in others.values()]),
         },
     )
 
@@ -80,12 +80,12 @@ def open(
 def read(data: Data, own: Dataset, name: str, say: Callable[[str], None]) -> Dataset:
     """One set, its labels written for the run's classes, its pixels from its own cache."""
     part = replace(data, root=data.root or dataset.standin(data))
-    found = readers.read(part)
-    for line in found.remarks():
+    manifest = readers.read(part)
+    for line in manifest.remarks():
         say(line)
     # The whole set, so that runs with other classes share the cache.
-    cache = dataset.decoded(found, data, say)
-    told = labelled(found, own.manifest, data.external_classes, name)
+    cache = dataset.decoded(manifest, data, say)
+    told = labelled(manifest, own.manifest, data.external_classes, name)
     where = (told.split == "test") if "test" in told.split else np.ones(len(told), bool)
     known = cache.ok & where
     if told.multilabel:
@@ -102,13 +102,13 @@ def read(data: Data, own: Dataset, name: str, say: Callable[[str], None]) -> Dat
     report: dict[str, Any] = {
         "images": len(rows),
         "of": "its test split" if "test" in told.split else "all its images",
-        "classes": sorted(set(map(str, found.classes))),
+        "classes": sorted(set(map(str, manifest.classes))),
         "patients_in_training": len(set(told.patient[rows][seen])),
         "left_out": int((~known).sum()),
     }
     if report["patients_in_training"]:
         say(f"LEAK: {report['patients_in_training']} patients of {name} are trained on")
-    about = identity.of_sets([found], cache.images, data.storage)
+    about = identity.of_sets([manifest], cache.images, data.storage)
     return Dataset(told, cache.images, {"test": rows}, report, identity=about)
 
 

@@ -162,7 +162,7 @@ class Finished:
             return 1.0, "none: the run has no validation predictions"
         try:
             valid = self.predictions("valid")
-            found = calibration.temperature(valid.labels, valid.logits)
+            value = calibration.temperature(valid.labels, valid.logits)
             few = ""
             if len(valid.labels) < FEW:
                 low, high = calibration.temperature_interval(
@@ -172,8 +172,8 @@ class Finished:
         except ValueError as error:
             return 1.0, f"none: {error}"
         images = len(valid.labels)
-        what = f"temperature {found:.4g} fitted on {images} validation images{few}"
-        return found, what
+        what = f"temperature {value:.4g} fitted on {images} validation images{few}"
+        return value, what
 
     def probabilities(self, logits: np.ndarray, temperature: float) -> np.ndarray:
         """float [n, classes] of logits [n, classes]."""
@@ -224,9 +224,9 @@ def read(folder: Path) -> Finished:
             f"config.json is of run {about['digest']}, result.json of"
             f" {result['digest']}; delete {folder} and run it again"
         )
-    found = Finished(folder, about, result)
-    found.file("config.json")
-    return found
+    run = Finished(folder, about, result)
+    run.file("config.json")
+    return run
 
 
 def open(folder: Path) -> Trained:
@@ -240,16 +240,16 @@ def open(folder: Path) -> Trained:
     from bigxfer import models
     from bigxfer.models import weights
 
-    found = read(folder)
-    parameters, run = found.parameters(), found.run
-    model = models.build(run.model, len(found.classes))
+    done = read(folder)
+    parameters, run = done.parameters(), done.run
+    model = models.build(run.model, len(done.classes))
     shape = (1, run.data.crop, run.data.crop, 3)
     template = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
     stats = {"batch_stats": template.get("batch_stats", {})}
     params = weights.load(parameters, {**template["params"], **stats}, keep_head=True)
     stats = params.pop("batch_stats", {})
     variables = {"params": params, "batch_stats": stats}
-    return Trained(**vars_of(found), model=model, variables=variables)
+    return Trained(**vars_of(done), model=model, variables=variables)
 
 
 def with_data(folder: Path, root: str, say: Callable[[str], None]) -> WithData:
@@ -261,26 +261,26 @@ def with_data(folder: Path, root: str, say: Callable[[str], None]) -> WithData:
     """
     from bigxfer.data import dataset
 
-    found = open(folder)
-    run = found.run
+    trained = open(folder)
+    run = trained.run
     run.data.root = root or run.data.root
     run = config.resolve(run)
     data = dataset.open(run.data, run.seed, say)
     now = {"identity": data.identity, "manifest_hash": data.manifest.hash()}
     now["data"] = data.report
-    if differs := provenance.data_differs(found.about, now):
+    if differs := provenance.data_differs(trained.about, now):
         raise ValueError(
             f"{folder} was done with other data: {differs} differ; name the folder of"
             " its data with --root"
         )
     return WithData(
-        **vars_of(found), model=found.model, variables=found.variables, data=data
+        **vars_of(trained), model=trained.model, variables=trained.variables, data=data
     )
 
 
-def vars_of(found: Finished) -> dict[str, Any]:
+def vars_of(run: Finished) -> dict[str, Any]:
     """The fields of a Finished."""
-    return {name: getattr(found, name) for name in Finished.__dataclass_fields__}
+    return {name: getattr(run, name) for name in Finished.__dataclass_fields__}
 
 
 def parameters(path: Path) -> tuple[str, str]:

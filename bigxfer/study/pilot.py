@@ -51,7 +51,7 @@ def variances(
     `one` is what one patient more could add, as in crossed.parts. Sides without
     influences leave the patients' part 0.
     """
-    several = [found for side in sides if (found := _of_side(side, patients))]
+    several = [shares for side in sides if (shares := _of_side(side, patients))]
     sums, own = [s.sums for s in sides if s.sums is not None], 0.0
     if len(sums) == len(sides):
         own = crossed.patients(sides, sums)
