@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import coverage_cells
+import coverage_claims
 import coverage_runs
 
 HERE = Path(__file__).parent
@@ -38,7 +39,7 @@ def main() -> None:
     if git("status", "--porcelain", "--", "../bigxfer", "*.py"):
         commit += ", changed"
     start = time.monotonic()
-    for module in (coverage_cells, coverage_runs):
+    for module in (coverage_cells, coverage_claims, coverage_runs):
         for kind, setting, simulate in module.settings():
             name = f"{kind}: {setting}"
             done = saved.get(name, {}).get("asked", 0)

@@ -1,4 +1,4 @@
-"""Simulated studies: means of cells, differences of cells, and what is decided by them.
+"""Simulated studies: means of cells and differences of cells.
 
 The score of patient i, of class y = 0 or 1, in the run of side s, upstream seed u and
 draw d is (2 y - 1) (gap + g) + b + noise. The luck g, in skill, and b, in the threshold,
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-from scipy.special import betainc
 from scipy.stats import norm
 
 from bigxfer.statistics import crossed, limits
@@ -29,7 +28,6 @@ SEEDS, DRAWS = 5, 10  # of the largest study
 POSITIVE = 0.4
 METRICS = ("auroc", "accuracy", "balanced accuracy")
 EFFECT = 0.05  # that the power is for
-MARGIN = 0.02
 SLOPE = np.sqrt(2) * norm.pdf(np.sqrt(2) * 0.6)  # of the AUROC in the gap, at 0.6
 # gap, and sd of the AUROC at gap 0.6 that the luck of seeds, draws and runs gives
 NOISES = {
@@ -152,14 +150,11 @@ def settings() -> Iterator[tuple[str, str, Simulation]]:
     first = next(iter(NOISES))
     for p, name in ((50, first), *((100, name) for name in NOISES), (300, first)):
         yield "mean", f"{p} patients, {name}", partial(means, p, name)
-    for name in NOISES:
-        yield "false claim", f"100 patients, {name}", partial(claims, 100, name)
-        yield "family", f"100 patients, {name}", partial(family, 100, name)
-    for p in (50, 100, 300):
-        yield "false claim, two runs", f"{p} patients", partial(pairs, p)
 
 
-def _sides(a: tuple, b: tuple, seeds: tuple[int, int], draws: int | None) -> list[Side]:
+def sides_of(
+    a: tuple, b: tuple, seeds: tuple[int, int], draws: int | None
+) -> list[Side]:
     """The first seeds and draws of both sides; at full data (None) one run a seed.
 
     At full data the run of a seed has a draw of its own, which no other run has.
@@ -196,7 +191,7 @@ def differences(patients: int, noise: str, simulations: int) -> dict[str, Row]:
                 truth = x - y
             one = one_patient(metric, study.positive)
             for d in draws:
-                sides = _sides(found["a"][metric], found[other][metric], seeds, d)
+                sides = sides_of(found["a"][metric], found[other][metric], seeds, d)
                 if other == "paired":
                     x, y = sides
                     sides = [Side(x.points - y.points, x.sums - y.sums)]
@@ -237,7 +232,7 @@ def means(patients: int, noise: str, simulations: int) -> dict[str, Row]:
         for metric in ("auroc", "accuracy"):
             points, sums = study.judged("a")[metric]
             for u, draws in ((1, 3), (1, 10), (3, 3), (3, 5), (5, 5), (3, None)):
-                (side, _) = _sides((points, sums), (points, sums), (u, 1), draws)
+                (side, _) = sides_of((points, sums), (points, sums), (u, 1), draws)
                 scores = study.scores["a"][:, :u, :draws]
                 if draws is None:
                     scores = scores[:, np.arange(u), np.arange(u)][:, :, None]
@@ -259,108 +254,3 @@ def means(patients: int, noise: str, simulations: int) -> dict[str, Row]:
                 ends = value, max(low, 0.0), min(high, 1.0), truth
                 kept.setdefault(where, []).append(ends)
     return {where: _row(np.array(v)) for where, v in kept.items()}
-
-
-def family(patients: int, noise: str, simulations: int) -> dict[str, Row]:
-    """Verdicts of the ten differences of five upstreams, by AUROC, 3 or 5 seeds and draws.
-
-    "false": the share of studies in which any of the ten is called different, none
-    being so. "equivalent": how often one pair is, where the true difference is the margin
-    (at most 5% may be), and where it is none.
-    """
-    gap, sd = NOISES[noise]
-    rng = np.random.default_rng([patients, *noise.encode(), 2])
-    told: dict[str, list] = {}
-    for _ in range(simulations):
-        study = Study(rng, patients, gap, sd, "abcde")
-        upstreams = [study.judged(side)["auroc"] for side in study.scores]
-        one = one_patient("auroc", study.positive)
-        for u, draws in ((3, 3), (3, 10), (5, 5)):
-            p, outside = [], []
-            for a, b in itertools.combinations(upstreams, 2):
-                sides = _sides(a, b, (u, u), draws)
-                value = float(sides[0].points.mean() - sides[1].points.mean())
-                parts = crossed.parts(sides, one)
-                p.append(crossed.p_value(value, parts))
-                if not outside:
-                    moved = value + MARGIN
-                    outside = [
-                        crossed.outside(v, parts, MARGIN) for v in (moved, value)
-                    ]
-            found = min(p) * len(p) < 0.05, outside[0] < 0.05, outside[1] < 0.05
-            told.setdefault(f"{u} and {u} seeds, {draws} draws", []).append(found)
-    names = "any of ten", "equivalent at the margin", "equivalent at 0"
-    return {
-        where: dict(zip(names, map(_share, np.transpose(found)), strict=True))
-        | {"simulations": simulations}
-        for where, found in told.items()
-    }
-
-
-def _share(found: np.ndarray) -> float | None:
-    """The mean; None of nothing."""
-    return round(float(np.mean(found)), 4) if len(found) else None
-
-
-def claims(patients: int, noise: str, simulations: int) -> dict[str, Row]:
-    """How often "the one that is ahead is better" is false, by what was told of it.
-
-    The true difference is drawn for each study: wide (sd 0.2), as the flat prior of the
-    probability has it, and narrow (sd 0.02), as the differences of good nets are.
-    """
-    gap, sd = NOISES[noise]
-    rng = np.random.default_rng([patients, *noise.encode(), 3])
-    kept: dict[str, list] = {}
-    for _ in range(simulations):
-        study = Study(rng, patients, gap, sd, "ab")
-        a, b = (study.judged(side)["auroc"] for side in "ab")
-        one = one_patient("auroc", study.positive)
-        for u, draws in ((3, 3), (5, 5)):
-            sides = _sides(a, b, (u, u), draws)
-            value = float(sides[0].points.mean() - sides[1].points.mean())
-            parts = crossed.parts(sides, one)
-            for name, spread in (("wide", 0.2), ("narrow", 0.02)):
-                truth = rng.normal(0, spread)
-                told = crossed.tail_beyond(value + truth, parts)
-                where = f"{u} and {u} seeds, {draws} draws, differences {name}"
-                wrong = (value + truth) * truth < 0
-                kept.setdefault(where, []).append((told, wrong))
-    return {where: _calibration(np.array(v)) for where, v in kept.items()}
-
-
-def pairs(patients: int, simulations: int) -> dict[str, Row]:
-    """The same of two single runs, by accuracy, beside the formula of arXiv 2505.04720.
-
-    With x_A images that A alone has right, x_B that B alone has, the shares of both and
-    of the rest are Dirichlet(x_A + 1, x_B + 1, n - x_A - x_B + 2) there, so that the
-    probability that A is not better is that of Beta(x_A + 1, x_B + 1) below a half.
-    """
-    rng = np.random.default_rng([patients, 4])
-    kept: dict[str, list] = {"told here": [], "arXiv 2505.04720": []}
-    for _ in range(simulations):
-        truth = rng.uniform(-0.15, 0.15)  # of a fifth of the images that differ
-        shares = (0.1 + truth / 2, 0.1 - truth / 2, 0.7, 0.1)
-        count = rng.multinomial(patients, np.clip(shares, 0, 1))
-        a, b = np.repeat([[1.0, 0, 1, 0], [0, 1, 1, 0]], count, axis=1)
-        sides = [
-            Side(np.array([[x.mean()]]), (x - x.mean())[:, None, None] / patients, sign)
-            for x, sign in ((a, 1), (b, -1))
-        ]
-        value = float(a.mean() - b.mean())
-        wrong = value * truth < 0 if value else 0.5
-        parts = crossed.parts(sides, 1 / patients**2)
-        kept["told here"].append((crossed.tail_beyond(value, parts), wrong))
-        low = betainc(count[0] + 1, count[1] + 1, 0.5)
-        kept["arXiv 2505.04720"].append((min(low, 1 - low), wrong))
-    return {where: _calibration(np.array(v)) for where, v in kept.items()}
-
-
-def _calibration(kept: np.ndarray) -> Row:
-    """Of [simulations] x (told, false): what was told, and the share that was false."""
-    told, false = kept.T
-    out: Row = {"simulations": len(kept)}
-    for low, high in ((0, 0.05), (0.05, 0.2), (0.2, 0.5)):
-        here = (told >= low) & ((told < high) | (high == 0.5))
-        out[f"told {low:g} to {high:g}"] = _share(told[here])
-        out[f"false, told {low:g} to {high:g}"] = _share(false[here])
-    return out

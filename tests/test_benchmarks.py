@@ -67,10 +67,12 @@ def test_truths_of_simulated_studies_are_their_means():
 
 def test_every_kind_of_interval_is_simulated_and_printed():
     import coverage
-    import coverage_cells as cells
+    import coverage_cells
+    import coverage_claims
     import coverage_runs
 
-    rows = [*cells.settings(), *coverage_runs.settings()]
+    modules = coverage_cells, coverage_claims, coverage_runs
+    rows = [row for module in modules for row in module.settings()]
     kinds = {kind: (where, simulate) for kind, where, simulate in rows[::-1]}
     assert len({(kind, where) for kind, where, _ in rows}) == len(rows)
     coverage_runs.LARGE, large = 3000, coverage_runs.LARGE

@@ -1,0 +1,131 @@
+"""What is decided by differences of simulated cells: claims, and families of ten.
+
+The studies are those of coverage_cells.py.
+"""
+
+import itertools
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from coverage_cells import NOISES, Row, Simulation, Study, one_patient, sides_of
+from scipy.special import betainc
+
+from bigxfer.statistics import crossed
+from bigxfer.statistics.crossed import Side
+
+MARGIN = 0.02
+
+
+def settings() -> Iterator[tuple[str, str, Simulation]]:
+    """(kind, setting, simulation) of every group of rows, as coverage_cells.settings."""
+    for name in NOISES:
+        yield "false claim", f"100 patients, {name}", partial(claims, 100, name)
+        yield "family", f"100 patients, {name}", partial(family, 100, name)
+    for p in (50, 100, 300):
+        yield "false claim, two runs", f"{p} patients", partial(pairs, p)
+
+
+def family(patients: int, noise: str, simulations: int) -> dict[str, Row]:
+    """Verdicts of the ten differences of five upstreams, by AUROC, 3 or 5 seeds and draws.
+
+    "false": the share of studies in which any of the ten is called different, none
+    being so. "equivalent": how often one pair is, where the true difference is the margin
+    (at most 5% may be), and where it is none.
+    """
+    gap, sd = NOISES[noise]
+    rng = np.random.default_rng([patients, *noise.encode(), 2])
+    told: dict[str, list] = {}
+    for _ in range(simulations):
+        study = Study(rng, patients, gap, sd, "abcde")
+        upstreams = [study.judged(side)["auroc"] for side in study.scores]
+        one = one_patient("auroc", study.positive)
+        for u, draws in ((3, 3), (3, 10), (5, 5)):
+            p, outside = [], []
+            for a, b in itertools.combinations(upstreams, 2):
+                sides = sides_of(a, b, (u, u), draws)
+                value = float(sides[0].points.mean() - sides[1].points.mean())
+                parts = crossed.parts(sides, one)
+                p.append(crossed.p_value(value, parts))
+                if not outside:
+                    moved = value + MARGIN
+                    outside = [
+                        crossed.outside(v, parts, MARGIN) for v in (moved, value)
+                    ]
+            found = min(p) * len(p) < 0.05, outside[0] < 0.05, outside[1] < 0.05
+            told.setdefault(f"{u} and {u} seeds, {draws} draws", []).append(found)
+    names = "any of ten", "equivalent at the margin", "equivalent at 0"
+    return {
+        where: dict(zip(names, map(_share, np.transpose(found)), strict=True))
+        | {"simulations": simulations}
+        for where, found in told.items()
+    }
+
+
+def _share(found: np.ndarray) -> float | None:
+    """The mean; None of nothing."""
+    return round(float(np.mean(found)), 4) if len(found) else None
+
+
+def claims(patients: int, noise: str, simulations: int) -> dict[str, Row]:
+    """How often "the one that is ahead is better" is false, by what was told of it.
+
+    The true difference is drawn for each study: wide (sd 0.2), as the flat prior of the
+    probability has it, and narrow (sd 0.02), as the differences of good nets are.
+    """
+    gap, sd = NOISES[noise]
+    rng = np.random.default_rng([patients, *noise.encode(), 3])
+    kept: dict[str, list] = {}
+    for _ in range(simulations):
+        study = Study(rng, patients, gap, sd, "ab")
+        a, b = (study.judged(side)["auroc"] for side in "ab")
+        one = one_patient("auroc", study.positive)
+        for u, draws in ((3, 3), (5, 5)):
+            sides = sides_of(a, b, (u, u), draws)
+            value = float(sides[0].points.mean() - sides[1].points.mean())
+            parts = crossed.parts(sides, one)
+            for name, spread in (("wide", 0.2), ("narrow", 0.02)):
+                truth = rng.normal(0, spread)
+                told = crossed.tail_beyond(value + truth, parts)
+                where = f"{u} and {u} seeds, {draws} draws, differences {name}"
+                wrong = (value + truth) * truth < 0
+                kept.setdefault(where, []).append((told, wrong))
+    return {where: _calibration(np.array(v)) for where, v in kept.items()}
+
+
+def pairs(patients: int, simulations: int) -> dict[str, Row]:
+    """The same of two single runs, by accuracy, beside the formula of arXiv 2505.04720.
+
+    With x_A images that A alone has right, x_B that B alone has, the shares of both and
+    of the rest are Dirichlet(x_A + 1, x_B + 1, n - x_A - x_B + 2) there, so that the
+    probability that A is not better is that of Beta(x_A + 1, x_B + 1) below a half.
+    """
+    rng = np.random.default_rng([patients, 4])
+    kept: dict[str, list] = {"told here": [], "arXiv 2505.04720": []}
+    for _ in range(simulations):
+        truth = rng.uniform(-0.15, 0.15)  # of a fifth of the images that differ
+        shares = (0.1 + truth / 2, 0.1 - truth / 2, 0.7, 0.1)
+        count = rng.multinomial(patients, np.clip(shares, 0, 1))
+        a, b = np.repeat([[1.0, 0, 1, 0], [0, 1, 1, 0]], count, axis=1)
+        sides = [
+            Side(np.array([[x.mean()]]), (x - x.mean())[:, None, None] / patients, sign)
+            for x, sign in ((a, 1), (b, -1))
+        ]
+        value = float(a.mean() - b.mean())
+        wrong = value * truth < 0 if value else 0.5
+        parts = crossed.parts(sides, 1 / patients**2)
+        kept["told here"].append((crossed.tail_beyond(value, parts), wrong))
+        low = betainc(count[0] + 1, count[1] + 1, 0.5)
+        kept["arXiv 2505.04720"].append((min(low, 1 - low), wrong))
+    return {where: _calibration(np.array(v)) for where, v in kept.items()}
+
+
+def _calibration(kept: np.ndarray) -> Row:
+    """Of [simulations] x (told, false): what was told, and the share that was false."""
+    told, false = kept.T
+    out: Row = {"simulations": len(kept)}
+    for low, high in ((0, 0.05), (0.05, 0.2), (0.2, 0.5)):
+        here = (told >= low) & ((told < high) | (high == 0.5))
+        out[f"told {low:g} to {high:g}"] = _share(told[here])
+        out[f"false, told {low:g} to {high:g}"] = _share(false[here])
+    return out
