@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from bigxfer import config, presets
-from bigxfer.runs import folders, job
+from bigxfer.runs import evaluate, folders, job
 from bigxfer.training import loop, stopping
 
 STEPS = 12
@@ -79,18 +79,18 @@ def test_outside_of_training_it_leaves_at_once(
 ):
     """While it evaluates, say: nothing is lost that was not to be done again."""
     caplog.set_level(logging.INFO, "bigxfer")
-    judge = job.judge
+    judge = evaluate.judge
 
     def judging(*args):
         os.kill(os.getpid(), number)
         return judge(*args)
 
-    monkeypatch.setattr(job, "judge", judging)
+    monkeypatch.setattr(evaluate, "judge", judging)
     with pytest.raises(stopping.Preempted) as stopped:
         execute(toy, tmp_path)
     assert stopped.value.code == status and not (tmp_path / "result.json").exists()
     assert sum("asked to stop outside of training" in m for m in caplog.messages) == 1
-    monkeypatch.setattr(job, "judge", judge)
+    monkeypatch.setattr(evaluate, "judge", judge)
     execute(toy, tmp_path)
     assert (tmp_path / "params.npz").read_bytes() == (
         toy[2] / "params.npz"
