@@ -53,7 +53,7 @@ def compute(run: WithData, say: Callable[[str], None]) -> novelty.Known:
     say(f"once for this run: the features of {counts} images, kept in {FILE}")
     batch = run.run.eval.batch
     mesh = sharding.make(1, batch)
-    features = make_predict(probe.Features(run.model), run.run, mesh)
+    features = make_predict(probe.Headless(run.model), run.run, mesh)
     training, validation = (
         features(run.variables, unlabelled(run.data.images, some, batch))[1]
         for some in rows.values()
