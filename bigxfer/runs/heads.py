@@ -205,7 +205,9 @@ def _losses(
 
 
 def _folded(
-Started = tuple[compiled.Programs, loop.State]
+    how: str, seen: CellImages, train: np.ndarray, of: tuple[float, ...]
+) -> tuple[np.ndarray, tuple[float, ...], int]:
+    """(the mean loss of each strength over the folds, the strengths, how many folds).
 
     Of knn only the numbers of neighbours that every fold can have, the last ones.
     """
