@@ -40,11 +40,13 @@ BANNER = """
 # A flag that names a config file: (--config=, the file, its args).
 CONFIG = re.compile(r"(--?(?:config|against)=)([^:]*)(.*)")
 
-Main = Callable[[config.Run, set[str], str], object]
+Main = Callable[..., object]  # of the run, what was set of it, workdir and dry
 
 
-def run(main: Main) -> None:
+def run(main: Main, dry_run: str = "") -> None:
     """Parse the common flags, set XLA up, then main(run, given, workdir).
+
+    dry_run: what the flag --dry-run does, for its help; main then gets dry=True.
 
     `given` holds the dotted fields and the arg keys that the user set, such as
     {"optim.lr", "model"}; `workdir` is "" where the flag was not given.
@@ -56,6 +58,8 @@ def run(main: Main) -> None:
         " such as --config.optim.lr=0.01 (fields: bigxfer/schema.py).",
     )
     flags.DEFINE_string("workdir", "", "The run folder itself; default runs/DIGEST.")
+    if dry_run:
+        flags.DEFINE_bool("dry_run", False, dry_run)
 
     def start(argv: list[str]) -> None:
         if argv[1:]:
@@ -66,7 +70,8 @@ def run(main: Main) -> None:
         set_up_logging()
         set_xla_flags()
         try:
-            main(flags.FLAGS.config, given("config"), flags.FLAGS.workdir)
+            dry = {"dry": True} if dry_run and flags.FLAGS.dry_run else {}
+            main(flags.FLAGS.config, given("config"), flags.FLAGS.workdir, **dry)
         except (ValueError, OSError, ArithmeticError) as error:
             if os.environ.get("BIGXFER_TRACEBACK"):
                 raise

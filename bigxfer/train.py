@@ -9,7 +9,8 @@ It starts at random, or from another run: --config.init.kind=pretrained with
 
 Without --config.data.root it runs on synthetic drawings (the phantom), small.
 The run folder holds config.json, metrics.jsonl, params.npz, predictions.npz and,
-last, result.json. The same command again resumes a run that was killed.
+last, result.json. The same command again resumes a run that was killed. --dry-run says
+what a run would do.
 """
 
 from pathlib import Path
@@ -18,15 +19,15 @@ from bigxfer import cli, config, presets
 from bigxfer.runs import finished
 
 
-def main(run: config.Run, given: set[str], workdir: str) -> None:
-    """Resolves the config, then runs it."""
+def main(run: config.Run, given: set[str], workdir: str, dry: bool = False) -> None:
+    """Resolves the config, then runs it; `dry` only says what it would do."""
     cli.check_kind(run, "upstream")
     if not run.data.root:
         print(cli.BANNER)
         run = run if "phantom" in given else presets.standin(run, given)
     run = config.resolve(run)
 
-    from bigxfer.runs import job, terminal  # imports jax: --help should not wait for it
+    from bigxfer.runs import job, rehearsal, terminal  # not for --help: they import jax
     from bigxfer.training import processes, stopping
 
     if run.init.kind == "pretrained":
@@ -35,6 +36,9 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
         found = finished.parameters(Path(run.init.checkpoint))
         run.init.checkpoint, run.init.digest = found
     folder = Path(workdir or f"runs/{config.digest(run)}")
+    if dry:
+        rehearsal.show(run, folder)
+        return
     processes.join_by_environment()
     with stopping.listen() as stop:
         result = job.execute(run, folder, stop)
@@ -43,4 +47,4 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "Say what the run would do; train nothing.")

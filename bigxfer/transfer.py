@@ -11,6 +11,8 @@ upstream under runs/. --config.init.kind=random trains from scratch. A features 
 any other encoder stands in for an upstream (docs/encoders.md):
 
   ... --config.init.features=FILE --config.freeze.head=ridge
+
+--dry-run says what a run would do: its data, steps, net, start and folder.
 """
 
 from pathlib import Path
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from bigxfer.training import stopping
 
 
-def main(run: config.Run, given: set[str], workdir: str) -> None:
-    """Finds where the parameters come from, then runs the transfer."""
+def main(run: config.Run, given: set[str], workdir: str, dry: bool = False) -> None:
+    """Finds where the parameters come from, then runs the transfer; not if `dry`."""
     cli.check_kind(run, "transfer")
     synthetic = not run.data.root
     if synthetic:
@@ -35,25 +37,31 @@ def main(run: config.Run, given: set[str], workdir: str) -> None:
     # these import jax: --help should not wait for it
     from bigxfer import models
     from bigxfer.protocols import features
-    from bigxfer.runs import job, terminal
+    from bigxfer.runs import job, rehearsal, terminal
     from bigxfer.training import processes, stopping
 
     models.maker(run.model)  # an unknown one should not wait for its upstream
     processes.join_by_environment()
     with stopping.listen() as stop:
         if run.init.kind == "pretrained":
-            run.init.checkpoint, run.init.digest = upstream(run, synthetic, stop)
+            run.init.checkpoint, run.init.digest = upstream(run, synthetic, stop, dry)
         features.name_files(run)
         folder = Path(workdir or f"runs/{config.digest(run)}")
+        if dry:
+            rehearsal.show(run, folder)
+            return
         result = job.execute(run, folder, stop)
     if processes.first():
         terminal.show(result, folder)
 
 
 def upstream(
-    run: config.Run, synthetic: bool, stop: "stopping.Stop"
+    run: config.Run, synthetic: bool, stop: "stopping.Stop", dry: bool = False
 ) -> tuple[str, str]:
-    """(npz of the upstream's parameters, its digest); trains a phantom upstream."""
+    """(npz of the upstream's parameters, its digest); trains a phantom upstream.
+
+    No file where that is to be trained and `dry` forbids it.
+    """
     from bigxfer.runs import job
 
     if run.init.checkpoint:
@@ -78,10 +86,15 @@ def upstream(
                 " parameters with --config.init.checkpoint=RUN_OR_NPZ, or train from"
                 " scratch with --config.init.kind=random"
             )
+        if dry:
+            print(
+                f"the upstream {name} would be trained on the phantom first: {folder}"
+            )
+            return "", config.digest(source)
         print(f"training the upstream {name} on the phantom first, in {folder}")
         job.execute(source, folder, stop)
     return finished.parameters(folder)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, "Say what the run would do; train nothing.")

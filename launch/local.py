@@ -36,6 +36,9 @@ def main(argv: list[str]) -> None:
         environs = shares.share_out(os.environ, flags.FLAGS.workers)
     except config.ConfigError as error:
         sys.exit(f"error: {error}")
+    if flags.FLAGS.dry_run:
+        print(rehearsal(grid.states(study, runs)))
+        return
     if flags.FLAGS.retry:
         for node in study:
             claims.forgive(node.folder(runs))
@@ -58,6 +61,16 @@ def main(argv: list[str]) -> None:
     except OSError as error:
         sys.exit(f"error: {error}")
     sys.exit(conclude(study, path, runs))
+
+
+def rehearsal(states: list[grid.Standing]) -> str:
+    """A line for each run that a launch would do, in the order of the study."""
+    todo = [s for s in states if s.state not in ("done", "given up")]
+    lines = [f"{s.state:8} {s.node.digest}  {s.node}" for s in todo]
+    rest = (
+        "bigxfer study list says what they cost; --retry also takes what was given up"
+    )
+    return "\n".join([*lines, f"{len(todo)} of {len(states)} would be done; {rest}"])
 
 
 def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
@@ -106,4 +119,5 @@ if __name__ == "__main__":
     flags.DEFINE_float("hang", 1800, "Seconds without a sign of a run that hangs.", 1)
     flags.DEFINE_bool("retry", False, "Try again what was given up.")
     flags.DEFINE_string("only", "", "The digest of one run, whose needs are done.")
+    flags.DEFINE_bool("dry_run", False, "Name the runs that would be done, start none.")
     app.run(main, flags_parser=cli.parse)

@@ -110,7 +110,7 @@ def main(argv: list[str]) -> None:
         )
         for n in range(f.slices)
     ]
-    if not f.go:
+    if not f.go or f.dry_run:
         for s in slices:
             print_commands(s)
         return
@@ -224,4 +224,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("only", "", "The digest of one run for all hosts of a slice.")
     flags.DEFINE_bool("spot", False, "Cheaper, and may be taken away.")
     flags.DEFINE_bool("go", False, "Run the commands; otherwise they are printed.")
+    flags.DEFINE_bool("dry_run", False, "Print the commands, even with --go.")
     app.run(main, flags_parser=cli.parse)

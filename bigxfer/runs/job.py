@@ -202,7 +202,8 @@ def prepare(
 ) -> Job:
     """What the run needs to know; raises for all that can be wrong in its data."""
     train, digest = len(data.rows["train"]), about["digest"]
-    log.say(f"{data.manifest.name}: {data.report['counts']}, drawn {train}; {plan}")
+    counts = ", ".join(f"{n:,} {name}" for name, n in data.report["counts"].items())
+    log.say(f"{data.manifest.name}: {counts} images, {train:,} of them train; {plan}")
     if pair := about["data"].get("resolution"):
         log.say(pair)
     if run.eval.select:
