@@ -128,7 +128,8 @@ def alone(count: int) -> dict[str, float]:
                 split = "train" if i < POOL else "test"
                 writer.writerow([f"{i}.png", i, f"c{label}", split])
         paths = [f"{i}.png" for i in range(len(x))]
-        features.write(folder / "made.npz", "path", paths, x, "made")
+        made_file = folder / "made.npz"
+        features.write(features.Features(made_file, "path", np.array(paths), x, "made"))
         call = [
             sys.executable,
             "-m",
@@ -140,7 +141,7 @@ def alone(count: int) -> dict[str, float]:
             f"--config.data.cache={folder / 'cache'}",
             "--config.freeze.head=ridge",
         ]
-        call += [f"--config.init.features={folder / 'made.npz'}"]
+        call += [f"--config.init.features={made_file}"]
         for seed in range(count + 1):  # the first one decodes the images for the others
             if seed == 1:
                 began, before = time.perf_counter(), spent()

@@ -300,9 +300,9 @@ def pump(process: subprocess.Popen, inbox: queue.Queue) -> None:
 
 
 def newest(folder: Path) -> float:
-    """The latest change of a file in a run folder, or of its checkpoints; 0: none."""
+    """The latest change of a file of a run, its checkpoints or its trials; 0: none."""
     latest = 0.0
-    for path in (folder, folder / "checkpoints"):
+    for path in (*(folder, folder / "checkpoints"), *folder.glob("trials/*/**/")):
         with suppress(FileNotFoundError):
             for entry in os.scandir(path):
                 if entry.name != "tries":

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from bigxfer.report import overview
 from bigxfer.runs import choice, finished, job, steps
 from bigxfer.study import cost, grid
 from bigxfer.tables import lines, table
+from launch import pool
 
 RATES = (0.001, 0.01, 0.03)
 CLASSES = ("a", "b", "c")
@@ -312,3 +314,15 @@ def test_a_damaged_trial_is_done_again(target, tuned, shared, tmp_path, monkeypa
     )
     result = execute(make(target), folder, shared)
     assert names == ["0.01-2", "run"] and result["tuned"] == tuned[1]["tuned"]
+
+
+@pytest.mark.parametrize(
+    "place", ["", "checkpoints", "trials/0.01-2", "trials/a/checkpoints"]
+)
+def test_a_run_at_its_trials_does_not_count_as_hung(tmp_path, place):
+    """launch.pool kills a run in whose folder nothing changes for half an hour."""
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    file = tmp_path / place / "3"
+    file.write_text("")
+    os.utime(file, (4e9, 4e9))
+    assert pool.newest(tmp_path) == 4e9
