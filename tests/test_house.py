@@ -62,8 +62,9 @@ crossings surfaces
     "bigxfer.report": """
 style templates audit_verdicts
 audit_page
-figures findings overview groups
+figures findings overview groups upstreams
 figures_pairs figures_predictions figures_ranking figures_scaling
+figures_roc figures_training
 page
 """,
     "launch": """

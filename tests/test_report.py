@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,14 @@ from make_run import predicted
 from scipy import stats
 from scipy.special import expit, softmax
 from sklearn.calibration import calibration_curve
+from test_leakage import scenes
+from test_split import manifest
 from test_study_fit import run, study
 
+from bigxfer import audit
+from bigxfer.data.dataset import Dataset
 from bigxfer.report import (
+    audit_page,
     figures,
     figures_pairs,
     figures_predictions,
@@ -433,3 +439,67 @@ def test_the_published_runs(tmp_path, browser):
         check_drawn(browser)
         assert len(panels(browser, "#curves")) == 2
         assert panels(browser, "#size")
+
+
+# ---- every kind of page on a narrow screen ------------------------------------------
+
+
+def narrow(driver):
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True},
+    )
+
+
+def test_intervals_of_a_matrix_are_there_for_the_keyboard_and_on_paper(page, browser):
+    browser.get(page.as_uri())
+    first = "document.querySelector('#differences .numbers')"
+    assert browser.execute_script(f"return {first}.querySelector('table')") is None
+    focus = f"{first}.querySelector('summary').focus(); return document.activeElement.tagName"
+    assert browser.execute_script(focus) == "SUMMARY"
+    ActionChains = pytest.importorskip("selenium.webdriver").ActionChains
+    ActionChains(browser).send_keys("\ue007").perform()  # Enter
+    deadline = time.monotonic() + 10
+    text = ""
+    while not text and time.monotonic() < deadline:
+        text = browser.execute_script(
+            f"return {first}.querySelector('table')?.innerText"
+        )
+    cells = re.findall(r"[+-]?\d+\.\d\S? \[[+-]\d+\.\d, [+-]\d+\.\d\]", text)
+    assert len(cells) == 6 * 4  # pairs of four lines, at four numbers of shots
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    opened = "return [...document.querySelectorAll('.numbers')].every((d) => d.open"
+    assert browser.execute_script(f"{opened} && d.querySelector('td').innerText)")
+
+
+@pytest.mark.parametrize("kind", ["report", "audit"])
+def test_no_page_scrolls_sideways_on_a_narrow_screen(kind, page, browser, tmp_path):
+    """Whatever is wide, such as a table of 14 classes, scrolls by itself."""
+    if kind == "audit":
+        page = tmp_path / "audit.html"
+        page.write_text(wide_audit(), "utf-8")
+    narrow(browser)
+    browser.get(page.as_uri())
+    for dark in (False, True):
+        browser.execute_script(f"theme.set({str(dark).lower()})")
+        browser.execute_script(
+            "document.querySelectorAll('details').forEach((d) => d.open = true)"
+        )
+        wide = "return document.documentElement.scrollWidth"
+        assert browser.execute_script(wide) == 390
+        ink = "return getComputedStyle(document.body).color"
+        assert (browser.execute_script(ink) == "rgb(230, 234, 240)") == dark
+
+
+def wide_audit():
+    """An audit of 14 findings with long names, leaks and pairs."""
+    names = [f"a finding with a long name {k}" for k in range(14)]
+    m = manifest([k // 2 for k in range(40)], np.eye(14)[np.arange(40) % 14])
+    halves = np.array(["train", "test"] * 20, object)
+    m = replace(m, split=halves, classes=tuple(names))
+    images = scenes(40)
+    images[21] = images[0]
+    rows = {"train": np.arange(40), "valid": np.arange(0), "test": np.arange(0)}
+    bad = [["x", "x" * 80, "cannot be read " * 20]]
+    data = Dataset(m, images, rows, {"undecodable": bad})
+    return audit_page.page(audit.audit(data), [data])

@@ -21,7 +21,7 @@ LEAST = 10  # predictions in a bin that is drawn
 def reliability(drawing: Drawing) -> list[Panel]:
     """How often the predictions hold that were made with a given confidence."""
     panels = []
-    for place, lines in _cells(drawing):
+    for place, lines in places(drawing):
         traces = []
         for line, runs in lines.items():
             if trace := _reliability(drawing, line, list(runs.values())):
@@ -49,12 +49,12 @@ def reliability(drawing: Drawing) -> list[Panel]:
     return panels
 
 
-def _cells(drawing: Drawing):
+def places(drawing: Drawing):
     """(what a panel needs, {line: runs}) for each target, model and shots."""
     by = ("target", "model", "shots", "line")
     groups = cells.group(drawing.rows, "seed", *by)  # which no run lacks
-    places = {k[:2] for k in groups}
-    for target, model in sorted(places, key=lambda p: (drawing.models.index(p[1]), p)):
+    pairs = {k[:2] for k in groups}
+    for target, model in sorted(pairs, key=lambda p: (drawing.models.index(p[1]), p)):
         for shots in order({k[2] for k in groups if k[:2] == (target, model)}):
             found = {
                 k[3]: r for k, r in groups.items() if k[:3] == (target, model, shots)
@@ -137,7 +137,7 @@ def classes(drawing: Drawing) -> list[Panel]:
     """AUROC of every class; of a table without them, the per-class metrics it has."""
     panels = []
     names = [n for n in metric_names(drawing.rows) if "/" in n]
-    for place, lines in _cells(drawing):
+    for place, lines in places(drawing):
         runs = [row for found in lines.values() for row in found.values()]
         here = [n for n in names if any(r.get(n) is not None for r in runs)]
         here = sorted([n for n in here if n.startswith("auroc/")] or here)

@@ -261,3 +261,19 @@ def metrics_of(rows: Sequence[Row]) -> list[str]:
     """The metrics of METRICS that a transfer has a value of."""
     runs = [r for r in rows if r["kind"] == "transfer"]
     return [m for m in METRICS if any(r.get(m) is not None for r in runs)]
+
+
+def absent(sections: set[str]) -> list[str]:
+    """What is not on the page because no run folder is at hand."""
+    files = {
+        "roc": (
+            "ROC, precision-recall and calibration curves, confusions",
+            "predictions.npz",
+        ),
+        "training": ("training curves", "metrics.jsonl"),
+    }
+    return [
+        f"Not drawn: {what}. They need the run folders beside the table, with their {file}."
+        for section, (what, file) in files.items()
+        if section not in sections
+    ]

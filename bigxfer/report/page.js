@@ -1,7 +1,7 @@
 "use strict";
-// Shows the panels that match the four choices, without the lines that are switched off.
+// Shows the panels that match the choices, without the lines that are switched off.
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const KEYS = ["target", "metric", "model", "shots"];
+const KEYS = Object.keys(DATA.choices); // target, metric, model, shots, and label where there are classes
 const WIDE = ["differences", "crossovers", "classes"]; // on paper
 const state = { off: new Set() };
 for (const key of KEYS)
@@ -47,23 +47,99 @@ const hidden = (line) => state.off.has(line);
 function drawn(trace) {
   const { line, other, rows, sources } = trace.meta ?? {};
   if (rows) return drawnMatrix(trace);
+  if (trace.meta?.confusion) return hidden(line) ? null : drawnConfusion(trace);
   if (hidden(line) || hidden(other)) return null;
   if (!line) return trace;
-  const { name, colour, symbol } = DATA.lines[line];
+  const { name, colour, symbol, own } = DATA.lines[line];
   const { up, down, across } = trace.meta;
+  const about = own ? `<b>${name}</b><br>${own}` : `<b>${name}</b>`;
   const out = { ...trace, name };
   out.line = { color: colour, width: 1.8, ...trace.line };
   if (other) out.y = trace.y.map(broken);
   if (trace.fill) out.fillcolor = colour + "24";
+  if (trace.meta.axes) return drawnCurve(out, about);
   if (!sources) return out;
   out.marker = { color: colour, symbol, size: 8, ...trace.marker };
   if (up) out[across ? "error_x" : "error_y"] =
     { type: "data", symmetric: false, array: up, arrayminus: down, thickness: 1.2, width: 2 };
   out.hovertext = trace.text.map((text, i) =>
-    `<b>${name}</b><br>${text}<br>${DATA.strings[sources[i]]}`);
+    `${about}<br>${text}<br>${DATA.strings[sources[i]]}`);
   out.hoverinfo = "text";
   delete out.text;
   return out;
+}
+
+const short = (v) => String(+v.toPrecision(3));
+const ends = (low, high) => (low == null || high == null ? "" : ` [${short(low)}, ${short(high)}]`);
+
+// The curve; its band is a trace of its own.
+function drawnCurve(trace, about) {
+  const { axes, band, runs, source } = trace.meta;
+  const [low, high] = band ?? [[], []];
+  trace.hovertext = trace.x.map((x, i) => trace.y[i] == null ? "" : [
+    about, `${axes[0]} ${short(x)}: ${axes[1]} ${short(trace.y[i])}${ends(low[i], high[i])}, n=${runs}`,
+    DATA.strings[source],
+  ].join("<br>"));
+  trace.hoverinfo = "text";
+  return trace;
+}
+
+function bandOf(trace) {
+  const { line, band, axes } = trace.meta ?? {};
+  if (!axes || !band || hidden(line)) return null;
+  const known = [...trace.x.keys()].filter((i) => band[0][i] != null && band[1][i] != null);
+  if (known.length < 2) return null;
+  const back = [...known].reverse();
+  return {
+    type: "scatter", mode: "lines", fill: "toself", hoverinfo: "skip", showlegend: false,
+    x: [...known, ...back].map((i) => trace.x[i]),
+    y: [...known.map((i) => band[0][i]), ...back.map((i) => band[1][i])],
+    line: { width: 0.6, color: DATA.lines[line].colour + "80" }, fillcolor: DATA.lines[line].colour + "16",
+  };
+}
+
+// The bands lie behind all curves.
+const tracesOf = (panel) =>
+  [...panel.figure.data.map(bandOf), ...panel.figure.data.map(drawn)].filter(Boolean);
+
+function drawnConfusion(trace) {
+  const { confusion, source, runs, line } = trace.meta;
+  const cells = (say) => trace.z.map((row, i) => row.map((z, j) => (z === null ? "" : say(z, i, j))));
+  return {
+    ...trace,
+    text: cells((z) => z.toFixed(2)), texttemplate: "%{text}",
+    hovertext: cells((z, i, j) => [
+      `<b>${DATA.lines[line].name}</b>`,
+      `of ${trace.y[i]} called ${trace.x[j]}: ${z.toFixed(2)} ${confusion[i][j]}, n=${runs}`,
+      DATA.strings[source],
+    ].join("<br>")),
+    hoverinfo: "text",
+    colorscale: [[0, css("--card")], [1, "#0072B2"]],
+  };
+}
+
+// The numbers of a matrix with their intervals, for the keyboard and for paper.
+function numbers(panel) {
+  const trace = tracesOf(panel).find((t) => t.type === "heatmap");
+  if (!trace) return null;
+  const { marks, confusion } = trace.meta;
+  const kept = marks ? trace.y.map((name) => panel.figure.data[0].y.map(broken).indexOf(name)) : [...trace.y.keys()];
+  const cell = (i, j) => {
+    const value = trace.text[i][j];
+    const interval = confusion ? confusion[i][j] : panel.figure.data[0].hovertext[kept[i]][j];
+    return make("td", {}, make("b", {}, value), ` ${value ? interval : ""}`);
+  };
+  const head = make("tr", {}, ...["", ...trace.x].map((name) => make("th", { scope: "col" }, name)));
+  const fill = (details) => {
+    if (details.childElementCount > 1) return;
+    const rows = trace.y.map((name, i) => make("tr", {},
+      make("th", { scope: "row" }, name.replace("<br>", " ")), ...trace.x.map((_, j) => cell(i, j))));
+    details.append(make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
+  };
+  const node = make("details", { className: "numbers" }, make("summary", {}, "Intervals in numbers"));
+  node.fill = () => fill(node);
+  node.ontoggle = node.fill;
+  return node;
 }
 
 const points = (z) => (z === null ? "" : (z > 0 ? "+" : "") + z.toFixed(1));
@@ -97,7 +173,7 @@ function heightOf(panel, traces) {
 const titleOf = (panel) => (DATA.synthetic ? "SYNTHETIC " : "") + panel.title;
 
 function save(panel, format) {
-  const data = panel.figure.data.map(drawn).filter(Boolean);
+  const data = tracesOf(panel);
   const layout = themed(panel.figure.layout);
   const legend = data.filter((t) => t.name && t.showlegend !== false).length > 1;
   Object.assign(layout, {
@@ -112,7 +188,7 @@ function save(panel, format) {
 }
 
 function figure(panel) {
-  const traces = panel.figure.data.map(drawn).filter(Boolean);
+  const traces = tracesOf(panel);
   if (!traces.some((t) => t.meta)) return null;
   const plot = make("div", { className: "plot" });
   plot.style.height = `${heightOf(panel, traces)}px`;
@@ -122,7 +198,7 @@ function figure(panel) {
     make("button", { type: "button", title: `save as ${format}`, onclick: () => save(panel, format) }, format));
   const caption = make("figcaption", {}, make("span", {}, titleOf(panel)), ...buttons);
   const wide = WIDE.includes(panel.section) ? " wide" : "";
-  const node = make("figure", { className: `panel${wide}` }, caption, plot);
+  const node = make("figure", { className: `panel${wide}` }, ...[caption, plot, numbers(panel)].filter(Boolean));
   node.draw = () => node.drawn = Plotly.newPlot(plot, traces, themed(panel.figure.layout), { displayModeBar: false, responsive: true });
   return node;
 }
@@ -135,10 +211,11 @@ function legend(section, panels) {
         if (name) lines.add(name);
     }
   const items = Object.keys(DATA.lines).filter((line) => lines.has(line)).map((line) => {
-    const { name, colour, glyph } = DATA.lines[line];
+    const { name, colour, glyph, own } = DATA.lines[line];
     const mark = make("b", {}, glyph);
     mark.style.color = colour;
-    const button = make("button", { type: "button", title: line }, mark, name);
+    const button = make("button", { type: "button", title: own ? `${line}: ${own}` : line }, mark, name);
+    if (own.includes("NOT LEARNED")) button.append(make("i", {}, " not learned"));
     button.setAttribute("aria-pressed", String(!hidden(line)));
     button.onclick = () => {
       hidden(line) ? state.off.delete(line) : state.off.add(line);
@@ -172,7 +249,7 @@ for (const key of KEYS) {
   const select = make("select", { id: `choose-${key}` }, ...options);
   select.value = state[key];
   select.onchange = () => { state[key] = select.value; render(); };
-  document.querySelector(".selects").append(make("label", {}, key, select));
+  document.querySelector(".selects").append(make("label", {}, key === "label" ? "class" : key, select));
 }
 if (NARROW.matches) document.getElementById("filters").open = false;
 // On paper: light, and figures as wide as half a page, or the page.
@@ -180,6 +257,10 @@ let before = null;
 window.addEventListener("beforeprint", () => {
   before = document.documentElement.classList.contains("dark");
   theme.set(false);
+  for (const node of document.querySelectorAll("details.numbers")) {
+    node.fill();
+    node.open = true;
+  }
   for (const node of document.querySelectorAll(".panel")) {
     const plot = node.querySelector(".plot"), wide = node.classList.contains("wide");
     if (!wide) plot.style.height = "250px";

@@ -1,7 +1,7 @@
 """The report of a study: one HTML page with its figures, for any browser, offline."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bigxfer.report import (
@@ -9,16 +9,20 @@ from bigxfer.report import (
     figures_pairs,
     figures_predictions,
     figures_ranking,
+    figures_roc,
     figures_scaling,
+    figures_training,
     findings,
     groups,
     overview,
     style,
     templates,
+    upstreams,
 )
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import ERRORS, METRICS, Panel
 from bigxfer.scaling import crossings, curves
+from bigxfer.statistics import roc
 from bigxfer.tables import lines, probes
 from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.families import Family, compare_all
@@ -55,9 +59,12 @@ def build(
             panels += _laws(drawing, given.rows, metric, notes)
     panels += figures_predictions.reliability(drawing)
     panels += figures_predictions.classes(drawing)
+    panels += figures_roc.panels(drawing)
+    panels += figures_training.panels(drawing, given.rows)
     if unfinished is None:
         unfinished = overview.unfinished_beside(given)
-    more = list(dict.fromkeys([*notes, *overview.lacking(rows)]))
+    absent = overview.absent({panel.section for panel in panels})
+    more = list(dict.fromkeys([*notes, *overview.lacking(rows), *absent]))
     told = findings.opening(families, metrics)
     return templates.render(
         "page.html",
@@ -66,11 +73,15 @@ def build(
         findings=(figures_ranking.opening(rankings) + told)[: findings.MOST],
         tiles=overview.tiles(given, predictions),
         costs=overview.costs(given.rows),
+        upstreams=upstreams.table(given.rows),
+        upstream_head=upstreams.HEAD,
+        upstream_rule=upstreams.RULE,
+        failed=upstreams.failed(given.rows),
         groups=groups.table(given.rows) + groups.pooled(rows, predictions),
         notes=overview.notes(given, predictions, unfinished, more),
         sections={panel.section for panel in panels},
         plotly=templates.text("package_data/plotly.min.js", "plotly"),
-        data=_data(drawing, panels, metrics),
+        data=_data(drawing, panels, metrics, upstreams.by_line(given.rows, rows)),
         script=templates.text("page.js"),
     )
 
@@ -114,8 +125,16 @@ def _title(given: Given) -> str:
     return "Transfer study: " + ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
-def _data(drawing: Drawing, panels: Sequence[Panel], metrics: Sequence[str]) -> str:
-    """What page.js draws from, as JSON that cannot end its script element."""
+def _data(
+    drawing: Drawing,
+    panels: Sequence[Panel],
+    metrics: Sequence[str],
+    own: Mapping[str, str],
+) -> str:
+    """What page.js draws from, as JSON that cannot end its script element.
+
+    own: what is said of the upstream of a line.
+    """
     rows = drawing.rows
     targets = sorted({r["target"] for r in rows}, key=style.pretty)
     here = {t: [r for r in rows if r["target"] == t] for t in targets}
@@ -124,7 +143,7 @@ def _data(drawing: Drawing, panels: Sequence[Panel], metrics: Sequence[str]) -> 
         "panels": [p.as_dict() for p in panels],
         "strings": drawing.strings.texts,
         "lines": {
-            line: {"name": style.pretty(line), **vars(drawn)}
+            line: {"name": style.pretty(line), "own": own.get(line, ""), **vars(drawn)}
             for line, drawn in drawing.look.items()
         },
         "choices": {
@@ -133,6 +152,7 @@ def _data(drawing: Drawing, panels: Sequence[Panel], metrics: Sequence[str]) -> 
             "model": {"": "all models"} | {m: m for m in drawing.models},
             "shots": {"": "all shots"}
             | {s: style.shots_name(s) for s in order({r["shots"] for r in rows})},
+            **_labels(panels),
         },
         "start": {
             "target": max(targets, key=lambda t: len({r["line"] for r in here[t]})),
@@ -141,3 +161,10 @@ def _data(drawing: Drawing, panels: Sequence[Panel], metrics: Sequence[str]) -> 
     }
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("</", "<\\/")
+
+
+def _labels(panels: Sequence[Panel]) -> dict[str, dict[str, str]]:
+    """The choice of a class, where curves of single classes are there to choose."""
+    labels = list(dict.fromkeys(p.label for p in panels if p.label))
+    names = {label: label for label in labels if label != roc.MACRO}
+    return {"label": {roc.MACRO: "mean of the classes", **names}} if names else {}

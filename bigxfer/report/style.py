@@ -130,7 +130,9 @@ class Panel:
     """One figure, or a piece of HTML, and the filters under which it shows; "" is any.
 
     `figure` is plotly's {"data", "layout"}. A trace's meta has its "line", or "rows" of
-    [a, b] for a matrix, and "sources", the numbers of Strings for its points.
+    [a, b] for a matrix, and "sources", the numbers of Strings for its points, or one
+    "source" for all: of a curve with its "axes" and "band", or of a "confusion". `label` is
+    the class that a curve is of.
     """
 
     section: str
@@ -139,6 +141,7 @@ class Panel:
     metric: str = ""
     model: str = ""
     shots: str = ""
+    label: str = ""
     figure: dict[str, Any] | None = None
     html: str = ""
     height: int = 340

@@ -175,7 +175,11 @@ def _limited(
         return Score(value, reason=reason, sums=sums)
     worth = float(counted.sum()) / max(patients.images_each(counted), 1.0)
     spread, t = limits.variance(sums), -scipy.special.stdtrit(patients.count - 1, 0.025)
-    if spread and 0 < value < 1:
+    if (
+        not 0 < value < 1
+    ):  # no image's weight moves it; the limits are of the count alone
+        sums = np.zeros_like(sums)
+    elif spread:
         worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
     worth = max(worth, 1.0)
     return Score(value, *limits.mid_p(value * worth, worth), sums=sums)

@@ -4,6 +4,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,14 +59,20 @@ def group(rows: Sequence[Row], metric: str, *by: str) -> dict[tuple, Runs]:
 class PredictionReader:
     """predictions.npz of run folders, each opened once.
 
-    `find(folder)` says where the folder of a row is now. What could not be read is
-    listed in `unreadable`.
+    `find(folder)` says where the folder of a row is now. `judge` gives what `scores`
+    knows: the metrics, or the points of a curve. What could not be read is listed in
+    `unreadable`.
     """
 
     def __init__(
-        self, find: Callable[[str], Path] = Path, resamples: int = 1000, seed: int = 0
+        self,
+        find: Callable[[str], Path] = Path,
+        resamples: int = 1000,
+        seed: int = 0,
+        judge: Callable[..., dict[str, Score]] = metrics.scores,
     ) -> None:
         self.find, self.resamples, self.seed = find, resamples, seed
+        self.judge = judge
         self.unreadable: list[str] = []
         self._images: dict[str, tuple[bytes, int] | None] = {}
         self._scores: dict[str, dict[str, Score]] = {}
@@ -94,10 +101,15 @@ class PredictionReader:
 
         None where a run keeps no predictions or was tested on other images.
         """
-        each = [self._of(row["folder"], self._scores, _scores) for row in rows]
+        each = [self.judged(row) for row in rows]
         if not self._alike(rows) or any(f is None or metric not in f for f in each):
             return None
         return [f[metric] for f in each if f is not None]
+
+    def judged(self, row: Row) -> dict[str, Score] | None:
+        """All scores of a run; None where it keeps no predictions."""
+        judge = partial(_grouped, self.judge)
+        return self._of(row["folder"], self._scores, judge)
 
     def samples(
         self, rows: Sequence[Row], metric: str
@@ -152,9 +164,9 @@ class PredictionReader:
         return known[folder]
 
 
-def _scores(*args) -> dict[str, Score]:
+def _grouped(judge: Callable[..., dict[str, Score]], *args: Any) -> dict[str, Score]:
     """The scores of a run, with patients beyond GROUPS summed in GROUPS groups."""
-    by_name = metrics.scores(*args)
+    by_name = judge(*args)
     out = {}
     for name, score in by_name.items():
         if score.sums is not None and len(score.sums) > GROUPS:
