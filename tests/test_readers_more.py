@@ -11,6 +11,7 @@ from bigxfer.config import Data
 from bigxfer.data import readers
 from bigxfer.data.labels import CHEXPERT14, PADCHEST27
 from bigxfer.data.readers import DataError, padchest, proteins
+from bigxfer.data.readers import csv as own_csv
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SAMPLES = SHARED / "csv_samples"
@@ -294,3 +295,18 @@ def test_a_column_of_marks_with_a_slip_is_refused_and_another_is_no_class(
     else:
         m = read("csv", tmp_path)
         assert m.classes == ("Mass",) and "Edema: 'o' on line 2" in str(m.notes)
+
+
+def test_a_path_has_one_spelling(tmp_path):
+    root = tmp_path / "set"
+    write(root / "x\\a.png")  # on Linux a name may hold a backslash
+    for cell, want in (
+        ("x/a.png", "x/a.png"),
+        ("./x//a.png", "x/a.png"),
+        ("x/./a.png", "x/a.png"),
+        ("x\\b.png", "x/b.png"),
+        ("x\\a.png", "x\\a.png"),
+        (f"{root}/x/a.png", "x/a.png"),
+        ("/elsewhere/a.png", "/elsewhere/a.png"),
+    ):
+        assert own_csv.relative(root, cell) == want
