@@ -25,10 +25,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from queue import Queue
 
 import conftest  # noqa: F401 the environment of the tests, before jax is imported
 import mutants_run
+from mutants_run import SAID, Work
 
 ROOT = Path(__file__).parents[1]
 ACCEPTED = Path(__file__).with_name("mutants_accepted.txt")
@@ -215,33 +215,24 @@ def run_in(target: Callable[..., None], *args: object) -> int:
 
 
 def judge(tree: Path, mutants: list[Mutant]) -> Iterator[tuple[Mutant, bool]]:
-    """Whether each mutant of one module is killed, by tests in a copy of the tree."""
-    module = mutants[0].module
-    bodies = [m for m in mutants if m.function]
+    """Whether each mutant is killed, by tests in a copy of the tree."""
     verdicts = tree / "verdicts.json"
     verdicts.unlink(missing_ok=True)
-    work = [(m.function, m.tree) for m in bodies]
-    process = FORKS.Process(
-        target=mutants_run.judge,
-        args=(
-            *(tree, mutants[0].name(), work, test_files(module)),
-            *(len(bodies) < len(mutants), verdicts),
-        ),
-    )
+    work = [Work(m.name(), m.function, m.tree, test_files(m.module)) for m in mutants]
+    process = FORKS.Process(target=mutants_run.judge, args=(tree, work, verdicts))
     process.start()
     process.join()
     if process.exitcode:
-        said = [(tree / name).read_text() for name in ("collected.txt", "said.txt")]
-        raise RuntimeError(f"{module}:\n" + "\n".join(text[-3000:] for text in said))
-    judged = json.loads(verdicts.read_text())
-    for body, status in zip(bodies, judged["statuses"], strict=True):
-        yield body, status not in (0, mutants_run.NONE)
-    target = tree / module.relative_to(ROOT)
-    source = target.read_text()
-    for other in (m for m in mutants if not m.function):
-        mutants_run.put(target, ast.unparse(other.tree))
-        nodes = judged["nodes"]
-        yield other, bool(nodes and run_in(mutants_run.judge_fresh, tree, nodes))
+        said = [(tree / name).read_text() for name in ("collected.txt", SAID)]
+        raise RuntimeError("\n".join(text[-3000:] for text in said))
+    for mutant, found in zip(mutants, json.loads(verdicts.read_text()), strict=True):
+        if isinstance(found, int):
+            yield mutant, found not in (0, mutants_run.NONE)
+            continue
+        target = tree / mutant.module.relative_to(ROOT)
+        source = target.read_text()
+        mutants_run.put(target, ast.unparse(mutant.tree))
+        yield mutant, bool(found and run_in(mutants_run.judge_fresh, tree, found))
         mutants_run.put(target, source)
 
 
@@ -285,10 +276,6 @@ def main() -> int:
     FORKS.set_forkserver_preload([*LIBRARIES])
     drawn = draw(args.seed, args.count, args.only)
     began, verdicts = time.monotonic(), []
-    by_module: dict[Path, list[Mutant]] = {}
-    for each in drawn:
-        by_module.setdefault(each.module, []).append(each)
-    trees: Queue[Path] = Queue()
     with tempfile.TemporaryDirectory() as scratch:
         if (ROOT.parent / "shared").is_dir():  # images that some tests read
             (Path(scratch) / "shared").symlink_to(ROOT.parent / "shared")
@@ -298,21 +285,20 @@ def main() -> int:
             for name in names.splitlines():
                 (tree / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, tree / name)
-            trees.put(tree)
 
-        def judge_module(mutants: list[Mutant]) -> None:
-            tree = trees.get()
-            for m, dead in judge(tree, mutants):
+        def judge_some(number: int) -> None:
+            for m, dead in judge(
+                Path(scratch) / str(number), drawn[number :: args.workers]
+            ):
                 verdicts.append(dead)
                 verdict = "killed" if dead else "SURVIVED"
                 print(
                     f"{verdict}: {m.name()}:{m.line} | {m.before} | {m.after}",
                     flush=True,
                 )
-            trees.put(tree)
 
         with ThreadPoolExecutor(args.workers) as pool:
-            list(pool.map(judge_module, by_module.values()))
+            list(pool.map(judge_some, range(args.workers)))
     share = sum(verdicts) / len(verdicts)
     print(
         f"seed {args.seed}: {sum(verdicts)} of {len(verdicts)} mutants killed"

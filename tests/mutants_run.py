@@ -20,6 +20,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -160,33 +161,29 @@ def put(path: Path, source: str) -> None:
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)
 
 
-class Trial:
-    """A pytest plugin that tries mutants of one module in place of running its tests.
+@dataclass(frozen=True)
+class Work:
+    """One mutant, as the process needs it that tries it."""
 
-    `mutants` are of functions, each (the function's name, syntax tree). `groups` are test
-    files; a later group is tried where no test of the former calls the function.
-    `statuses` are 1 for each mutant that fails a test, -9 or so for one that hangs, NONE
-    without a test; `nodes` are the tests for mutants `outside` of functions, if any.
+    module: str  # beneath bigxfer/
+    function: str  # qualified name, "" outside of functions
+    syntax: ast.Module
+    groups: Sequence[
+        Sequence[str]
+    ]  # test files; a later group where no former calls it
+
+
+class Trial:
+    """A pytest plugin that tries mutants in place of running the tests it collected.
+
+    The file `verdicts` grows with it, as JSON: `found` has for each mutant of a function 1 where a test fails, -9 or so where one
+    hangs, NONE without a test; of another mutant it has the tests to try.
     """
 
-    def __init__(
-        self,
-        tree: Path,
-        module: str,
-        mutants: list[tuple[str, ast.Module]],
-        groups: Sequence[Sequence[str]],
-        outside: bool = False,
-    ) -> None:
-        self.outside = outside
-        self.tree, self.module, self.mutants, self.groups = (
-            tree,
-            module,
-            mutants,
-            groups,
-        )
+    def __init__(self, tree: Path, mutants: Sequence[Work], verdicts: Path) -> None:
+        self.tree, self.mutants, self.verdicts = tree, mutants, verdicts
         self.failed: set[str] = set()
-        self.statuses: list[int] = []
-        self.nodes: list[str] = []
+        self.found: list[int | list[str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
@@ -196,26 +193,33 @@ class Trial:
         from jax._src import xla_bridge  # a fork of a process with a backend would hang
 
         if xla_bridge.backends_are_initialized():
-            raise RuntimeError(f"importing one of {self.groups} starts JAX")
+            raise RuntimeError("importing one of the test files starts JAX")
         self.items = {item.nodeid: item for item in session.items}
-        path = self.tree / "bigxfer" / self.module
-        source = path.read_text()
-        for function, syntax in self.mutants:
-            status = NONE
-            for nodes in self.tests_of(function):
-                put(path, ast.unparse(syntax))  # for the processes that a test starts
-                work = partial(self.judge, path, syntax, nodes)
-                status = forked(work, self.tree / SAID)
-                put(path, source)
-                if status == BROKEN:
-                    said = (self.tree / SAID).read_text()[-3000:]
-                    raise RuntimeError(f"{function}: {said}")
-                if status:
-                    break
-            self.statuses.append(status)
-        if self.outside:
-            self.nodes = [node for nodes in self.tests_of("") for node in nodes]
+        for mutant in self.mutants:
+            tests = self.tests_of(mutant)
+            if mutant.function:
+                self.found.append(self.status(mutant, tests))
+            else:
+                self.found.append([node for nodes in tests for node in nodes])
+            self.verdicts.write_text(json.dumps(self.found))
         return True
+
+    def status(self, mutant: Work, tests: Iterator[list[str]]) -> int:
+        path = self.tree / "bigxfer" / mutant.module
+        source, status = path.read_text(), NONE
+        for nodes in tests:
+            put(
+                path, ast.unparse(mutant.syntax)
+            )  # for the processes that a test starts
+            work = partial(self.judge, path, mutant.syntax, nodes)
+            status = forked(work, self.tree / SAID)
+            put(path, source)
+            if status == BROKEN:
+                said = (self.tree / SAID).read_text()[-3000:]
+                raise RuntimeError(f"{mutant.module} {mutant.function}: {said}")
+            if status:
+                break
+        return status
 
     def run(self, node: str, following: str | None = None) -> None:
         item, after = self.items[node], self.items.get(following or "")
@@ -229,12 +233,13 @@ class Trial:
                 return 1
         return 0
 
-    def tests_of(self, function: str) -> Iterator[list[str]]:
+    def tests_of(self, mutant: Work) -> Iterator[list[str]]:
         """File by file, so that no more are recorded than it takes to kill."""
-        for group in self.groups:
+        function = f"{mutant.module} {mutant.function}"
+        for group in mutant.groups:
             any_calls = False
             for test in group:
-                if nodes := chosen(self.record(test), f"{self.module} {function}"):
+                if nodes := chosen(self.record(test), function):
                     any_calls = True
                     yield nodes
             if any_calls:
@@ -267,22 +272,13 @@ class Trial:
         return 0
 
 
-def judge(
-    tree: Path,
-    module: str,
-    mutants: list[tuple[str, ast.Module]],
-    groups: Sequence[Sequence[str]],
-    outside: bool,
-    verdicts: Path,
-) -> None:
-    """Tries mutants of functions in this process; writes {"statuses", "nodes"} (Trial)."""
+def judge(tree: Path, mutants: Sequence[Work], verdicts: Path) -> None:
+    """Tries mutants in this process; the file `verdicts` gets what Trial found."""
     enter(tree, "collected.txt")
-    trial = Trial(tree, module, mutants, groups, outside)
-    files = [test for group in groups for test in group]
+    trial = Trial(tree, mutants, verdicts)
+    files = sorted({test for m in mutants for group in m.groups for test in group})
     if pytest.main([*QUIET, "-s", *files], plugins=[trial]) not in (0, NONE):
         sys.exit(1)
-    found = {"statuses": trial.statuses, "nodes": trial.nodes}
-    verdicts.write_text(json.dumps(found))
 
 
 def judge_fresh(tree: Path, nodes: Sequence[str]) -> None:

@@ -376,3 +376,13 @@ def test_a_brier_score_has_its_range(kind, most):
     names = ["a", "b", "c"][:k]
     found = metrics.compute(labels, logits, names, np.arange(24))["metrics"]["brier"]
     assert most / 2 < found["low"] < found["value"] < found["high"] <= most
+
+
+def test_a_sensitivity_that_is_reached_exactly_is_enough():
+    truth, odds = np.array([1.0, 1, 1, 1, 0]), np.array([4.0, 3, 2, 1, 0])
+    assert operating_point.choose(truth, odds, 0.75) == 2
+    assert (
+        operating_point.choose(truth, odds, 0.76)
+        == operating_point.choose(truth, odds)
+        == 1
+    )

@@ -149,3 +149,10 @@ def test_covidx_official_excerpts(tmp_path, version):
     assert "rnsa" not in m.source and set(m.source) - {""} <= set(covidx.SOURCES)
     blank = [patient for patient in m.patient if " " in patient]
     assert bool(blank) == (version in ("8A", "8B"))
+
+
+def test_a_first_label_of_no_version_is_named(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.txt", "1 a.png healthy\n")
+    with pytest.raises(DataError, match="'healthy' is not of .'normal', 'pneumonia'"):
+        read("covidx", tmp_path)
