@@ -112,7 +112,7 @@ def test_list_and_status_of_the_demo(tmp_path):
     found = study("list", *runs, PYTHONPATH=str(tmp_path))
     assert found.returncode == 0, found.stderr
     last = next(line for line in found.stdout.splitlines() if line.startswith("all"))
-    assert last.split()[1:3] == ["79", "0"]
+    assert last.split()[1:3] == ["93", "0"]
     states = grid.states(grid.nodes("configs/study_demo.py"), tmp_path)
     count = Counter(s.state for s in states)
     words = study("status", *runs).stdout.split()
