@@ -259,6 +259,8 @@ def test_terminal_page_and_csv_say_the_same(toy, tmp_path):
             (r["metric"], r["shots"], r["a"], r["b"]): r for r in csv.DictReader(file)
         }
     text = summary.text(toy, predictions)
+    told = findings.opening(found, ["auroc_macro"])
+    assert told and text.splitlines()[: len(told)] == [f"- {line}" for line in told]
     for shots in ("5", "full"):
         c = wrote["auroc_macro", shots, "nih", "scratch"]
         value, low, high, p = (float(c[k]) for k in ("value", "low", "high", "p_holm"))
