@@ -31,6 +31,7 @@ from answer_rows import (
     is_of,
     line_name,
     planned,
+    read_audits,
     upstream_of,
 )
 
@@ -71,6 +72,7 @@ def rewritten(text: str, answer: Answer) -> str:
         "comparisons": compared,
         "starts": starts,
         "upstreams": upstreams,
+        "audits": audits,
         "cost": cost,
     }
 
@@ -203,6 +205,16 @@ def upstreams(answer: Answer) -> list[str]:
             f"| {name} | {model} | {images:,} | {what} {span} | {len(known)} | {learned} |"
         )
     return lines if found else NOT_RUN
+
+
+def audits(answer: Answer) -> list[str]:
+    """Test images of the targets that upstreams were trained on."""
+    head = "| upstream | target | test images | patients in both | equal images | near-duplicates |"
+    lines = [
+        f"| {upstream} ({int(seen):,}) | {target} | {int(test):,} | {shared} | {equal} | {near} |"
+        for upstream, target, seen, test, shared, equal, near in read_audits()
+    ]
+    return [head, "|---|---|---|---|---|---|", *lines] if lines else NOT_RUN
 
 
 def cost(answer: Answer) -> list[str]:

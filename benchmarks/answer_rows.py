@@ -1,5 +1,6 @@
 """The rows that docs/answer.md tells of: which, and how they are compared."""
 
+import csv
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from bigxfer.tables.differences import Comparison
 from bigxfer.tables.table import Row
 
 ROOT = Path(__file__).parents[1]
-TABLE, BUNDLE = (
-    ROOT / "colabs" / f"real_{name}" for name in ("runs.csv", "bundle.npz")
+TABLE, BUNDLE, AUDITS = (
+    ROOT / "colabs" / f"real_{name}"
+    for name in ("runs.csv", "bundle.npz", "audits.csv")
 )
 STUDY = "configs/study_real.py"
 PARTS = ("contrast", "fractions", "nets", "domains", "shots")
@@ -46,6 +48,14 @@ def gather(runs: Path) -> None:
         f"{written.runs} runs in {BUNDLE}, {written.size:,} bytes; float16 moves a macro"
         f" AUROC by {written.moved:.1e} at most"
     )
+
+
+def read_audits() -> list[list[str]]:
+    """The lines of the audits that are done, without their head."""
+    if not AUDITS.is_file():
+        return []
+    with AUDITS.open(newline="") as file:
+        return list(csv.reader(file))[1:]
 
 
 def kept(row: Row) -> bool:
