@@ -53,9 +53,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     text = "a folder of runs: writes the table and the bundle first"
     parser.add_argument("--gather", type=Path, help=text)
+    text = "with --gather: the folder that the study's features= named"
+    parser.add_argument("--features", default="", help=text)
     args = parser.parse_args()
     if args.gather:
-        gather(args.gather)
+        gather(args.gather, args.features)
     answer = Answer([], PredictionReader())
     if TABLE.is_file():
         answer = Answer(compact.load(TABLE), bundle.BundleReader(BUNDLE))
@@ -94,7 +96,8 @@ def state(answer: Answer) -> list[str]:
             own = {digest for digest, run in every.items() if run.kind == kind}
             counts.append(f"{len(done & own):,} of {len(own):,}")
         lines.append(f"| {part} | {' | '.join(counts)} |")
-    return lines
+    encoders = sum(r["kind"] == "transfer" and r["width"] is None for r in answer.rows)
+    return [*lines, f"| encoders | - | {encoders:,}, as many as files were given |"]
 
 
 def findings(answer: Answer) -> list[str]:

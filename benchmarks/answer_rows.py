@@ -36,9 +36,10 @@ CLAIMS: tuple[tuple[str, Line, Line, tuple], ...] = (
 COMPARED = {line for _, a, b, _ in CLAIMS for line in (a, b)}
 
 
-def gather(runs: Path) -> None:
+def gather(runs: Path, features: str) -> None:
     """Write the table of the study's runs, and the bundle of those that `kept` names."""
     digests = {digest for part in PARTS for digest in planned(part)}
+    digests |= set(planned("encoders", features))
     found = table.collect([runs], runs / "answer", "real")
     rows = [row for row in found.rows if row["digest"] in digests]
     print(f"{len(rows)} runs of the study, wrote {TABLE}")
@@ -59,18 +60,19 @@ def read_audits() -> list[list[str]]:
 
 
 def kept(row: Row) -> bool:
-    """Whether the bundle has a run: all at full data, of the others those compared."""
+    """Whether the bundle has a run: all at full data, of heads the first draws of the page."""
     if row["kind"] != "transfer" or row["shots"] == "full":
         return row["kind"] == "transfer"
     few = row["seed"] < DRAWS and (row["upstream_seed"] or 0) < MOST_SEEDS
-    return few and head_of(row) == HEAD and any(is_of(row, line) for line in COMPARED)
+    of_page = row["width"] is None or any(is_of(row, line) for line in COMPARED)
+    return few and head_of(row) == HEAD and of_page
 
 
 @functools.cache
-def planned(part: str) -> dict[str, config.Run]:
+def planned(part: str, features: str = "") -> dict[str, config.Run]:
     """The runs of a part by digest; of a cell of several draws, each draw."""
     out = {}
-    for node in grid.nodes(f"{STUDY}:part={part}"):
+    for node in grid.nodes(f"{STUDY}:part={part},features={features}"):
         if node.kind == "cache":
             continue
         several = node.run.data.draws > 1

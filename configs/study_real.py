@@ -14,8 +14,9 @@ whole rows of one upstream seed.
   contrast   R26x0.25, tiny_imagenet 705 against 45,125 images, and scratch, to knee_oa, five seeds
   fractions  the sizes between; the smallest net at seven fractions, 1/64 to 1
   nets       R26x0.125 and R26x0.5 at four sizes, five seeds
-  domains    mednist, nih64, the control, pixels and features of given encoders; covid_cxr too
+  domains    mednist, nih64, the control; covid_cxr too
   shots      fine-tuning at 1, 5 and 10 shots, ten draws; the HyperRule's 500 steps of 512
+  encoders   heads on each TARGET_NAME.npz of features=FOLDER: pixels, encoders of others
 
 Fixed: 48 px in grey, every upstream 2,000 steps of 64 by the recipe "short" (presets.py), whatever
 its net or its number of images; shares of 1/64, 1/16, 1/4 and 1 of tiny_imagenet's 45,125
@@ -116,8 +117,9 @@ def sweep(arg: str = "") -> Iterator[dict]:
         "contrast": lambda: contrast(here, SEEDS),
         "fractions": lambda: fractions(here),
         "nets": lambda: nets(here),
-        "domains": lambda: domains(here, a["features"]),
+        "domains": lambda: domains(here),
         "shots": lambda: shots(here),
+        "encoders": lambda: encoders(here, a["features"]),
     }
     asked = {"rates": lambda: rates(here), "pilot": lambda: contrast(here, SEEDS[:3])}
     known = parts | asked
@@ -160,7 +162,7 @@ def nets(here: str) -> Iterator[dict]:
                 yield from full(here, start, seed, model=model)
 
 
-def domains(here: str, features: str) -> Iterator[dict]:
+def domains(here: str) -> Iterator[dict]:
     photographs = {"set": "tiny_imagenet", "six": 1}
     for seed in SEEDS[:3]:
         for start in (*modalities(), photographs, {"set": "nih64"}):
@@ -169,8 +171,6 @@ def domains(here: str, features: str) -> Iterator[dict]:
         yield from heads(here, tiny(11_281), seed)
         for start in to_chests():
             yield from full(here, start, seed, set="covid_cxr")
-    for target in ("knee_oa", "covid_cxr"):
-        yield from encoders(here, features, target)
 
 
 def modalities() -> Iterator[dict]:
@@ -244,12 +244,11 @@ def few(here: str, start: dict, seed: int, number: str, draw: int) -> dict:
     return run | {"optim.steps": FEW, "optim.warmup_steps": FEW // 10}
 
 
-def encoders(here: str, folder: str, target: str) -> Iterator[dict]:
-    """Heads on each TARGET_NAME.npz of the folder: pixels, encoders of others."""
-    files = sorted(Path(folder).glob(f"{target}_*.npz")) if folder else []
-    for file in files:
-        run = {"config": f"{here},set={target}", "freeze.head": "ridge"}
-        run |= {"init.kind": "features", "init.features": str(file)}
-        yield run
-        for number in SHOTS:
-            yield run | {"data.shots": number, "data.draws": 50}
+def encoders(here: str, folder: str) -> Iterator[dict]:
+    for target in ("knee_oa", "covid_cxr"):
+        for file in sorted(Path(folder).glob(f"{target}_*.npz")) if folder else []:
+            run = {"config": f"{here},set={target}", "freeze.head": "ridge"}
+            run |= {"init.kind": "features", "init.features": str(file)}
+            yield run
+            for number in SHOTS:
+                yield run | {"data.shots": number, "data.draws": 50}
