@@ -50,7 +50,10 @@ def toy(tmp_path_factory):
         saved = Predictions(ids, people, none, none, y, z, CLASSES)
         row = dict.fromkeys(table.COLUMNS) | {"kind": "transfer", "synthetic": False}
         row |= {"upstream": upstream, "upstream_size": images, "width": width}
-        row |= {"upstream_seed": source, "model": f"R26x{width:g}", "params": 9}
+        row |= {
+            "upstream_seed": source,
+            "model": f"R26x{width:g}" if width else "pixels",
+        }
         row |= {"upstream_digest": f"{upstream}{images}{width}{source}"}
         row |= {"target": "knee_oa", "shots": shots, "seed": seed, "start": start}
         row |= {"family": f"{upstream}{images}{width}{shots}{start}", "data": "d" * 16}
@@ -70,6 +73,8 @@ def toy(tmp_path_factory):
                 for shots, start, draws in SHOTS[1:] if width == 0.25 else ():
                     for seed in range(draws):
                         add(*args, shots, start, seed)
+    for seed in (0, 1, 8):  # the ninth draw is beyond those whose predictions are kept
+        add("grey", 0, None, None, 0.5, "5", "ridge head", seed)
     up = dict.fromkeys(table.COLUMNS) | {"kind": "upstream", "synthetic": False}
     up |= {"target": "imagenet21k-tiny", "target_size": 705, "model": "R26x0.25"}
     up |= {"digest": "f" * 16, "device_seconds": 7200.0, "upstream_digest": ""}
@@ -117,6 +122,25 @@ def test_a_part_of_the_runs_says_what_is_missing_and_an_empty_page_finds_nothing
     assert "0 of its 12 cells are there" in page and "Not run yet." in page
     assert not [word for word in ("rises", "better") if f" {word}**" in page]
     assert answer.BLOCK.sub("", page) == answer.BLOCK.sub("", text)  # only the blocks
+
+
+def test_an_encoder_stands_by_its_name_with_the_draws_that_are_kept(toy):
+    (line,) = [x for x in answer.starts(toy[0]) if "pixels" in x]
+    value = line.split("|")[4]
+    assert line.startswith("| knee_oa | pixels |") and "[" in value
+    rows = [r for r in toy[0].known if r["model"] == "pixels"]
+    assert [r["seed"] for r in rows] == [0, 1]
+    assert f"{np.mean([r['auroc_macro'] for r in rows]):.3f}" in value
+    assert answer.state(toy[0])[-1].startswith("| encoders | - | 3,")
+
+
+def test_audits_stand_as_they_were_written(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(answer_rows, "AUDITS", tmp_path / "a.csv")
+    assert answer.audits(toy[0]) == answer.NOT_RUN
+    text = "upstream,target,seen,test,patients,equal,near\nmednist,covid_cxr,11640,319,unknown,0,5\n"
+    (tmp_path / "a.csv").write_text(text)
+    line = "| mednist (11,640) | covid_cxr | 319 | unknown | 0 | 5 |"
+    assert answer.audits(toy[0])[-1] == line
 
 
 def test_an_upstream_that_learned_nothing_is_said(toy):
