@@ -46,7 +46,7 @@ def test_errors_come_before_compute(tmp_path):
     assert "--what similarty: there are similarity" in done.stderr
     study = "configs/study_demo.py"
     done = call("--config", study, "--runs", tmp_path, "--out", tmp_path / "o")
-    assert f"none of the 72 transfers of {study} is in {tmp_path}" in done.stderr
+    assert f"none of the 74 transfers of {study} is in {tmp_path}" in done.stderr
     done = call("--config", "configs/covidx_small.py", "--out", tmp_path / "o")
     assert "it is no study" in done.stderr
     done = call("--config", study, "--run", tmp_path, "--out", tmp_path / "o")
@@ -55,7 +55,7 @@ def test_errors_come_before_compute(tmp_path):
 
 
 def test_a_study_is_its_finished_transfers(tmp_path):
-    """Of the study's 72 transfers two, in its order."""
+    """Of the study's 74 transfers two, in its order."""
     nodes = [n for n in grid.nodes("configs/study_demo.py") if n.kind == "transfer"]
     for node in (nodes[7], nodes[3]):
         node.folder(tmp_path).mkdir()

@@ -116,7 +116,7 @@ def test_list_and_status_of_the_demo(tmp_path):
     states = grid.states(grid.nodes("configs/study_demo.py"), tmp_path)
     count = Counter(s.state for s in states)
     words = study("status", *runs).stdout.split()
-    assert words[:2] == [str(count["ready"]), "ready,"] and sum(count.values()) == 79
+    assert words[:2] == [str(count["ready"]), "ready,"] and sum(count.values()) == 93
 
 
 def test_status_says_when_the_data_were_compared(tmp_path):
