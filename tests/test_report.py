@@ -293,7 +293,9 @@ def test_a_config_says_which_runs_are_missing(toy, monkeypatch):
     monkeypatch.chdir(ROOT)
     missing = report.unfinished(toy._replace(config="configs/study_demo.py"))
     assert missing and all(": waiting" in m or ": ready" in m for m in missing)
-    assert any(m.startswith("R26x0.25 nih -> covidx, 1 shot, 20 draws ") for m in missing)
+    assert any(
+        m.startswith("R26x0.25 nih -> covidx, 1 shot, 20 draws ") for m in missing
+    )
     assert not any("caches/" in m for m in missing)
 
 
