@@ -76,6 +76,7 @@ def rehearsal(states: list[grid.Standing]) -> str:
 def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
     """Writes table and report, prints what they say and what failed; the exit status."""
     # Here, since the workers come first: these import pyarrow and plotly.
+    from bigxfer.report import findings
     from bigxfer.study.commands import report, status
     from bigxfer.tables import cells, summary, table, table_args
 
@@ -96,6 +97,8 @@ def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
         print(f"not in the table: {folder}: {why}", file=sys.stderr)
     table.save(rows, runs / name)
     predictions = cells.PredictionReader()
+    for sentence in findings.of_rows(rows, predictions):
+        print(f"- {sentence}")
     print(summary.text(rows, predictions))
     print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
     if any(row["kind"] == "transfer" for row in rows):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from bigxfer.report.style import METRICS, chance, pretty, shots_name
 from bigxfer.statistics import crossed
 from bigxfer.statistics.crossed import Part
-from bigxfer.tables import cells
+from bigxfer.tables import cells, families, lines
+from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.differences import (
     BETTER,
     EQUIVALENT,
@@ -15,6 +16,7 @@ from bigxfer.tables.differences import (
     Comparison,
 )
 from bigxfer.tables.families import Family
+from bigxfer.tables.table import Row
 
 MOST = 5  # sentences
 TIMES = (2, 3, 4, 6, 8, 12, 16)  # as many of a factor, tried in this order
@@ -28,6 +30,14 @@ def opening(found: Sequence[Family], metrics: Sequence[str]) -> list[str]:
         if every:
             return sentences(every)
     return []
+
+
+def of_rows(
+    rows: Sequence[Row], predictions: PredictionReader, metric: str = "auroc_macro"
+) -> list[str]:
+    """The sentences of a table by one metric, as its page opens."""
+    runs, _ = lines.lines(rows)
+    return opening(families.compare_all(runs, metric, predictions), [metric])
 
 
 def sentences(every: Sequence[Comparison]) -> list[str]:

@@ -6,7 +6,6 @@ p are those of the page and of differences.csv (tables/families.py).
 
 from collections.abc import Sequence
 
-from bigxfer.report import findings
 from bigxfer.runs import terminal
 from bigxfer.tables import cells, differences, estimates, families, lines
 from bigxfer.tables.lines import order
@@ -20,13 +19,13 @@ def text(
     predictions: cells.PredictionReader,
     metric: str = "auroc_macro",
 ) -> str:
-    """What is found, in sentences; shots by line of runs; each line against scratch."""
+    """Shots by line of runs, then each line against scratch on the same draws."""
     runs, notes = lines.lines(rows)
     if not runs:
         return "no finished transfer"
     compared = families.compare_all(runs, metric, predictions)
     synthetic = "SYNTHETIC " if any(row["synthetic"] for row in runs) else ""
-    out = [*notes, *(f"- {line}" for line in findings.opening(compared, [metric]))]
+    out = [*notes]
     for target in sorted({row["target"] for row in runs}):
         for model in sorted({row["model"] for row in runs}):
             own = differences.select(runs, target=target, model=model)
