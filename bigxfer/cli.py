@@ -55,7 +55,7 @@ def run(main: Main, dry_run: str = "") -> None:
         "config",
         None,
         "FILE[:key=value,...]; then --config.FIELD=VALUE overrides any field,"
-        " such as --config.optim.lr=0.01 (fields: bigxfer/schema.py).",
+        " such as --config.optim.lr=0.01 (fields: bigxfer/config/schema.py).",
     )
     flags.DEFINE_string("workdir", "", "The run folder itself; default runs/DIGEST.")
     if dry_run:
@@ -179,7 +179,9 @@ def unknown_field(argv: list[str]) -> str:
         if match and match[2] not in known:
             flag, field = match[1], match[2]
             near = " or ".join(f"{flag}.{n}" for n in neighbours(field, known))
-            hint = f"; did you mean {near}?" if near else "; see bigxfer/schema.py"
+            hint = (
+                f"; did you mean {near}?" if near else "; see bigxfer/config/schema.py"
+            )
             return f"there is no field {flag}.{field}{hint}"
     return ""
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bigxfer import config, presets, schema
+from bigxfer import config, presets
+from bigxfer.config import schema
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))

@@ -11,8 +11,7 @@ ROOT = Path(__file__).parents[1]
 # only from the lines below its own, or from its own room in the order of INSIDE.
 FLOORS = """\
 durable
-schema tree host
-checks
+tree host
 config
 presets
 cli models statistics
@@ -28,6 +27,10 @@ train transfer audit analyze predict export
 __main__ api""".splitlines()
 # Within these rooms too: what stands on one line does not know its neighbours.
 INSIDE = {
+    "bigxfer.config": """
+schema
+checks
+""",
     "bigxfer.data": """
 manifest augment
 split labels sampling npz
@@ -170,7 +173,7 @@ def test_one_file_for_each_library_that_may_move():
 
 def too_large(name, source):
     """The name, if a file has over 330 lines; its functions of over 60, or 8 arguments."""
-    if (lines := len(source.splitlines())) > 330 + 5:  # 300 is the aim
+    if (lines := len(source.splitlines())) > 330:  # 300 is the aim
         yield f"{name}: {lines} lines"
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -191,7 +194,7 @@ def test_files_and_functions_stay_small():
 
 
 def test_what_is_too_large_is_found():
-    assert [*too_large("a", "x = 1\n" * 336)] == ["a: 336 lines"]
+    assert [*too_large("a", "x = 1\n" * 331)] == ["a: 331 lines"]
     long = "def f(self, a, b, c, d, e, f, g):\n" + "    x = 1\n" * 60
     assert [*too_large("a", long)] == ["a:f: 61 lines"]
     assert [*too_large("a", "def f(a, b, c, d, e, f, *, g, h): ...")] == [

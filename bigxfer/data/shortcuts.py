@@ -19,7 +19,7 @@ from bigxfer.data import registration, split
 from bigxfer.data.loader import Images
 from bigxfer.data.manifest import Manifest
 from bigxfer.data.pixels import decode
-from bigxfer.statistics import auroc, influence, limits, metrics
+from bigxfer.statistics import auroc, influence, limits
 from bigxfer.statistics.influence import Patients
 
 FOLDS = 5  # of the cross-validation, by patient
@@ -146,7 +146,7 @@ def aurocs(
         found[name] = limits.auroc(value, effect, truth, people)
     if found:
         found["macro"] = limits.average(list(found.values()))
-    return {name: metrics.entry(score) for name, score in found.items()}
+    return {name: score.entry() for name, score in found.items()}
 
 
 def sizes(manifest: Manifest) -> np.ndarray:

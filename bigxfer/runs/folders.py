@@ -131,7 +131,7 @@ def commit() -> str:
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    if not git("ls-files", "--", "schema.py"):
+    if not git("ls-files", "--", "tree.py"):
         return "unknown"
     changed = "-dirty" if git("status", "--porcelain", "--", ".") else ""
     return git("rev-parse", "HEAD") + changed

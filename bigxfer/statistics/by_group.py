@@ -26,7 +26,7 @@ MOST = 8  # groups of a factor, the largest: hundreds of sites would fill the pa
 def judge(test: Tree) -> dict[str, Any]:
     """{factor: {"classes", "groups", "gaps"}} of each factor with two known groups or more.
 
-    "groups": {name: {"images", "patients", "metrics"}}, the metrics as metrics.entry holds
+    "groups": {name: {"images", "patients", "metrics"}}, the metrics as Score.entry holds
     them: auroc_macro over "classes", auroc/CLASS and, of single-label sets, accuracy. Where
     a group has fewer than LEAST patients with or without a label there is no value, but the
     reason. "gaps": {metric: what `gap` returns}. "left_out": groups beyond MOST, if any.
@@ -218,7 +218,7 @@ def against(other: Tree, own: Tree) -> dict[str, Any]:
 
 def entries(scores: dict[str, Score]) -> dict[str, Any]:
     """Metrics as result.json holds them."""
-    return {name: metrics.entry(score, score.reason) for name, score in scores.items()}
+    return {name: score.entry(score.reason) for name, score in scores.items()}
 
 
 def correlation(

@@ -46,6 +46,15 @@ class Score(NamedTuple):
     sums: np.ndarray | None = None
     one: float = 0.0
 
+    def entry(self, absent: str = "") -> dict[str, float | str | None]:
+        """The metric as result.json holds it; `absent` says why it has no value."""
+        if not math.isfinite(self.value):
+            return {"value": None, "low": None, "high": None, "reason": absent}
+        if math.isfinite(self.low):
+            return {"value": self.value, "low": self.low, "high": self.high}
+        reason = {"reason": self.reason} if self.reason else {}
+        return {"value": self.value, "low": None, "high": None, **reason}
+
 
 def proportion(hit: np.ndarray, known: np.ndarray, patients: Patients) -> Score:
     """The share of `hit` among the `known`: both bool [n], or how many of an image's.

@@ -83,7 +83,7 @@ def compute(
         for i, name in enumerate(classes)
     }
     return {
-        "metrics": {n: entry(s, reasons.get(n, "")) for n, s in by_name.items()},
+        "metrics": {n: s.entry(reasons.get(n, "")) for n, s in by_name.items()},
         "counts": counts,
         "images": len(logits),
         "patients": len(set(patients)),
@@ -192,16 +192,6 @@ def _absent(truth: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
     if np.isnan(truth).all():
         reasons["loss"] = reasons["brier"] = "no known label in the test split"
     return reasons
-
-
-def entry(score: Score, absent: str = "") -> dict[str, Any]:
-    """One metric as result.json holds it; `absent` says why it has no value."""
-    if not np.isfinite(score.value):
-        return {"value": None, "low": None, "high": None, "reason": absent}
-    out: dict[str, Any] = {"value": score.value, "low": None, "high": None}
-    if np.isfinite(score.low):
-        return out | {"low": score.low, "high": score.high}
-    return out | ({"reason": score.reason} if score.reason else {})
 
 
 def _statistic(

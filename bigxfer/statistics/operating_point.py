@@ -52,7 +52,7 @@ def judge(
                 having = {y: patients.having(truth == y)}
                 score = score._replace(reason=scores.few(name, having))
             absent = f"no {word} label of {name} in the test split"
-            by_class[name][kind] = metrics.entry(score, absent)
+            by_class[name][kind] = score.entry(absent)
     return by_class
 
 

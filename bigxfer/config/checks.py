@@ -1,6 +1,6 @@
 """Checks of a run's config that need no data: what contradicts itself, section by section."""
 
-from bigxfer.schema import Data, Model, Run
+from bigxfer.config.schema import Data, Model, Run
 
 STANDARDISED = ("bit",)  # models that standardise their kernels (tests/test_init.py)
 

@@ -12,14 +12,14 @@ import json
 from dataclasses import MISSING
 from typing import Any
 
-from bigxfer.checks import (
+from bigxfer.config.checks import (
     ConfigError,
     check_data,
     check_head,
     check_start,
     check_tune,
 )
-from bigxfer.schema import (  # noqa: F401 others take the schema from here
+from bigxfer.config.schema import (  # noqa: F401 others take the schema from here
     DEPTHS,
     PLACES,
     Data,
