@@ -13,6 +13,16 @@ from bigxfer.protocols import features
 
 DOCS = Path(__file__).parents[1] / "docs" / "encoders.md"
 TIMM_PYTHON = os.environ.get("TIMM_PYTHON", "")
+ENCODERS_PYTHON = os.environ.get("ENCODERS_PYTHON", "")  # transformers, torchxrayvision
+SMALL_DINO = """
+import sys
+from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+Dinov2Model(Dinov2Config(**small, image_size=28)).save_pretrained(sys.argv[1])
+crop = {"height": 28, "width": 28}
+view = BitImageProcessor(size={"shortest_edge": 28}, crop_size=crop)
+view.save_pretrained(sys.argv[1])
+"""
 
 
 def recipe(title):
@@ -48,3 +58,28 @@ def test_the_timm_recipe_with_random_weights(tmp_path):
     assert (found.key, found.images.tolist()) == ("path", ["a.jpg", "deep/b.jpg"])
     assert found.values.shape == (2, 512) and found.values.std() > 0
     assert found.parameters == 11176512 and found.domain == "imagenet"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ENCODERS_PYTHON, reason="ENCODERS_PYTHON names no Python")
+@pytest.mark.parametrize("title", ["Hugging Face transformers", "torchxrayvision"])
+def test_the_other_recipes_with_random_weights(tmp_path, title):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images/deep").mkdir(parents=True)
+    for name in ("a.jpg", "deep/b.jpg"):
+        image = Image.fromarray(rng.integers(0, 255, (40, 50), np.uint8))
+        image.save(tmp_path / "images" / name)
+    env = os.environ | {"HF_HUB_OFFLINE": "1"}
+    own = ["--random"]
+    if "transformers" in title:
+        own = [str(tmp_path / "model")]
+        subprocess.run([ENCODERS_PYTHON, "-c", SMALL_DINO, *own], check=True, env=env)
+    out = tmp_path / "out.npz"
+    call = [ENCODERS_PYTHON, "-c", recipe(title), tmp_path / "images", out, *own]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = features.read(out)
+    assert (found.key, found.images.tolist()) == ("path", ["a.jpg", "deep/b.jpg"])
+    want = 32 if "transformers" in title else 1024
+    assert found.values.shape == (2, want) and found.values.std() > 0
+    assert found.domain == "chest X-rays" and found.parameters > 1000
