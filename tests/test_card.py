@@ -2,15 +2,16 @@
 
 import json
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from make_run import CLASSES, make_run
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from bigxfer import tree
 from bigxfer.runs import card, card_groups
-from bigxfer.statistics import by_source
+from bigxfer.statistics import by_source, metrics
 
 
 def text_of(folder):
@@ -204,3 +205,65 @@ def test_it_prints_only_commands_that_work(tmp_path, monkeypatch, capsys):
     (folder / "params.npz").unlink()
     text = text_of(folder)
     assert "python -m bigxfer.predict" not in text and "--config.keep=all" in text
+
+
+# ---- curves ------------------------------------------------------------------------
+
+
+def test_the_confusion_matrix_is_scikit_learns(tmp_path):
+    folder = make_run(tmp_path / "run")
+    saved = tree.load_npz(folder / "predictions.npz")
+    want = confusion_matrix(
+        saved["labels"], saved["logits"].argmax(1), normalize="true"
+    )
+    found = rows(section(text_of(folder), "Curves"))
+    for name, shares in zip(CLASSES, want, strict=True):
+        assert [float(c[:4]) for c in found[name][1:]] == [
+            pytest.approx(share, abs=0.006) for share in shares
+        ]
+        assert all("[" in c for c in found[name][1:])
+
+
+def test_the_picture_shows_both_curves_and_what_the_log_has(tmp_path):
+    folder = make_run(tmp_path / "run", multilabel=True)
+    assert "called" not in section(text_of(folder), "Curves")  # findings have none
+    chart = {"{http://www.w3.org/2000/svg}text"}
+
+    def titles():
+        root = ElementTree.fromstring((folder / "card.svg").read_text())
+        return {e.text for e in root.iter() if e.tag in chart and e.get("font-weight")}
+
+    assert titles() == {"ROC, test split", "precision-recall, test split"}
+    records = [{"step": s, "loss": 1 / s, "accuracy": 0.5} for s in (1, 2, 3)]
+    log = "".join(json.dumps(r) + "\n" for r in records)
+    (folder / "metrics.jsonl").write_text(log)
+    text_of(folder)
+    assert {"loss by step", "share by step"} < titles()
+
+
+def test_a_head_on_features_has_curves_only_where_they_are_asked_for(tmp_path):
+    folder = make_run(tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())["config"]
+    config["freeze"]["head"] = "ridge"
+    change(folder, "config.json", config=config)
+    assert "## Curves" not in text_of(folder) and not (folder / "card.svg").exists()
+    result = json.loads((folder / "result.json").read_text())
+    card.write(folder, result, drawn=True)
+    assert (folder / "card.svg").is_file()
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_four_counts_at_a_threshold(multilabel, tmp_path):
+    folder = make_run(tmp_path / "run", multilabel=multilabel)
+    text, test = text_of(folder), tree.load_npz(folder / "predictions.npz")
+    point = json.loads((folder / "result.json").read_text())["operating_point"]
+    odds = metrics.log_odds(test["labels"], test["logits"].astype(float))
+    for i, name in enumerate(CLASSES):
+        truth = test["labels"][:, i] if multilabel else test["labels"] == i
+        called = odds[:, i] >= point[name]["log_odds"]
+        want = [
+            ((truth == y) & (called == c)).sum()
+            for y, c in ((1, True), (1, False), (0, True), (0, False))
+        ]
+        found = rows(section(text, "Operating point"))[name]
+        assert list(map(int, found[3:])) == want

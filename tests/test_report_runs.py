@@ -13,6 +13,7 @@ from test_study_fit import run
 from bigxfer.report import figures_roc, figures_training, overview, style, upstreams
 from bigxfer.report.figures import Drawing
 from bigxfer.report.page import build
+from bigxfer.runs import history
 from bigxfer.statistics import confusion, roc
 from bigxfer.tables import lines, table
 from bigxfer.tables.cells import PredictionReader
@@ -108,7 +109,7 @@ def test_training_curves_are_means_of_bins_over_the_runs(tmp_path):
         rows.append(run("a", "5", seed) | {"folder": folder, "digest": f"{seed}"})
     loss, validation, rate = figures_training.panels(drawing(rows), rows)
     (trace,) = loss.figure["data"]
-    want = np.arange(1, 301).reshape(figures_training.MOST, 10).mean(axis=1)
+    want = np.arange(1, 301).reshape(history.MOST, 10).mean(axis=1)
     np.testing.assert_allclose(trace["x"], want)
     np.testing.assert_allclose(trace["y"], want + 0.5)
     np.testing.assert_allclose(trace["meta"]["band"], [want, want + 1])

@@ -1,8 +1,6 @@
 """Training curves of a report, from the metrics.jsonl of the run folders."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,11 @@ from bigxfer.report import style
 from bigxfer.report.figures import Drawing
 from bigxfer.report.figures_predictions import places
 from bigxfer.report.style import METRICS, Panel
+from bigxfer.runs import history
+from bigxfer.runs.history import History
 from bigxfer.tables import cells
 from bigxfer.tables.table import Row
 
-MOST = 30  # points of a curve; of more steps those of a bin are averaged
 NAMES = {  # in metrics.jsonl -> on the page
     "loss": "training loss",
     "accuracy": "training accuracy",
@@ -23,8 +22,6 @@ NAMES = {  # in metrics.jsonl -> on the page
     **{f"valid/{name}": f"validation {title}" for name, title in METRICS.items()},
 }
 VALIDATION = ("valid/auroc_macro", "valid/accuracy", "valid/loss")  # the first there is
-
-History = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> steps, values
 
 
 def panels(drawing: Drawing, rows: Sequence[Row]) -> list[Panel]:
@@ -61,7 +58,9 @@ def upstream_runs(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def _panels(drawing: Drawing, place: dict, lines: dict[str, list[Row]]) -> list[Panel]:
     histories = {
         line: [
-            h for row in rows if (h := read(drawing.predictions.find(row["folder"])))
+            h
+            for row in rows
+            if (h := history.read(drawing.predictions.find(row["folder"]), NAMES))
         ]
         for line, rows in lines.items()
     }
@@ -84,49 +83,11 @@ def _panels(drawing: Drawing, place: dict, lines: dict[str, list[Row]]) -> list[
     return found
 
 
-def read(folder: Path) -> History:
-    """The curves in a run's metrics.jsonl; {} where there is none that can be read."""
-    values: dict[str, dict[int, float]] = {}
-    try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        for record in map(json.loads, lines):
-            for name in NAMES.keys() & record.keys():
-                if record[name] is not None:
-                    values.setdefault(name, {})[record["step"]] = record[name]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {
-        name: (np.array(list(by_step)), np.array(list(by_step.values())))
-        for name, by_step in values.items()
-    }
-
-
-def thinned(runs: Sequence[History], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(steps [b], values [runs, b]) of at most MOST bins that all runs share.
-
-    A bin's value is the mean of a run's steps in it, NaN where it has none.
-    """
-    steps = np.unique(np.concatenate([run[name][0] for run in runs]))
-    last = steps  # of each bin
-    if len(steps) > MOST:
-        last = np.linspace(steps[0] - 1, steps[-1], MOST + 1)[1:]
-        last = steps[np.unique(np.searchsorted(steps, last, side="right") - 1)]
-    bins = np.split(steps, np.searchsorted(steps, last[:-1], side="right"))
-    values = np.full((len(runs), len(bins)), np.nan)
-    for i, run in enumerate(runs):
-        own, y = run[name]
-        inside = np.searchsorted(last, own)
-        count = np.bincount(inside, minlength=len(bins))
-        total = np.bincount(inside, y, len(bins))
-        values[i, count > 0] = total[count > 0] / count[count > 0]
-    return np.array([b.mean() for b in bins]), values
-
-
 def _trace(
     drawing: Drawing, line: str, runs: Sequence[History], name: str, rows: Sequence[Row]
 ) -> dict[str, Any]:
     """The mean over the runs, and the band from the lowest to the highest."""
-    steps, values = thinned(runs, name)
+    steps, values = history.thinned(runs, name)
     mean = np.nanmean(values, axis=0)
     words = "one run"
     meta: dict[str, Any] = {"line": line, "axes": ["step", NAMES[name]]}

@@ -16,7 +16,7 @@ import numpy as np
 
 from bigxfer import durable
 from bigxfer.data import exposure
-from bigxfer.runs import card_groups, card_training, finished, folders
+from bigxfer.runs import card_curves, card_groups, card_training, finished, folders
 from bigxfer.runs.finished import Finished
 from bigxfer.runs.markdown import METRICS, Lines, cell, table
 from bigxfer.runs.predictions import Predictions
@@ -36,16 +36,26 @@ POINT = (
 )
 
 
-def write(folder: Path, result: dict[str, Any]) -> None:
-    """Write folder/card.md; `result` is what result.json holds."""
+def write(folder: Path, result: dict[str, Any], drawn: bool | None = None) -> None:
+    """Write folder/card.md, and card.svg; `result` is what result.json holds.
+
+    drawn: whether with curves and the confusion matrix; None: where the net was trained. A
+    head on features takes less time than they do, and has a thousand draws.
+    """
     run = Finished(folder, folders.read(folder / "config.json"), result)
     about, test = run.about, run.predictions("test")
+    head = about["config"].get("freeze", {}).get("head", "trained")
+    drawn = head == "trained" if drawn is None else drawn
+    picture = card_curves.picture(run, test) if drawn else ""
+    if picture:
+        durable.write(folder / "card.svg", picture)
     valid = run.predictions("valid") if run.has("valid") else None
     sections = [
         card_training.head(run),
         card_training.data(about, result),
         card_training.protocol(about, result),
         results(result),
+        card_curves.lines(test, bool(picture)) if drawn else [],
         card_groups.sources(test),
         card_groups.lines(result),
         card_groups.external(result),
@@ -96,12 +106,25 @@ def operating_point(result: dict) -> Lines:
     rows = []
     for name, p in points.items():
         if p["threshold"] is None:
-            rows.append([name, p["reason"], "-", "-"])
+            rows.append([name, p["reason"], *["-"] * 6])
         else:
             values = [cell(p[k]) for k in ("sensitivity", "specificity")]
-            rows.append([name, f"{p['threshold']:.3g}", *values])
+            of = two_by_two(p, result["counts"][name])
+            rows.append([name, f"{p['threshold']:.3g}", *values, *of])
     titles = ["class", "threshold", "sensitivity", "specificity"]
+    titles += ["found", "missed", "false alarms", "rightly not called"]
     return [*lines, POINT, "", *table(titles, rows)]
+
+
+def two_by_two(point: dict, counts: dict) -> list[int | str]:
+    """Images found, missed, called falsely, and rightly not called, at a threshold."""
+    out: list[int | str] = []
+    for kind, of in (("sensitivity", "positive"), ("specificity", "negative")):
+        share, n = point[kind]["value"], counts[of]
+        right = 0 if share is None else round(share * n)
+        out += ["-", "-"] if share is None else [right, n - right]
+    found, missed, rest, alarms = out
+    return [found, missed, alarms, rest]
 
 
 def shortcuts(
@@ -182,7 +205,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="finished runs")
     for folder in parser.parse_args().folders:
         try:
-            write(folder, finished.read(folder).result)
+            write(folder, finished.read(folder).result, drawn=True)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
         print(folder / "card.md")
