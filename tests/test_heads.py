@@ -205,11 +205,19 @@ def seen(x, labels, patients, classes=3):
     return of_run.look(lambda rows: x[rows], m, np.arange(len(x)), np.arange(0))
 
 
+def fit(how, images, train, judged, valid, select_on):
+    """The head of `train`, and over how many folds its strength was chosen."""
+    of = heads.strengths(how, len(train), ())
+    chosen = of_run.choose(how, images, train, valid, select_on, of)
+    fitted = of_run.fit(how, images, train, judged, chosen)
+    return fitted, chosen.folds if chosen else 0
+
+
 def test_the_strength_has_the_least_loss_on_validation():
     x, y = data(40, 30, seed=4)
     found = seen(x, y, range(len(y)))
     train, valid, test = np.split(np.arange(len(y)), [40, 80])
-    fitted = of_run.fit("logistic", found, train, test, valid, "validation")
+    fitted, folds = fit("logistic", found, train, test, valid, "validation")
     _, part, _ = spaces(x[:80], 40)
     held = (x[40:80] - x[:40].mean(0)) / found.products.space(train, valid).scale
     losses = []
@@ -218,7 +226,7 @@ def test_the_strength_has_the_least_loss_on_validation():
         other.fit(part, y[:40])
         losses.append(log_loss(y[40:80], other.predict_proba(held)))
     assert fitted.strength == heads.PENALTIES[int(np.argmin(losses))]
-    assert 0 < int(np.argmin(losses)) < len(losses) - 1 and fitted.folds == 0
+    assert 0 < int(np.argmin(losses)) < len(losses) - 1 and folds == 0
 
 
 @pytest.mark.parametrize("how", heads.FITTED)
@@ -226,17 +234,16 @@ def test_folds_use_no_label_but_those_of_the_shots(how):
     x, y = data(30, 12, seed=1)
     found = seen(x, y, range(len(y)))
     train, valid, test = np.split(np.arange(len(y)), [30, 70])
-    fitted = of_run.fit(how, found, train, test, valid, "support")
+    fitted, folds = fit(how, found, train, test, valid, "support")
     other = y.copy()
     other[30:] = 2 - other[30:]
-    again = of_run.fit(
-        how, seen(x, other, range(len(y))), train, test, valid, "support"
-    )
+    others = seen(x, other, range(len(y)))
+    again, _ = fit(how, others, train, test, valid, "support")
     np.testing.assert_array_equal(fitted.logits, again.logits)
     assert fitted.strength == again.strength
-    assert fitted.folds == (0 if how == "ncm" else 5)
-    unseen = of_run.fit(how, found, train, test, valid, "none")
-    assert unseen.strength == heads.fixed(how, 30) and unseen.folds == 0
+    assert folds == (0 if how == "ncm" else 5)
+    unseen, folds = fit(how, found, train, test, valid, "none")
+    assert unseen.strength == heads.fixed(how, 30) and folds == 0
 
 
 def test_folds_hold_out_whole_patients(monkeypatch):
@@ -250,7 +257,7 @@ def test_folds_hold_out_whole_patients(monkeypatch):
 
     monkeypatch.setattr(of_run, "_losses", watched)
     rows = np.arange(40)
-    of_run.fit("ridge", seen(x, y, people), rows, rows, rows, "support")
+    fit("ridge", seen(x, y, people), rows, rows, rows, "support")
     assert len(sides) == 5 and not any(train & held for train, held in sides)
     assert set().union(*(held for _, held in sides)) == set(people[:40])
 
@@ -260,7 +267,7 @@ def test_one_patient_makes_no_folds():
     found = seen(x, y, [0] * len(y))
     rows = np.arange(30)
     with pytest.raises(ValueError, match="of one patient.*select_on=none"):
-        of_run.fit("ridge", found, rows, rows, rows, "support")
+        fit("ridge", found, rows, rows, rows, "support")
 
 
 def test_features_that_are_not_finite_are_refused():
