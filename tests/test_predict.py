@@ -180,7 +180,8 @@ def test_heatmaps_lie_on_the_image_pixel_for_pixel(
     for shown, width in ((small, 336), (large, 500)):
         assert np.ptp(shown[:, :width], axis=2).max() == 0
         assert np.ptp(shown[:, width:], axis=2).max() > 50  # colours: there is a map
-    assert "SYNTHETIC" in Image.open(maps / names[0]).info["Description"]
+    with Image.open(maps / names[0]) as image:
+        assert "SYNTHETIC" in image.info["Description"]
 
 
 def test_batch_norm_travels(tmp_path):
