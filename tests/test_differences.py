@@ -5,12 +5,14 @@ Studies are simulated: upstream seeds, draws and patients with known effects.
 
 import csv
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from make_run import predicted
 
 from bigxfer.report import findings, page
+from bigxfer.scaling import curves
 from bigxfer.statistics import metrics
 from bigxfer.tables import (
     cells,
@@ -277,14 +279,7 @@ def test_terminal_page_and_csv_say_the_same(toy, tmp_path):
 
 def test_the_four_verdicts():
     def told(value, half, count=1):
-        part = differences.Part.even("patients", (half / 1.96) ** 2, 1e9)
-        p = differences.crossed
-        d = differences.Difference(
-            value, value - half, value + half, p.p_value(value, [part]),
-            p.outside(value, [part], 0.02), p.tail_beyond(value, [part]), (part,), "", "",
-        )  # fmt: skip
-        about = {"target": "t", "metric": "auroc_macro", "shots": "5"}
-        c = differences.Comparison(about, ("m", "a"), ("m", "b"), d, "f")
+        c = comparison(("m", "a"), ("m", "b"), value, half)
         return differences.adjusted(dict.fromkeys(range(count), c))[0]
 
     assert told(0.10, 0.05).verdict == "A better"
@@ -302,11 +297,14 @@ def test_the_four_verdicts():
 def test_the_opening_says_what_would_settle_what_is_open(toy):
     found = family([r for r in toy if r["shots"] == "5"])
     told = findings.sentences(list(found.found.values()))
-    assert len(told) <= 5 and told[0].startswith("On phantom-covidx at 5 shots, ")
+    assert len(told) <= 5
+    assert told[0].startswith("Upstream: on phantom-covidx at 5 shots, ")
     single = family([r for r in toy if r["upstream_seed"] in (None, 0)])
     told = findings.sentences(list(single.found.values()))
-    assert len(told) == 5
-    assert all("upstream seeds of each side or more would allow one" in s for s in told)
+    count = len(single.found)
+    assert f"({count} comparisons: {count} without a p" in told[0]
+    assert told[1].startswith(f"Open: {count} of {count} comparisons have no p, one up")
+    assert told[1].endswith("upstream seeds of each side or more would allow one.")
     parts = [
         differences.Part.even("upstreams", 0.04**2, 2),
         differences.Part.even("patients", 1e-6**2, 300),
@@ -315,6 +313,47 @@ def test_the_opening_says_what_would_settle_what_is_open(toy):
     assert findings.settled(parts, 0.04) == (
         "6 times the upstream seeds would bring it to ±0.040."
     )
+
+
+def test_the_opening_has_a_sentence_for_each_question():
+    """Lines, nets and shots; what is open comes last, with what it would take."""
+    made = [
+        comparison(("s", "a"), ("s", "b"), 0.10, 0.05),
+        comparison(("s", "a"), ("s", "c"), 0.20, 0.05),
+        comparison(("s", "b"), ("s", "c"), 0.03, 0.05),
+        comparison(("l", "a"), ("s", "a"), 0.00, 0.01),
+        comparison(("l", "b"), ("s", "b"), 0.04, 0.06),
+    ]
+    x = np.array([1.0, 10.0, 5e6])
+    about = {"target": "t", "model": "s", "line": "a"}
+    law = curves.Law(curves.Curve(about, x, [], "auroc_macro"), slope=(1.0, 0.5, 2.0))
+    open_law = replace(law, slope=(0.1, -0.5, 1.0))
+    told = findings.sentences(
+        made, {"shots": [open_law, law, replace(law, slope=None)]}
+    )
+    assert [t.partition(":")[0] for t in told] == [
+        "Upstream", "Model scale", "Shots", "Also", "Open",
+    ]  # fmt: skip
+    assert "a (s) is better than c (s)" in told[0]
+    assert told[0].endswith("(3 comparisons: 2 told apart, 1 open.)")
+    assert "are equivalent within 0.02" in told[1]
+    assert "falls on 1 of 2 lines, the others are open" in told[2]
+    assert "each doubling takes 50% [29%, 75%] of the error off" in told[2]
+    assert "from 1 to 5 million shots" in told[2]
+    assert "a (s) is better than b (s)" in told[3]
+    assert "not told apart" in told[4] and "would bring it to" in told[4]
+
+
+def comparison(a, b, value, half):
+    """One of a family of its own, as if of many patients."""
+    part = differences.Part.even("patients", (half / 1.96) ** 2, 1e9)
+    p = differences.crossed
+    d = differences.Difference(
+        value, value - half, value + half, p.p_value(value, [part]),
+        p.outside(value, [part], 0.02), p.tail_beyond(value, [part]), (part,), "", "",
+    )  # fmt: skip
+    about = {"target": "t", "metric": "auroc_macro", "shots": "5"}
+    return differences.adjusted({0: differences.Comparison(about, a, b, d, "f")})[0]
 
 
 def test_a_missing_run_costs_a_draw_and_is_said(toy):

@@ -1,9 +1,12 @@
-"""The findings that a page opens with: at most five sentences, made from the verdicts."""
+"""The findings that a page opens with: at most five sentences, one for each question."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from bigxfer.report.style import METRICS, chance, pretty, shots_name
+from bigxfer.scaling.curves import Law
 from bigxfer.statistics import crossed
 from bigxfer.statistics.crossed import Part
 from bigxfer.tables import cells, families, lines
@@ -21,14 +24,25 @@ from bigxfer.tables.table import Row
 MOST = 5  # sentences
 TIMES = (2, 3, 4, 6, 8, 12, 16)  # as many of a factor, tried in this order
 PLURAL = {"upstreams": "upstream seeds", "residual": "upstream seeds"}
+SCALES = {  # axis of a law -> its question, and what of it is doubled
+    "upstream_size": ("Upstream scale", "upstream images"),
+    "upstream_examples": ("Upstream scale", "upstream images seen"),
+    "params": ("Model scale", "parameters"),
+    "shots": ("Shots", "shots"),
+}
+Laws = Mapping[
+    tuple[str, str], Sequence[Law]
+]  # {(metric, axis): the laws of all lines}
 
 
-def opening(found: Sequence[Family], metrics: Sequence[str]) -> list[str]:
+def opening(
+    found: Sequence[Family], metrics: Sequence[str], laws: Laws = MappingProxyType({})
+) -> list[str]:
     """Sentences by the first metric that has comparisons; none without any."""
     for metric in metrics:
         every = [c for f in found if f.metric == metric for c in f.found.values()]
         if every:
-            return sentences(every)
+            return sentences(every, {x: v for (m, x), v in laws.items() if m == metric})
     return []
 
 
@@ -40,27 +54,102 @@ def of_rows(
     return opening(families.compare_all(runs, metric, predictions), [metric])
 
 
-def sentences(every: Sequence[Comparison]) -> list[str]:
-    """What is told apart first, then what is equivalent, what is open, what has no p.
+def sentences(
+    every: Sequence[Comparison],
+    laws: Mapping[str, Sequence[Law]] = MappingProxyType({}),
+) -> list[str]:
+    """One sentence for each question of a study, in this order, and then what is open.
 
-    Of each kind the clearest, two of the first where there are; what is left of the
-    MOST sentences goes to the kinds in the same order. Each pair of a family once.
+    - Upstream: pairs of lines of one net. Model scale: pairs of nets on one line. Of each
+      the clearest of those told apart, else of the equivalent, the open, those without a
+      p; and how many there are of each.
+    - Upstream scale, shots: on how many lines the error falls, and the clearest.
+    - Open: the clearest that is open, what would settle it, and why others have no p.
+
+    Where that makes fewer than MOST, more of what is told apart follows.
     """
-    kinds = {
-        "apart": [c for c in every if c.verdict in (BETTER, WORSE)],
-        "alike": [c for c in every if c.verdict == EQUIVALENT],
-        "open": [c for c in every if c.verdict == OPEN],
-        "without": [c for c in every if not c.verdict and _known(c)],
+    nets = [c for c in every if c.a[1] == c.b[1]]
+    asked = {"Upstream": [c for c in every if c.a[1] != c.b[1]], "Model scale": nets}
+    chosen = {q: _kinds(own)[0][0] for q, own in asked.items() if _kinds(own)}
+    told = {q: f"{q}: {sentence(c)} {tally(asked[q])}" for q, c in chosen.items()}
+    for x, (question, doubled) in SCALES.items():
+        if question not in told and (text := falls(laws.get(x, ()), x, doubled)):
+            told[question] = f"{question}: {text}"
+    order = ("Upstream", "Upstream scale", "Model scale", "Shots")
+    out = [told[q] for q in order if q in told]
+    shown = list(chosen.values())
+    if text := still_open(every, shown):
+        out.append(f"Open: {text}")
+    apart = [
+        c for kind in _kinds(every)[:1] for c in kind if c.verdict in (BETTER, WORSE)
+    ]
+    more = [f"Also: {sentence(c)}" for c in apart if c not in shown]
+    return [*out[:-1], *more[: MOST - len(out)], *out[-1:]] if out else []
+
+
+def _kinds(every: Sequence[Comparison]) -> list[list[Comparison]]:
+    """Told apart, equivalent, open, without a p: those that are not empty, the clearest first."""
+    kinds = [
+        [c for c in every if c.verdict in (BETTER, WORSE)],
+        [c for c in every if c.verdict == EQUIVALENT],
+        [c for c in every if c.verdict == OPEN],
+        [c for c in every if not c.verdict and _known(c)],
+    ]
+    return [_spread(sorted(kind, key=_clearest)) for kind in kinds if kind]
+
+
+def tally(every: Sequence[Comparison]) -> str:
+    """ "(54 comparisons: 12 told apart, 42 open)"."""
+    count = Counter(c.verdict for c in every)
+    without = [c for c in every if not c.verdict]
+    beside = sum(c.difference.low > 0 or c.difference.high < 0 for c in without)
+    words = {
+        "told apart": count[BETTER] + count[WORSE],
+        "equivalent": count[EQUIVALENT],
+        "open": count[OPEN],
+        f"without a p, {beside:,} of which leave out 0": len(without),
     }
-    for found in kinds.values():
-        found.sort(key=_clearest)
-    first = {"apart": 2, "alike": 1, "open": 1, "without": 1}
-    chosen = {kind: _spread(found)[: first[kind]] for kind, found in kinds.items()}
-    for kind, found in kinds.items():
-        room = MOST - sum(map(len, chosen.values()))
-        more = [c for c in _spread(found) if c not in chosen[kind]]
-        chosen[kind] += more[: max(room, 0)]
-    return [sentence(c) for found in chosen.values() for c in found]
+    counted = ", ".join(f"{n:,} {name}" for name, n in words.items() if n)
+    return f"({len(every):,} comparisons: {counted}.)"
+
+
+def falls(laws: Sequence[Law], x: str, doubled: str) -> str:
+    """On how many lines the error falls over x; "" where no slope has an interval."""
+    slopes = [(law, *law.slope) for law in laws if law.slope]
+    if not slopes:
+        return ""
+    down = sum(low > 0 for *_, low, _ in slopes)
+    up = sum(high < 0 for *_, high in slopes)
+    law, *slope = max(slopes, key=lambda s: abs(s[1]) / max(s[3] - s[2], 1e-12))
+    about, ends = law.curve.about, (cells.amount(e) for e in law.curve.x[[0, -1]])
+    where = f"{pretty(about['target'])}, {pretty(about['line'])}"
+    where += f" ({about['model']})" if "model" in about else ""
+    where += f", {shots_name(about['shots'])}" if "shots" in about else ""
+    value, low, high = (f"{100 * (1 - 2**-c):.0f}" for c in slope)
+    counted = f"falls on {down:,} of {len(slopes):,} lines"
+    counted += f", grows on {up:,}" * bool(up)
+    counted += ", the others are open" * (down + up < len(slopes))
+    return (
+        f"with more {doubled} the error {counted} (95% intervals, each by itself). Clearest on"
+        f" {where}: each doubling takes {value}% [{low}%, {high}%] of the error off, from"
+        f" {' to '.join(ends)} {doubled}; the interval covers {law.words or 'the scatter about the line'}."
+    )
+
+
+def still_open(every: Sequence[Comparison], shown: Sequence[Comparison]) -> str:
+    """The clearest open comparison that is not shown, and why others have no p."""
+    told = [
+        sentence(c)
+        for kind in _kinds(every)
+        for c in kind
+        if c.verdict == OPEN and c not in shown
+    ][:1]
+    lacks = Counter(c.difference.lacks for c in every if not c.verdict and _known(c))
+    for why, count in lacks.most_common():
+        told.append(
+            f"{count:,} of {len(every):,} comparisons have no p, {why}. {needed(why)}"
+        )
+    return " ".join(told)
 
 
 def _known(c: Comparison) -> bool:
@@ -90,7 +179,7 @@ def sentence(c: Comparison) -> str:
     d, about = c.difference, c.about
     effect = f"{METRICS.get(about['metric'], about['metric'])}"
     effect += f" {cells.interval(d.value, d.low, d.high, '+')} {d.covers}"
-    where = f"On {pretty(about['target'])} at {shots_name(about['shots'])}"
+    where = f"on {pretty(about['target'])} at {shots_name(about['shots'])}"
     a, b = names(c)
     holm = f"p {c.p_holm:.2g} after Holm over {c.size}"
     if c.verdict in (BETTER, WORSE):
@@ -109,7 +198,7 @@ def sentence(c: Comparison) -> str:
             f"{where}, {a} and {b} are not told apart: {effect} ({holm})."
             f" {settled(d.parts, max(abs(d.value), c.margin))}"
         )
-    return f"{where}, {a} less {b}: {effect}. No verdict: {d.lacks}. {needed(d.lacks)}"
+    return f"{where}, {a} less {b}: {effect}."  # still_open says why it has no p
 
 
 def names(c: Comparison) -> tuple[str, str]:

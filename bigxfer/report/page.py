@@ -22,6 +22,7 @@ from bigxfer.report import (
 from bigxfer.report.figures import Drawing
 from bigxfer.report.style import ERRORS, METRICS, Panel
 from bigxfer.scaling import crossings, curves
+from bigxfer.scaling.curves import Law
 from bigxfer.statistics import roc
 from bigxfer.tables import lines, probes
 from bigxfer.tables.cells import PredictionReader
@@ -50,13 +51,14 @@ def build(
     rows, notes = lines.lines(given.rows)
     drawing = Drawing(rows, style.styles(r["line"] for r in rows), predictions)
     metrics = overview.metrics_of(rows)
+    laws: dict[tuple[str, str], list[Law]] = {}
     panels = figures_ranking.panels(rankings)
     for metric in metrics:
         panels += figures.curves_say(drawing, metric) + figures.curves(drawing, metric)
         here = [family for family in families if family.metric == metric]
         panels += figures_pairs.differences(drawing, here)
         if metric in ERRORS:
-            panels += _laws(drawing, given.rows, metric, notes)
+            panels += _laws(drawing, given.rows, metric, notes, laws)
     panels += figures_predictions.reliability(drawing)
     panels += figures_predictions.classes(drawing)
     panels += figures_roc.panels(drawing)
@@ -65,7 +67,7 @@ def build(
         unfinished = overview.unfinished_beside(given)
     absent = overview.absent({panel.section for panel in panels})
     more = list(dict.fromkeys([*notes, *overview.lacking(rows), *absent]))
-    told = findings.opening(families, metrics)
+    told = findings.opening(families, metrics, laws)
     return templates.render(
         "page.html",
         title=title or _title(given),
@@ -94,9 +96,16 @@ def comparisons(given: Given, predictions: PredictionReader) -> list[Family]:
 
 
 def _laws(
-    drawing: Drawing, rows: Sequence[Row], metric: str, notes: list[str]
+    drawing: Drawing,
+    rows: Sequence[Row],
+    metric: str,
+    notes: list[str],
+    laws: dict[tuple[str, str], list[Law]],
 ) -> list[Panel]:
-    """Scaling over shots, upstream and model, and the crossovers over shots."""
+    """Scaling over shots, upstream and model, and the crossovers over shots.
+
+    Notes and laws are added to what is given.
+    """
     panels: list[Panel] = []
     sizes = {r["upstream_size"] for r in rows if r["upstream_size"]}
     scale = "upstream_size" if len(sizes) > 1 else "upstream_examples"
@@ -109,6 +118,7 @@ def _laws(
             pairs = crossings.crossings(grouped, drawing.predictions)
             panels += figures_pairs.crossovers(drawing, pairs, metric)
         fitted = [curves.law(curve, drawing.predictions) for curve in grouped]
+        laws[metric, x] = fitted
         drawing.look = style.styles((c.about["line"] for c in grouped), drawing.look)
         drawn = figures_scaling.scaling(drawing, fitted, x, section)
         panels += drawn + figures_scaling.laws_table(
