@@ -20,19 +20,19 @@ from bigxfer.tables.differences import (
 )
 from bigxfer.tables.families import Family
 from bigxfer.tables.table import Row
+from bigxfer.tables.table_args import SCALES
 
 MOST = 5  # sentences
 TIMES = (2, 3, 4, 6, 8, 12, 16)  # as many of a factor, tried in this order
 PLURAL = {"upstreams": "upstream seeds", "residual": "upstream seeds"}
-SCALES = {  # axis of a law -> its question, and what of it is doubled
-    "upstream_size": ("Upstream scale", "upstream images"),
-    "upstream_examples": ("Upstream scale", "upstream images seen"),
-    "params": ("Model scale", "parameters"),
-    "shots": ("Shots", "shots"),
+ASKED = {  # axis of a law -> its question
+    "upstream_size": "Upstream scale",
+    "upstream_examples": "Upstream scale",
+    "params": "Model scale",
+    "shots": "Shots",
 }
-Laws = Mapping[
-    tuple[str, str], Sequence[Law]
-]  # {(metric, axis): the laws of all lines}
+# {(metric, axis): the laws of all lines}
+Laws = Mapping[tuple[str, str], Sequence[Law]]
 
 
 def opening(
@@ -49,7 +49,7 @@ def opening(
 def of_rows(
     rows: Sequence[Row], predictions: PredictionReader, metric: str = "auroc_macro"
 ) -> list[str]:
-    """The sentences of a table by one metric, as its page opens."""
+    """The sentences of a table by one metric, as its page opens, but those of laws."""
     runs, _ = lines.lines(rows)
     return opening(families.compare_all(runs, metric, predictions), [metric])
 
@@ -72,8 +72,8 @@ def sentences(
     asked = {"Upstream": [c for c in every if c.a[1] != c.b[1]], "Model scale": nets}
     chosen = {q: _kinds(own)[0][0] for q, own in asked.items() if _kinds(own)}
     told = {q: f"{q}: {sentence(c)} {tally(asked[q])}" for q, c in chosen.items()}
-    for x, (question, doubled) in SCALES.items():
-        if question not in told and (text := falls(laws.get(x, ()), x, doubled)):
+    for x, question in ASKED.items():
+        if question not in told and (text := falls(laws.get(x, ()), SCALES[x])):
             told[question] = f"{question}: {text}"
     order = ("Upstream", "Upstream scale", "Model scale", "Shots")
     out = [told[q] for q in order if q in told]
@@ -113,8 +113,8 @@ def tally(every: Sequence[Comparison]) -> str:
     return f"({len(every):,} comparisons: {counted}.)"
 
 
-def falls(laws: Sequence[Law], x: str, doubled: str) -> str:
-    """On how many lines the error falls over x; "" where no slope has an interval."""
+def falls(laws: Sequence[Law], doubled: str) -> str:
+    """On how many lines the error falls over a scale; "" where no slope has an interval."""
     slopes = [(law, *law.slope) for law in laws if law.slope]
     if not slopes:
         return ""
