@@ -9,8 +9,9 @@ install: .venv/installed
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-demo: install
-	$(BIN)/python -m launch.local --config configs/study_demo.py
+demo: install  # small nets train on a core each, or all on one GPU
+	$(BIN)/python -m launch.local --config configs/study_demo.py \
+		--workers $(if $(wildcard /proc/driver/nvidia/gpus/*),1,2)
 
 test: install lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -6,12 +6,13 @@ SYNTHETIC: all images are the phantom's, drawings with known findings, here draw
 plainer than radiographs show them (severity). Upstreams of three sizes (1/16, 1/4 and all of
 2,700 images) in two domains, radiographs with the 14 findings of NIH and unrelated shapes
 and textures, two upstream seeds each; a larger net from the largest ones. Each is transferred to
-three classes, as in COVIDx: at 1, 5 and 10 shots by ridge heads on frozen features, twenty
+three classes, as in COVIDx: at 1, 5 and 10 shots by ridge heads on frozen features, twelve
 draws, and at full data by fine-tuning, beside nets of random weights and training from
-scratch. About ten minutes of a processor, half of that on two cores. The schedules are short ones of
+scratch. About ten minutes of a processor, reckoned from parts of it: half of that on two cores,
+with --workers 2 as `make demo` has it. The schedules are short ones of
 our own: scratch at full data has not converged, so its last row holds for that number of
-steps only. Expect the radiographs ahead at every shot and more so the more of them, the shapes near
-random weights; with two upstream seeds few differences are told apart, and three sizes are too
+steps only. In the demo before this one, fine-tuned throughout, radiographs were ahead of
+scratch at every shot and shapes hardly; with two upstream seeds few differences are told apart, and three sizes are too
 few for a law.
 """
 
@@ -26,7 +27,7 @@ UPSTREAMS = {
     "nih": "configs/upstream_nih.py",
     "natural": "configs/upstream_imagenet.py",
 }
-SEEDS, DRAWS = 2, 20
+SEEDS, DRAWS = 2, 12
 ONE = {"model": MODELS[0], "upstream": "", "fraction": 1.0, "seed": 0}
 
 
@@ -35,7 +36,7 @@ def get_config(arg: str = "") -> config.Run:
     a = presets.parse_arg(arg, **ONE)
     shape = f"model={a['model']},res=48,batch=32"
     if a["upstream"]:
-        shape += f",recipe=small,steps=600,phantom=3000,seed={a['seed']}"
+        shape += f",recipe=small,steps=500,phantom=3000,seed={a['seed']}"
         run = presets.load(f"{UPSTREAMS[a['upstream']]}:{shape}")
         run.data.augment, run.data.fraction = "affine", a["fraction"]
     else:

@@ -202,7 +202,7 @@ def test_a_node_says_its_net_its_upstream_its_target_shots_and_draw():
     said = [str(node) for node in grid.nodes("configs/study_demo.py")]
     assert "images of covidx" in said
     assert "R26x0.25 upstream nih, seed 0" in said
-    assert "R26x0.25 nih -> covidx, 1 shot, 20 draws from 0 on" in said
+    assert "R26x0.25 nih -> covidx, 1 shot, 12 draws from 0 on" in said
     assert "R26x0.25 scratch -> covidx, all images, draw 0" in said
     taken = [str(node) for node in grid.nodes("configs/study_transfusion.py:phantom")]
     assert any("(copy up to block" in line for line in taken)

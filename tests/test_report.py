@@ -294,7 +294,7 @@ def test_a_config_says_which_runs_are_missing(toy, monkeypatch):
     missing = report.unfinished(toy._replace(config="configs/study_demo.py"))
     assert missing and all(": waiting" in m or ": ready" in m for m in missing)
     assert any(
-        m.startswith("R26x0.25 nih -> covidx, 1 shot, 20 draws ") for m in missing
+        m.startswith("R26x0.25 nih -> covidx, 1 shot, 12 draws ") for m in missing
     )
     assert not any("caches/" in m for m in missing)
 
