@@ -28,6 +28,7 @@ from answer_rows import (
     TINY,
     Answer,
     gather,
+    images_of,
     is_of,
     line_name,
     planned,
@@ -61,7 +62,8 @@ def main() -> None:
     answer = Answer([], PredictionReader())
     if TABLE.is_file():
         answer = Answer(compact.load(TABLE), bundle.BundleReader(BUNDLE))
-        answer_figures.draw(answer, ROOT / "docs" / "images")
+        if answer.comparisons():
+            answer_figures.draw(answer, ROOT / "docs" / "images")
     durable.write(PAGE, rewritten(PAGE.read_text(), answer))
 
 
@@ -166,7 +168,7 @@ def starts(answer: Answer) -> list[str]:
     body = []
     own = [r for r in answer.known if is_of(r, (upstream_of(r), None))]
     places = {
-        (r["target"] != TARGET, r["target"], upstream_of(r), r["upstream_size"] or 0)
+        (r["target"] != TARGET, r["target"], upstream_of(r), images_of(r) or 0)
         for r in own
     }
     for _, target, upstream, images in sorted(places):
@@ -178,8 +180,9 @@ def starts(answer: Answer) -> list[str]:
         body.append(f"| {target} | {line_name(of)} | {' | '.join(values)} |")
     head = "| target | start | 1 shot | 5 shots | 10 shots | full, head | full, fine-tuned |"
     figure = f"![AUROC over shots](images/{answer_figures.NAMES[1]})"
-    lines = [figure, "", head, "|---|---|---|---|---|---|---|", *body]
-    return lines if body else NOT_RUN
+    table = [head, "|---|---|---|---|---|---|---|", *body]
+    drawn = [figure, ""] if answer.comparisons() else []
+    return [*drawn, *table] if body else NOT_RUN
 
 
 def upstreams(answer: Answer) -> list[str]:

@@ -86,6 +86,11 @@ def upstream_of(row: Row) -> str:
     return row["model"] if row["width"] is None else row["upstream"]
 
 
+def images_of(row: Row) -> int | None:
+    """How many images its upstream was trained on; not told of an encoder's."""
+    return None if row["width"] is None else row["upstream_size"]
+
+
 def is_of(row: Row, line: Line) -> bool:
     upstream, images = line
     ours = row["model"] == NET or row["width"] is None

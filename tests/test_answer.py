@@ -57,7 +57,13 @@ def toy(tmp_path_factory):
         row |= {"upstream_digest": f"{upstream}{images}{width}{source}"}
         row |= {"target": "knee_oa", "shots": shots, "seed": seed, "start": start}
         row |= {"family": f"{upstream}{images}{width}{shots}{start}", "data": "d" * 16}
-        row |= {"digest": digest, "folder": digest, "steps": 900, "protocol": "cosine"}
+        row |= {
+            "digest": digest,
+            "folder": digest,
+            "steps": 900,
+            "commit": "c0ffee",
+            "protocol": "cosine",
+        }
         row |= {"fraction": 1.0, "test_images": n, "device_seconds": 60.0}
         told = metrics.compute(y, z, CLASSES, people, limits=False)["metrics"]
         row["auroc_macro"] = told["auroc_macro"]["value"]

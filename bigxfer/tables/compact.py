@@ -48,12 +48,12 @@ DIGITS = 6  # of the fractions; one of 10,000 test images is 1e-4
 def write(rows: Iterable[Row], path: Path) -> int:
     """Writes COLUMNS and METRICS of the transfers, sorted; returns the number of lines.
 
-    Where a row knows the seed of its upstream, OWN and the limits of the METRICS too, and
+    Of runs of ours, which know their device-seconds, OWN and the limits of the METRICS too, and
     lines of the upstreams. A value that is unknown is an empty cell. Raises ValueError
     where no row is a transfer.
     """
     rows = list(rows)
-    own = any(row.get("upstream_seed") is not None for row in rows)
+    own = any(row.get("device_seconds") is not None for row in rows)
     names = HEADS[own]
     lines = [
         [_cell(row.get(name)) for name in names]
