@@ -7,7 +7,7 @@ import pytest
 
 from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import metrics
-from bigxfer.tables import bundle, cells, compact, differences, lines, table
+from bigxfer.tables import bundle, cells, compact, families, lines, table
 from bigxfer.tables.cells import PredictionReader
 
 CLASSES = ("KL0", "KL1", "KL2")
@@ -61,7 +61,7 @@ def study(seeds=(0, 1, 2), n=120):
 
 def compared(rows, predictions):
     named, _ = lines.lines(rows)
-    found = differences.families(named, "auroc_macro", predictions)
+    found = families.compare_all(named, "auroc_macro", predictions)
     return {
         (c.a, c.b): (c.difference.low, c.difference.high, c.p_holm, c.verdict)
         for family in found
