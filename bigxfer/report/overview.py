@@ -155,21 +155,10 @@ def _counted(found: Sequence[str], what: str) -> list[Note]:
 
 
 def _short(rows: Sequence[Row]) -> list[str]:
-    steps: dict[tuple, Counter] = defaultdict(Counter)
-
-    def cell(r: Row) -> tuple:
-        return tuple(
-            r[k] for k in ("study", "kind", "target", "model", "protocol", "shots")
-        )
-
-    known = [row for row in rows if row["steps"] is not None]
-    for row in known:
-        steps[cell(row)][row["steps"]] += 1
-    usual = {key: count.most_common(1)[0][0] for key, count in steps.items()}
+    cell = "study", "kind", "target", "model", "protocol", "shots"
     return [
-        f"{r['folder']}: {r['steps']} of {usual[cell(r)]} steps"
-        for r in known
-        if r["steps"] < usual[cell(r)]
+        f"{row['folder']}: {row['steps']} of {usual} steps"
+        for row, usual in cells.stopped_early(rows, *cell)
     ]
 
 

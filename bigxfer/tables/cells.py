@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,17 @@ def seeds(row: Row) -> tuple[int, int]:
     """(seed of the upstream, seed of the run); -1 where there is no upstream seed."""
     source = row.get("upstream_seed")
     return -1 if source is None else source, row["seed"]
+
+
+def stopped_early(rows: Sequence[Row], *by: str) -> list[tuple[Row, int]]:
+    """(row, steps of most runs of its cell) of the rows with fewer; cells are by `by`."""
+    known = [row for row in rows if row["steps"] is not None]
+    steps: dict[tuple, Counter[int]] = defaultdict(Counter)
+    for row in known:
+        steps[tuple(row[name] for name in by)][row["steps"]] += 1
+    usual = {cell: count.most_common(1)[0][0] for cell, count in steps.items()}
+    pairs = [(row, usual[tuple(row[name] for name in by)]) for row in known]
+    return [(row, most) for row, most in pairs if row["steps"] < most]
 
 
 def group(rows: Sequence[Row], metric: str, *by: str) -> dict[tuple, Runs]:

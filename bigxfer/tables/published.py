@@ -7,11 +7,12 @@ there twice with the same values.
 
 import csv
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bigxfer.statistics import limits
+from bigxfer.tables import cells
 from bigxfer.tables.table import Row, metric_names, name_digest
 
 STUDY = "arXiv 2106.00116"
@@ -190,14 +191,9 @@ def _row(line: dict[str, str], where: str) -> Row:
 
 def _short(rows: list[Row]) -> list[str]:
     """Runs that stopped before the others of the same target and shots."""
-    steps: dict[tuple, Counter] = defaultdict(Counter)
-    for row in rows:
-        steps[row["target"], row["shots"]][row["steps"]] += 1
-    usual = {cell: count.most_common(1)[0][0] for cell, count in steps.items()}
     return sorted(
-        f"{r['folder']} ({r['steps']} of {usual[r['target'], r['shots']]} steps)"
-        for r in rows
-        if r["steps"] < usual[r["target"], r["shots"]]
+        f"{row['folder']} ({row['steps']} of {usual} steps)"
+        for row, usual in cells.stopped_early(rows, "target", "shots")
     )
 
 
