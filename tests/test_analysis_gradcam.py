@@ -169,9 +169,38 @@ def test_shuffling_permutes_the_named_layers_alone():
 def test_sanity_falls_from_the_head_down():
     model, variables, images = made("cbr_tiny")
     explain = gradcam.explainer(model, "block4")
-    found = gradcam.sanity(explain, model, variables, images, np.zeros(4, int))
-    assert list(found) == ["head", "block4", "block3", "block2", "block1"]
+    found = gradcam.sanity(explain, model, variables, images, np.zeros(4, int), 2)
+    blocks = ["head", "block4", "block3", "block2", "block1"]
+    assert list(found) == [*blocks, gradcam.ANOTHER]
     assert all(np.isnan(v) or -1 <= v < 0.95 for v in found.values())
+
+
+def test_sanity_tells_maps_of_the_net_from_maps_of_the_image():
+    """One explanation is the image itself; the other is a cell that the weights choose."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (16, 8, 8, 3)).astype("float32")
+    kernel = rng.normal(size=(8, 64)).astype("float32")
+
+    class Net:
+        def layers(self):
+            return ["body", "head"]
+
+    weights = {"body": {"kernel": kernel}, "head": {"kernel": kernel[:, :3]}}
+    variables, classes = {"params": weights}, np.zeros(16, int)
+
+    def of_image(variables, images, classes):
+        return images[..., 0]
+
+    def of_net(variables, images, classes):
+        body = np.asarray(variables["params"]["body"]["kernel"])
+        return np.repeat(body.mean(0).reshape(1, 8, 8), len(images), 0)
+
+    found = gradcam.sanity(of_image, Net(), variables, images, classes, 3)
+    assert found["head"] == found["body"] == pytest.approx(1)
+    assert abs(found[gradcam.ANOTHER]) < 0.1
+    found = gradcam.sanity(of_net, Net(), variables, images, classes, 3)
+    assert found["head"] == pytest.approx(1) and abs(found["body"]) < 0.3
+    assert found[gradcam.ANOTHER] == pytest.approx(1)
 
 
 def test_smoothgrad_finds_the_pixels_that_count():

@@ -22,6 +22,7 @@ from bigxfer.models import Model
 from bigxfer.tree import Tree
 
 BATCH = 32  # images at once
+ANOTHER = "another image"  # the entry of `sanity` that needs no shuffling
 LEAST_SIDE = 4  # maps smaller than this point nowhere
 
 Explain = Callable[[Tree, np.ndarray, np.ndarray], np.ndarray]
@@ -197,22 +198,30 @@ def sanity(
     variables: Tree,
     images: np.ndarray,
     classes: np.ndarray,
-    seed: int = 0,
+    draws: int = 1,
 ) -> dict[str, float]:
     """{block: mean rank correlation with the trained net's maps}, from the head down.
 
     Weights are shuffled in cascade: at each block its own and those of all above it
-    (Adebayo et al. 2018, section 3); batch norm's averages are then taken anew from
-    the images, since the old ones fit nothing and leave every ReLU dead. Maps that
-    explain the net fall towards 0; maps that stay near 1 show the image, not the net.
-    Images whose map is flat in either net are left out; NaN where all are.
+    (Adebayo et al. 2018, section 3), `draws` times anew; batch norm's averages are then
+    taken anew from the images, since the old ones fit nothing and leave every ReLU dead.
+    Maps that explain the net fall to what ANOTHER, the last entry, says: how alike the trained maps of two
+    images are. Maps that stay near 1 show the image, not the net. NaN where all are flat.
     """
-    want, out, mixed = explain(variables, images, classes), {}, variables
-    averaged = movement.averager(model)
-    for block, layers in reversed(movement.blocks(model.layers()).items()):
-        mixed = averaged(shuffled(mixed, layers, seed), jnp.asarray(images))
-        found = explain(mixed, images, classes)
-        alive = [(a, b) for a, b in zip(want, found) if np.ptp(a) and np.ptp(b)]
-        scores = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in alive]
-        out[block] = float(np.mean(scores)) if scores else float("nan")
-    return out
+    want, averaged = explain(variables, images, classes), movement.averager(model)
+    scores: dict[str, list[float]] = {}
+    for seed in range(draws):
+        mixed = variables
+        for block, layers in reversed(movement.blocks(model.layers()).items()):
+            mixed = averaged(shuffled(mixed, layers, seed), jnp.asarray(images))
+            maps = explain(mixed, images, classes)
+            scores.setdefault(block, []).append(correlation(want, maps))
+    found = {block: float(np.mean(values)) for block, values in scores.items()}
+    return found | {ANOTHER: correlation(want, np.roll(want, 1, axis=0))}
+
+
+def correlation(some: np.ndarray, others: np.ndarray) -> float:
+    """Mean rank correlation of maps [n, h, w] with others; pairs with a flat one left out."""
+    alive = [(a, b) for a, b in zip(some, others) if np.ptp(a) and np.ptp(b)]
+    ranks = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in alive]
+    return float(np.mean(ranks)) if ranks else float("nan")

@@ -19,6 +19,7 @@ from bigxfer.tree import Tree
 SHOWN = 3  # images of each class on the page of overlays
 SANITY_IMAGES = {"gradcam": 32, "smoothgrad": 6}
 MOST = {"gradcam": 10**9, "smoothgrad": 60}  # cases of the pointing game
+DRAWS = {"gradcam": 8, "smoothgrad": 1}  # of shuffled weights: maps differ by draw
 AVERAGED = 128  # images that batch norm's averages are taken from
 
 
@@ -74,21 +75,23 @@ def write(
         chosen = features.sample(run, split, SHOWN * len(run.data.manifest.classes))
         images = features.view(run, chosen)
         classes = called(run, images)
-    seen = {
-        "trained": explain(run.variables, images, classes),
-        "untrained": explain(untrained(run, begun, images), images, classes),
-    }
+    trained = explain(run.variables, images, classes)
+    controls = [
+        explain(untrained(run, begun, images, draw), images, classes)
+        for draw in range(DRAWS[kind])
+    ]
     few = SANITY_IMAGES[kind]
     found: dict[str, Any] = {"by": word, "images": len(set(chosen.tolist()))}
     checked = gradcam.sanity(
-        explain, run.model, run.variables, images[:few], classes[:few]
+        explain, run.model, run.variables, images[:few], classes[:few], DRAWS[kind]
     )
     found["sanity"] = checked
     page = Page(run, kind, f"{word}, {run.folder.name}", out)
     save_sanity(page, checked)
+    seen = {"trained": trained, "untrained": controls[0]}
     show(page, images, chosen, classes, seen, known)
     if of:
-        found |= play(page, of, every, seen)
+        found |= play(page, of, every, trained, controls)
     else:
         print(f"  no boxes beside {run.data.manifest.root}: no pointing game")
     return found
@@ -108,10 +111,13 @@ def called(run: WithData, images: np.ndarray) -> np.ndarray:
     return np.asarray(logits).argmax(axis=1)
 
 
-def untrained(run: WithData, begun: Tree, images: np.ndarray) -> Tree:
+def untrained(run: WithData, begun: Tree, images: np.ndarray, draw: int) -> Tree:
     """The start, with the trained head shuffled in place of its zeros, which see
-    nothing, and batch norm's averages from the images, where a random start has none."""
-    shuffled = gradcam.shuffled(run.variables, run.model.layers()[-1:])
+    nothing, and batch norm's averages from the images, where a random start has none.
+
+    By the draw of the shuffle such a net may point at all that is bright, or dark.
+    """
+    shuffled = gradcam.shuffled(run.variables, run.model.layers()[-1:], draw)
     head = tree.take(shuffled["params"], run.model.head)
     flat = {**tree.flatten(begun["params"]), **tree.flatten(head)}
     net = {**begun, "params": tree.unflatten(flat)}
@@ -121,10 +127,11 @@ def untrained(run: WithData, begun: Tree, images: np.ndarray) -> Tree:
 def save_sanity(page: Page, found: dict[str, float]) -> None:
     figure, axes = plots.figure(7, 4)
     ax = axes[0, 0]
-    plots.lines(ax, list(found), {"rank correlation": list(found.values())})
-    ax.axhline(0, color="#999999", linestyle=":")
+    shuffled = {k: v for k, v in found.items() if k != gradcam.ANOTHER}
+    plots.lines(ax, list(shuffled), {"rank correlation": list(shuffled.values())})
+    ax.axhline(found[gradcam.ANOTHER], color="#999999", linestyle=":")
     ax.set(ylim=(-1, 1.05), xlabel="shuffled from the head down to")
-    ax.set_ylabel("with the trained net's maps")
+    ax.set_ylabel("with the trained net's maps\n(dotted: of another image)")
     figure.suptitle(f"Sanity check: {page.title}")
     rows = [{"layer": k, "rank_correlation": v} for k, v in found.items()]
     page.save(figure, "sanity", rows)
@@ -173,22 +180,30 @@ def play(
     page: Page,
     of: dict,
     every: Sequence[pointing.Box],
-    seen: dict[str, np.ndarray],
+    trained: np.ndarray,
+    controls: Sequence[np.ndarray],
 ) -> dict[str, Any]:
     """The pointing game over all cases and for each class, plotted; and strictly, over
-    all cases, without the tolerance."""
+    all cases, without the tolerance.
+
+    trained: the net's maps [n, h, w]; controls: those of untrained nets, whose hits are
+    averaged. No interval covers other draws of them.
+    """
     manifest = page.run.data.manifest
     chosen, labels = (np.array(column) for column in zip(*of))
-    side, owner = seen["trained"].shape[1], manifest.patient.astype(str)
+    side, owner = trained.shape[1], manifest.patient.astype(str)
     patients, others = owner[chosen], pointing.cases(every)
     whose, classes = (np.array(column) for column in zip(*others))
     boxes = pointing.truth_masks(others, side)
     prior = pointing.box_prior(labels, patients, boxes, classes, owner[whose])
-    maps = {**seen, "box prior": prior}
+    maps = {"trained": [trained], "untrained": controls, "box prior": [prior]}
 
     def scores(around: float) -> dict[str, np.ndarray]:
         truth = pointing.truth_masks(of, side, around)
-        hits = {name: pointing.hits(hot, truth) for name, hot in maps.items()}
+        hits = {
+            name: np.mean([pointing.hits(hot, truth) for hot in several], axis=0)
+            for name, several in maps.items()
+        }
         return {**hits, "chance": truth.mean(axis=(1, 2))}
 
     hits, names = scores(pointing.TOLERANCE), manifest.classes
