@@ -148,6 +148,19 @@ def test_the_tail_of_two_single_runs_is_the_probability_of_a_false_claim():
         assert told == pytest.approx(stats.beta.cdf(0.5, x + 1, y + 1), abs=0.005)
 
 
+@pytest.mark.parametrize("spread, false", [(20, 0.03), (2, 0.0464), (1, 0.0919)])
+def test_a_false_claim_is_told_too_low_where_true_differences_are_small(spread, false):
+    """As Difference and the page say it; the standard error is 1."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, spread, 2_000_000)
+    seen = truth + rng.normal(0, 1, truth.shape)
+    at = stats.norm.isf(0.03)
+    part = [Part.even("patients", 1.0, 1e9)]
+    assert crossed.tail_beyond(at, part) == pytest.approx(0.03, rel=1e-6)
+    near = np.abs(np.abs(seen) - at) < 0.1
+    assert np.mean(seen[near] * truth[near] < 0) == pytest.approx(false, abs=0.004)
+
+
 @pytest.mark.parametrize(
     "u, d, sd, least",
     [

@@ -64,6 +64,23 @@ def test_variances_of_a_pilot_are_those_it_was_drawn_from(planning):
         assert falls == pytest.approx(get(truth).patients, rel=0.3, abs=0.001)
 
 
+def test_upper_limits_of_a_pilot_hold_also_where_an_estimate_is_0(planning):
+    sd, few, rng = (0.03, 0.015, 0.01), Design(3, 5, 200), np.random.default_rng(0)
+    truth = planning.true_variances(sd)
+    pilots = [variances(planning.simulate(rng, few, sd), 200, True) for _ in range(250)]
+    assert any(v.draws.own == 0 for v in pilots)
+    upper = [v.upper(0.8) for v in pilots]
+    for get in (
+        lambda v: v.upstreams[0],
+        lambda v: v.draws,
+        lambda v: v.runs[1],
+        lambda v: v.patients,
+    ):
+        assert min(get(v).own for v in upper) >= 0
+        holds = np.mean([get(v).own >= get(truth).own for v in upper])
+        assert 0.7 < holds < 0.88
+
+
 def test_one_factor_has_the_mean_width_of_students_interval_and_the_power_of_nct():
     v, d = Variances((Share(0.04**2),), None, (), Share(0.0)), Design(4, 1, 100)
     t, se = stats.t.ppf(0.975, 3), 0.04 / 2

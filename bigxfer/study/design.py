@@ -45,8 +45,9 @@ SQUARES = 6  # independent mean squares: of seeds and runs of two sides, draws, 
 class Share:
     """A variance of one seed, draw or run: `own`, and `patients` / p beside it.
 
-    `square` (own, patients) is the mean square that it was taken from, before what other
-    factors add to that was subtracted; its degrees of freedom are `freedom`.
+    `square` (whole, less) is the mean square that `own` was taken from, and what other
+    factors and the patients add to it, which was subtracted; its degrees of freedom are
+    `freedom`. The patients' part is known far better, from all of them.
     """
 
     own: float
@@ -61,9 +62,11 @@ class Share:
         """Its upper limit; the estimate where the assurance is 0."""
         if not assurance:
             return self
-        beyond = self.freedom / float(scipy.special.chdtri(self.freedom, assurance)) - 1
-        own, patients = (max(beyond, 0.0) * x for x in self.square)
-        return Share(self.own + own, self.patients + patients)
+        whole, less = self.square
+        most = (
+            whole * self.freedom / float(scipy.special.chdtri(self.freedom, assurance))
+        )
+        return Share(max(most - less, self.own), self.patients)
 
 
 @dataclass(frozen=True)

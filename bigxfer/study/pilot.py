@@ -135,9 +135,10 @@ def _share(
 ) -> Share:
     """A mean square less another, each given as (whole, what patients alone add)."""
     whole = max(square[0] - less[0], 0.0)
-    falls = min(max(square[1] - less[1], 0.0), whole)
-    mean = square[0] - square[1], square[1] * patients
-    return Share(whole - falls, falls * patients, mean, freedom)
+    of_patients = max(square[1] - less[1], 0.0)
+    falls = min(of_patients, whole)
+    taken = square[0], less[0] + of_patients
+    return Share(whole - falls, falls * patients, taken, freedom)
 
 
 def _of_side(side: Side, patients: int) -> tuple[Share, Share] | None:
