@@ -175,6 +175,10 @@ def test_an_upstream_has_learned_where_its_limit_is_above_chance(row, learned):
 
 def test_its_own_metric_stands_beside_every_line_of_an_upstream():
     rows = [upstream(0.47, 0.52, 0.57, 0), upstream(0.6, 0.7, 0.8, 1)]
+    other = run("mimic", "5") | {"upstream_digest": "elsewhere", "digest": "t2"}
+    assert upstreams.missing([*rows, other, run("scratch", "5")]) == [
+        "How well these upstreams do their own task is not in the table: MIMIC."
+    ]
     rows += [
         run("nih", "5", s) | {"upstream_digest": f"up{s}", "digest": f"t{s}"}
         for s in (0, 1)

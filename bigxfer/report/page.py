@@ -66,6 +66,7 @@ def build(
     if unfinished is None:
         unfinished = overview.unfinished_beside(given)
     absent = overview.absent({panel.section for panel in panels})
+    absent += upstreams.missing(given.rows)
     more = list(dict.fromkeys([*notes, *overview.lacking(rows), *absent]))
     told = findings.opening(families, metrics, laws)
     return templates.render(

@@ -104,6 +104,26 @@ def failed(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def missing(rows: Sequence[Row]) -> list[str]:
+    """A sentence where transfers have upstreams that the table has no run of; else []."""
+    known = {row["digest"] for row in rows if row["kind"] == "upstream"}
+    without = {
+        pretty(row["upstream"])
+        for row in rows
+        if row["kind"] == "transfer"
+        and row["upstream"] != "scratch"
+        and row["upstream_digest"] not in known
+    }
+    if not without:
+        return []
+    return [
+        (
+            f"How well these upstreams do their own task is not in the table:"
+            f" {', '.join(sorted(without))}."
+        )
+    ]
+
+
 def by_line(rows: Sequence[Row], transfers: Sequence[Row]) -> dict[str, str]:
     """{line: the own metrics of its upstreams}, of transfers with their "line".
 
