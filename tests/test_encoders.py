@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bigxfer.protocols import features
+from bigxfer.tables import cells, families
 
 DOCS = Path(__file__).parents[1] / "docs" / "encoders.md"
 TIMM_PYTHON = os.environ.get("TIMM_PYTHON", "")
@@ -39,6 +40,38 @@ def test_a_recipe_is_python_of_15_lines(title):
     code = recipe(title)
     compile(code, title, "exec")
     assert len([line for line in code.splitlines() if "import" not in line]) <= 15
+
+
+def rows_of(model, line, init, value):
+    """Two draws of a cell, with limits and no predictions."""
+    known = {"model": model, "line": line, "upstream": line, "init": init, "shots": "5"}
+    known |= {"target": "own", "params": 1, "test_images": 100, "family": model}
+    ends = {"auroc_macro_low": value - 0.01, "auroc_macro_high": value + 0.01}
+    ends |= {"auroc_macro": value, "upstream_seed": None}
+    return [known | ends | {"seed": s, "folder": f"{model}-{s}"} for s in (0, 1)]
+
+
+def test_an_encoder_is_compared_with_every_other_start(tmp_path):
+    """It shares neither net nor line with them, so that no other family has the pair."""
+    rows = rows_of("dino", "photographs", "features", 0.8)
+    rows += rows_of("pixels 32 x 32", "pixels", "features", 0.6)
+    rows += rows_of("R26x0.25", "scratch", "random", 0.7)
+    rows += rows_of("R50x1", "scratch", "random", 0.75)
+    reader = cells.PredictionReader(lambda folder: tmp_path / "none" / folder)
+    every = families.compare_all(rows, "auroc_macro", reader)
+    found = {
+        (c.a[0], c.b[0]): (f.title, c.difference.value)
+        for f in every
+        for c in f.found.values()
+    }
+    assert len(found) == 6 and sum(len(f.found) for f in every) == 6
+    title, value = found["R50x1", "R26x0.25"]
+    assert title == "R50x1 minus R26x0.25" and value == pytest.approx(0.05)
+    others = {pair: f for pair, f in found.items() if f[0] == "pairs with an encoder"}
+    assert len(others) == 5
+    sign = 1 if ("dino", "pixels 32 x 32") in others else -1
+    pair = ("dino", "pixels 32 x 32")[::sign]
+    assert others[pair][1] == pytest.approx(sign * 0.2)
 
 
 @pytest.mark.slow

@@ -70,11 +70,15 @@ def verdicts(family: Family) -> str:
 
 def _matrix(drawing: Drawing, family: Family) -> dict[str, Any]:
     """Pairs by shots."""
-    of_nets = not family.model
-    names = [
-        pretty(a[1]) if of_nets else f"{pretty(a[1])} − {pretty(b[1])}"
-        for a, b in family.pairs
-    ]
+    names = []
+    for a, b in family.pairs:
+        left, right = (pretty(side[1]) for side in (a, b))
+        if a[1] == b[1]:
+            names.append(left)
+        elif a[0] == b[0]:
+            names.append(f"{left} − {right}")
+        else:
+            names.append(f"{left} ({a[0]}) − {right} ({b[0]})")
     z, hover, sources, marks = [], [], [], []
     for a, b in family.pairs:
         row = [_cell(drawing, family.found.get((a, b, s))) for s in family.shots]

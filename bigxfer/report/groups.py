@@ -77,8 +77,8 @@ def pooled(rows: Sequence[Row], predictions: PredictionReader) -> str:
         return ""
     heads = ["target", "set", "runs of", "shots", "number", "there", "gap", "covers"]
     lines = [text for _, text in sorted(found)]
-    title = "Other sets, over seeds and draws"
-    return f"<h3>{title}</h3><p>{escape(POOLED)}</p>{table_html(heads, lines)}"
+    title, drawn = "Other sets, over seeds and draws", table_html(heads, lines)
+    return f'<h3>{title}</h3><p>{escape(POOLED)}</p><div class="pooled">{drawn}</div>'
 
 
 def line(target: str, name: str, runs: Sequence[Row]) -> list[str]:

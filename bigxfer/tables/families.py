@@ -1,8 +1,9 @@
 """Families of comparisons: what Holm's adjustment runs over, and the CSV of them all.
 
 A family is what a reader sees as one matrix: on one target, by one metric, either every
-pair of lines of one net at all shots, or two nets on every line at all shots. Terminal,
-page and CSV print what `compare_all` gives.
+pair of lines of one net at all shots, or two nets on every line at all shots, or every
+other pair with an encoder (init.features), which shares neither net nor line. Terminal, page and CSV
+print what `compare_all` gives.
 """
 
 import csv
@@ -32,7 +33,7 @@ class Family:
     target: str
     metric: str
     title: str
-    model: str  # of the pairs of lines; "" of two nets
+    model: str  # of the pairs of lines; "" of two nets, and of pairs with an encoder
     shots: list[str]
     pairs: list[tuple[tuple[str, str], tuple[str, str]]]
     found: dict[tuple, Comparison]  # {(a, b, shots): ...}
@@ -91,6 +92,16 @@ def compare_all(
         for small, big in combinations(nets, 2):
             pairs = [((big, line), (small, line)) for line in lines]
             every.append(target.family(f"{big} minus {small}", "", pairs))
+        encoders = {row["model"] for row in rows if row.get("init") == "features"}
+        places = [
+            (n, x) for n, x in product(nets, lines) if any(k[:2] == (n, x) for k in own)
+        ]
+        pairs = [
+            (a, b)
+            for a, b in combinations(places, 2)
+            if a[0] != b[0] and a[1] != b[1] and {a[0], b[0]} & encoders
+        ]
+        every.append(target.family("pairs with an encoder", "", pairs))
     return [family for family in every if family.found]
 
 
