@@ -6,7 +6,8 @@ DATA/tiny_imagenet holds the tar files of 200 classes, 250 photographs of 64 px 
 48 px in grey, 2,000 steps of 64 with a tenth of warm-up and a cosine, weight decay 1e-4: each
 optimizer, rate and augmentation once, with the same budget. The choice is by top-1 on 5% of the
 images; the test split stays unseen until it is made. The order is the likely best first, so that
-a sweep that is cut short has tried those and both sides of them.
+a sweep that is cut short has tried those and both sides of them. What was found stands in
+presets.set_recipe, "short".
 """
 
 from collections.abc import Iterator
