@@ -20,7 +20,7 @@ from bigxfer.data import dataset, duplicates
 from bigxfer.data.dataset import Dataset
 
 UPSTREAMS = ("nih64", "mednist", "knee_oa", "tiny_imagenet")
-TARGETS = ("knee_oa", "covid_cxr")
+TARGETS = ("covid_cxr", "knee_oa")
 HEAD = (
     "upstream",
     "target",
