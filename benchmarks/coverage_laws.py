@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from coverage_claims import tails_beyond
 
 from bigxfer.scaling import trend
 from bigxfer.scaling.crossover import Crossover, decide
@@ -98,16 +99,6 @@ def study(rng, truths: np.ndarray, patients: int) -> list[Crossover]:
     ]
     table = np.stack([value, *crossed.interval(value, parts)], -1)
     return [Crossover(SHOTS, *of) for of in zip(table, tails_beyond(value, parts))]
-
-
-def tails_beyond(value: np.ndarray, parts: list[Part]) -> np.ndarray:
-    """crossed.tail_beyond of many effects at once: by halving, to 1e-12."""
-    low, high = np.full(value.shape, 1e-12), np.full(value.shape, 0.5)
-    for _ in range(50):
-        middle = np.sqrt(low * high)
-        short = crossed.reach(parts, middle, True) > np.abs(value)
-        low, high = np.where(short, middle, low), np.where(short, high, middle)
-    return high
 
 
 def one_crossover(truths: np.ndarray, seed: int) -> list:
