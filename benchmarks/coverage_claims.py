@@ -40,11 +40,11 @@ def family(patients: int, noise: str, simulations: int) -> dict[str, Row]:
         study = Study(rng, patients, gap, sd, "abcde")
         upstreams = [study.judged(side)["auroc"] for side in study.scores]
         one = one_patient("auroc", study.positive)
-        for u, draws in kept:
+        for (u, draws), found in kept.items():
             for a, b in itertools.combinations(upstreams, 2):
                 sides = sides_of(a, b, (u, u), draws)
                 value = float(sides[0].points.mean() - sides[1].points.mean())
-                kept[u, draws].append((value, crossed.parts(sides, one)))
+                found.append((value, crossed.parts(sides, one)))
     return {
         f"{size[0]} and {size[0]} seeds, {size[1]} draws": _verdicts(found, simulations)
         for size, found in kept.items()

@@ -1,5 +1,7 @@
 """Three crossed factors: parts, intervals and tests, with known truth."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -184,3 +186,21 @@ def test_coverage_and_width(u, d, sd, least):
     ideal = 2 * 1.96 * np.std(effects)
     if u >= 5 and d >= 5:
         assert np.mean(width) / ideal < 1.4
+
+
+def test_the_benchmark_decides_as_the_code_does(monkeypatch):
+    """benchmarks/coverage_claims.py takes many effects at once."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import coverage_claims
+
+    rng = np.random.default_rng(0)
+    value, several = rng.normal(0, 0.02, 40), 10.0 ** rng.uniform(-5, -3, (3, 40))
+    names = zip(("upstreams", "upstreams", "draws"), several, (2, 3, 9), strict=True)
+    parts = [Part.even(*of) for of in names]
+    tails = coverage_claims.tails_beyond(value, parts)
+    within = coverage_claims._outside(value, parts)
+    for i, v in enumerate(value):
+        one = [Part.even(p.factor, p.low[i], p.freedom) for p in parts]
+        assert tails[i] == pytest.approx(crossed.tail_beyond(v, one), rel=1e-9)
+        margin = coverage_claims.MARGIN
+        assert within[i] == pytest.approx(crossed.outside(v, one, margin), rel=1e-9)
