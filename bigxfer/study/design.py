@@ -117,23 +117,24 @@ class Design:
 def parts(v: Variances, d: Design) -> list[Part]:
     """What crossed.parts finds in NODES studies of this design, as arrays."""
     u, n, p = d.upstreams, d.draws, d.patients
-    drawn, apart = v.draws is not None, (u - 1) * (n - 1)
-    rests, found = [np.zeros(NODES) for _ in v.upstreams], []
+    runs = v.runs or (Share(0.0),) * len(v.upstreams)  # at full data: part of the seeds
+    freedom = (u - 1) * (n - 1)
+    rests, components = [np.zeros(NODES) for _ in v.upstreams], []
     for i, run in enumerate(v.runs):
-        rests[i] = run.at(p) / (u * n) * _chi_square(apart, i)
-    runs = v.runs if drawn else [Share(0.0)] * len(v.upstreams)
+        rests[i] = run.at(p) / (u * n) * _chi_square(freedom, i)
     for i, (seed, run) in enumerate(zip(v.upstreams, runs, strict=True)):
         own = (seed.at(p) + run.at(p) / n) / u * _chi_square(u - 1, 2 + i)
-        found.append(Part.even("upstreams", np.maximum(own - rests[i], 0), u - 1))
+        # what comes out below 0 is 0, as crossed.parts has it: often so at few seeds
+        components.append(Part.even("upstreams", np.maximum(own - rests[i], 0), u - 1))
     rest = np.sum(rests, axis=0)
     if v.draws is not None:
         own = v.draws.at(p) + sum(run.at(p) for run in runs) / u
         own = own / n * _chi_square(n - 1, 4)
-        found.append(Part.even("draws", np.maximum(own - rest, 0), n - 1))
-        found += [Part.even("residual", rest, len(runs) * apart)] * bool(runs)
+        components.append(Part.even("draws", np.maximum(own - rest, 0), n - 1))
+    if v.runs:
+        components.append(Part.even("residual", rest, len(v.runs) * freedom))
     own = v.patients.own / p * _chi_square(max(p - 1, 1), 5)
-    found.append(Part.even("patients", own, max(p - 1, 1)))
-    return found
+    return [*components, Part.even("patients", own, max(p - 1, 1))]
 
 
 def total(v: Variances, d: Design) -> float:
@@ -174,10 +175,10 @@ class Goal:
 
     def reached(self, v: Variances, d: Design) -> float:
         """The mean half-width, or the difference told apart, of studies of this design."""
-        found = parts(v, d)
+        components = parts(v, d)
         if self.half_width:
-            return float(np.mean(crossed.reach(found, 0.025, True)))
-        half = crossed.reach(found, differences.SURE / self.family / 2, True)
+            return float(np.mean(crossed.reach(components, 0.025, True)))
+        half = crossed.reach(components, differences.SURE / self.family / 2, True)
         sd = total(v, d) ** 0.5 or 1.0
 
         def spare(effect: float) -> float:

@@ -255,7 +255,7 @@ def told(pilot: "Pilot") -> str:
 def wanted(goal: "Goal", assurance: float) -> str:
     sure = f", with {assurance:.0%} assurance from this pilot" if assurance else ""
     if goal.half_width:
-        return f"Wanted: a 95% interval of ±{goal.half_width:g}{sure}.\n"
+        return f"Wanted: a 95% interval of ±{goal.half_width:g} on average{sure}.\n"
     holm = f" (Holm over {goal.family})" if goal.family > 1 else ""
     return (
         f"Wanted: a difference of {goal.effect:g} told from none in {goal.power:.0%} of"
