@@ -1,5 +1,7 @@
 """A finished run's folder without its training, for the tests of what uses one."""
 
+import dataclasses
+import functools
 import json
 
 import jax
@@ -24,7 +26,7 @@ def seal(folder):
 
 
 def make_run(
-    folder, model="R1-1-1-1x0.25", multilabel=False, synthetic=True, seed=0, **fields
+    folder, model="R1-1x0.25", multilabel=False, synthetic=True, seed=0, **fields
 ):
     """Random parameters with a head that is not zero, 120 + 60 predictions."""
     run = config.Run(kind="transfer", seed=seed)
@@ -35,9 +37,7 @@ def make_run(
         section, field = name.split("__")
         setattr(getattr(run, section), field, value)
     run = config.from_dict(config.to_dict(run))
-    net = models.build(run.model, len(CLASSES))
-    shape = (1, run.data.crop, run.data.crop, 3)
-    variables = jax.tree.map(np.asarray, net.init(jax.random.key(0), shape))
+    variables = initial(dataclasses.astuple(run.model), run.data.crop)
     rng = np.random.default_rng(0)
     flat = tree.flatten(variables["params"])
     for name, leaf in flat.items():
@@ -71,6 +71,14 @@ def make_run(
     result = result_of(valid, test, synthetic, digest)
     (folder / "result.json").write_text(json.dumps(result))
     return folder
+
+
+@functools.lru_cache(4)
+def initial(model, crop):
+    """The first variables of a net; many tests begin with a run of the same one."""
+    net = models.build(config.Model(*model), len(CLASSES))
+    variables = net.init(jax.random.key(0), (1, crop, crop, 3))
+    return jax.tree.map(np.asarray, variables)
 
 
 def predicted(folder, labels, logits, classes, ids=None, patients=None):

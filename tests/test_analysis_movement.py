@@ -54,9 +54,9 @@ def test_new_averages_are_those_of_the_batch(name):
     model, variables, images = made(name)
     averaged = movement.averager(model)(variables, jnp.asarray(images))
     key = {"dropout": jax.random.key(1)}
-    _, trained = model.apply(variables, images, True, key)
-    _, judged = model.apply(averaged, images, False)
-    _, before = model.apply(variables, images, False)
+    judge = jax.jit(lambda v: model.apply(v, images, False)[1])
+    trained = jax.jit(lambda v: model.apply(v, images, True, key)[1])(variables)
+    judged, before = judge(averaged), judge(variables)
     for layer in ("block1", "block4"):
         np.testing.assert_allclose(judged[layer], trained[layer], rtol=0.01, atol=2e-3)
     assert abs(before["block4"] - trained["block4"]).max() > 0.1

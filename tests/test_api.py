@@ -104,5 +104,5 @@ def test_a_report_of_all_runs_of_a_folder(folder, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["study", "report", "--runs", str(runs)])
     main()
     page = (runs / "report" / "report.html").read_text()
-    assert "R1-1-1-1x0.25" in page and "SYNTHETIC" in page
+    assert "R1-1x0.25" in page and "SYNTHETIC" in page
     assert bigxfer.table(runs / "report" / "table.parquet").num_rows == 1

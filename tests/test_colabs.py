@@ -262,7 +262,7 @@ def test_it_opens_a_table_of_ones_own(tmp_path):
 
 TOY = """
 FOLDER = {folder!r}
-SHAPE = "model=R1-1-1-1x0.25,res=32,batch=8"
+SHAPE = "model=R1-1x0.25,res=32,batch=8"
 UPSTREAM_IMAGES, UPSTREAM_STEPS, TARGET_IMAGES, TARGET_STEPS = 80, 5, 240, 5
 SHOTS = {shots!r}
 """

@@ -32,7 +32,7 @@ from bigxfer.training.checkpoint import Checkpoints
 pytestmark = pytest.mark.slow
 FLIPS = {"run": 220, "raw": 90, "encoded": 40, "checkpoint": 40}  # 390
 ERRORS = (ValueError, OSError)  # what the mains print as one line
-RUN = "configs/upstream_chexpert.py:model=R1-1-1-1x0.25,res=32,batch=16,phantom=64"
+RUN = "configs/upstream_chexpert.py:model=R1-1x0.25,res=32,batch=16,phantom=64"
 
 
 class Lines(logging.Handler):

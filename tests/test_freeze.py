@@ -4,6 +4,7 @@ Counts of Keras's layers are those measured on keras 3.15.1 by hand (see the lay
 named beside each share).
 """
 
+import functools
 import importlib.util
 import re
 
@@ -38,10 +39,16 @@ KERAS = {  # share fixed, of all Keras layers: (last fixed with weights, paramet
 }
 
 
-def toy(name, classes=3):
-    model = models.build(TOYS.get(name, config.Model(name)), classes)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), SHAPE))
-    return model, shapes["params"]
+@functools.cache
+def shapes(name):
+    """(the net of three classes, the shapes of its variables), traced once."""
+    model = models.build(EVERY[name], 3)
+    return model, jax.eval_shape(lambda: model.init(jax.random.key(0), SHAPE))
+
+
+def toy(name):
+    model, variables = shapes(name)
+    return model, variables["params"]
 
 
 def share(layers, params):
@@ -99,8 +106,7 @@ def test_keras_layers_as_the_pydata_study_counted(name):
         cfg = Freeze(bottom=part, count_by="keras_layers")
         found = freeze.fixed(cfg, model, params)
         assert found[-1].startswith(last)
-        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), SHAPE))
-        assert share_with_statistics(found, variables) == pytest.approx(
+        assert share_with_statistics(found, shapes(name)[1]) == pytest.approx(
             percent, abs=0.06
         )
 
@@ -140,14 +146,13 @@ SIDES = {**dict.fromkeys(keras_zoo.NETS, 64), "inception_v3": 80}  # else 24 pix
 @pytest.mark.parametrize("name", models.MODELS)
 def test_the_optimizer_of_every_model_holds_the_named_leaves_only(name, optimizer):
     """By name and shape, for a lower half, all but the head, and nothing fixed."""
-    model = models.build(EVERY[name], 3)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), SHAPE))["params"]
-    body, flat = model.layers()[:-1], tree.flatten(shapes)
+    model, params = toy(name)
+    body, flat = model.layers()[:-1], tree.flatten(params)
     cfg = Optim(optimizer, steps=4, batch=8)
     for bottom in (0.5, 1.0, 0.0):
         about = cfg, Freeze(bottom=bottom), NO_PHASES, optim.plan(cfg, 8)
-        (stage,) = phases.stages(*about, model, shapes)
-        state = jax.eval_shape(stage.tx.init, shapes)
+        (stage,) = phases.stages(*about, model, params)
+        state = jax.eval_shape(stage.tx.init, params)
         held = []
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
             where = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -156,7 +161,7 @@ def test_the_optimizer_of_every_model_holds_the_named_leaves_only(name, optimize
                 held.append(match[2])
             else:
                 assert leaf.shape == ()  # counters
-        still = of(body[: int(bottom * len(body))], shapes)
+        still = of(body[: int(bottom * len(body))], params)
         assert bool(still) == bool(bottom)
         averages = {"adam": 2, "sgd": 1}[optimizer]
         assert sorted(held) == sorted([*(set(flat) - still)] * averages)

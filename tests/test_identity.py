@@ -86,7 +86,7 @@ def done(tmp_path_factory):
     top = tmp_path_factory.mktemp("done")
     root = hospital(top / "A")
     run = presets.load(
-        "configs/covidx_small.py:model=R1-1-1-1x0.125,res=32,batch=8,steps=2"
+        "configs/covidx_small.py:model=R1-1x0.125,res=32,batch=8,steps=2"
     )
     run.data.reader, run.data.root, run.data.cache = (
         "csv",
@@ -183,7 +183,7 @@ def study(folder, *sweep):
     path = folder / "study_two.py"
     path.write_text(
         "from bigxfer import presets\n\ndef get_config(arg=''):\n"
-        "    run = presets.load('configs/covidx_small.py:model=R1-1-1-1x0.25,res=32')\n"
+        "    run = presets.load('configs/covidx_small.py:model=R1-1x0.25,res=32')\n"
         "    run.data.reader, run.init.kind, run.init.upstream = 'csv', 'random', ''\n"
         f"    return run\n\ndef sweep(arg=''):\n    yield from {list(sweep)!r}\n"
     )

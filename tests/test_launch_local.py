@@ -32,7 +32,7 @@ def toy(folder, shots=("1", "5"), upstream_steps=40):
         """SYNTHETIC, and of no use but to be run."""
         from bigxfer import presets
 
-        SHAPE = "model=R1-1-1-1x0.25,res=32,batch=16,phantom=64"
+        SHAPE = "model=R1-1x0.25,res=32,batch=16,phantom=64"
         UPSTREAM = f"{{__file__}}:upstream"
 
         def get_config(arg=""):

@@ -69,16 +69,22 @@ def test_close_pairs_equal_a_loop():
     assert got == want and len(want) > 5
 
 
-@pytest.mark.parametrize("crop", [0.0, 0.02, 0.04])
-def test_copies_are_found_and_nothing_else(crop):
-    rng = np.random.default_rng(1)
+@pytest.fixture(scope="module")
+def apart():
+    """(images, their fingerprints, other images), which the copies come from."""
     images = scenes(300)
-    others = scenes(200, seed=7)
+    prints = duplicates.fingerprint(images, np.arange(300))
+    return images, prints, scenes(200, seed=7)
+
+
+@pytest.mark.parametrize("crop", [0.0, 0.02, 0.04])
+def test_copies_are_found_and_nothing_else(crop, apart):
+    rng = np.random.default_rng(1)
+    images, prints, others = apart
     chosen = rng.choice(300, 20, replace=False)
     copies = np.stack([copied(images[k], crop, 96, rng) for k in chosen])[..., None]
     both = np.concatenate([others, copies])
     rows_a, rows_b = np.arange(300), np.arange(220)
-    prints = duplicates.fingerprint(images, rows_a)
     prints_b = duplicates.fingerprint(both, rows_b)
     pairs = duplicates.near(images, prints, rows_a, (both, prints_b, rows_b))
     want = {(int(k), 200 + i) for i, k in enumerate(chosen)}
@@ -208,7 +214,7 @@ def test_only_the_rows_asked_for_are_read():
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_twenty_planted_in_nih64(tmp_path, seed):
     """NIH images of covid_cxr, cropped, shrunk and re-encoded, in a copy of nih64."""
     rng = np.random.default_rng(seed)

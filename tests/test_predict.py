@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pydicom
 import pytest
@@ -119,7 +120,8 @@ def test_the_numbers_are_the_nets(tmp_path, monkeypatch, folder, images):
     assert temperature == pytest.approx(run.calibration()[0], rel=1e-3)
     assert temperature > 1  # the predictions of make_run are overconfident
     seen = augment.eval_view(decode.load(images, "a.png", 40, 1)[None], 32)
-    logits = np.asarray(run.model.apply(run.variables, seen, train=False)[0])[0]
+    net = jax.jit(lambda x: run.model.apply(run.variables, x, train=False)[0])
+    logits = np.asarray(net(seen))[0]
     found = probabilities(table(out)["a.png"])
     np.testing.assert_allclose(found, softmax(logits / temperature), atol=1e-3)
 

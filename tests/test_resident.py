@@ -62,8 +62,7 @@ def test_a_run_is_the_same_to_the_bit(tmp_path):
     results = {}
     for on_devices in (False, True):
         run = presets.load(
-            "configs/covidx_small.py:model=R1-1-1-1x0.25,res=32,batch=32,steps=3,"
-            "phantom=64"
+            "configs/covidx_small.py:model=R1-1x0.25,res=32,batch=32,steps=3,phantom=64"
         )
         # two images a device: of one alone the two programs round differently
         run.init.kind, run.optim.micro_batch, run.keep = "random", 16, "all"

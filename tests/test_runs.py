@@ -16,11 +16,11 @@ import pytest
 from conftest import COMPILE_FAST
 
 import bigxfer.config
-from bigxfer import presets
+from bigxfer import presets, transfer
 from bigxfer.runs import job
 
 ROOT = Path(__file__).parents[1]
-SHAPE = "model=R1-1-1-1x0.25,res=32,batch=16,phantom=64"
+SHAPE = "model=R1-1x0.25,res=32,batch=16,phantom=64"
 UPSTREAM = f"configs/upstream_chexpert.py:{SHAPE}"
 TARGET = f"configs/covidx_hyperrule.py:{SHAPE}"
 
@@ -36,16 +36,6 @@ def command(main, config, folder, cache, *flags):
         *(f"--workdir={folder}", f"--config.data.cache={cache}"),
         *("--config.log.every=1", "--config.eval.resamples=50", *flags),
     ]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def programs(tmp_path_factory):
-    """What one process of this file has compiled serves the next ones."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = str(tmp_path_factory.mktemp("programs"))
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
 
 
 def environment(**more):
@@ -102,7 +92,10 @@ def test_upstream_and_transfer_write_what_the_design_says(tmp_path, cache):
 
     files = {f.name: f.stat().st_mtime_ns for f in down.iterdir()}
     (down / "checkpoints" / "8").mkdir(parents=True)  # of a kill before it was removed
-    call("transfer", TARGET + ",steps=8", down, cache, *flags)  # done is not done again
+    run = presets.load(TARGET + ",steps=8")
+    run.init.checkpoint, run.data.shots = str(up), "5"
+    run.data.cache, run.log.every, run.eval.resamples = str(cache), 1, 50
+    transfer.main(run, presets.arg_keys(run.arg), str(down))  # done is not done again
     assert files == {f.name: f.stat().st_mtime_ns for f in down.iterdir()}
 
 

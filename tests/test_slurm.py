@@ -29,7 +29,7 @@ STUDY = '''
 """SYNTHETIC: 12 runs, to be disturbed."""
 from bigxfer import presets
 
-SHAPE = "model=R1-1-1-1x0.25,res=32,batch=16,phantom=64"
+SHAPE = "model=R1-1x0.25,res=32,batch=16,phantom=64"
 
 def get_config(arg=""):
     name, _, steps = (arg or "covidx_small.py,300").partition(",")

@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize(
 def toy(tmp_path_factory):
     """(a run, what was compiled for it, the folder of an undisturbed one)."""
     folder = tmp_path_factory.mktemp("toy")
-    shape = f"model=R1-1-1-1x0.125,res=32,batch=8,steps={STEPS},phantom=32"
+    shape = f"model=R1-1x0.125,res=32,batch=8,steps={STEPS},phantom=32"
     run = presets.load(f"configs/covidx_small.py:{shape}")
     run.init.kind, run.keep, run.data.cache = "random", "all", str(folder / "cache")
     run.eval.resamples, run.log.every = 0, 1

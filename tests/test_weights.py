@@ -1,5 +1,6 @@
 """Weights in the namings of BiT and timm, and agreement with timm itself."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -137,6 +138,7 @@ def test_timm_is_the_same_function(tmp_path, key):
         assert abs(np.abs(value).max() - top) < 1e-4 * top, end
 
 
+@functools.cache
 def narrow_net(groups):
     """A net half as wide as R50x1 and its parameters by the formula."""
     cfg = config.Model(blocks=(1, 1, 1, 1), width=0.5, narrow=groups)

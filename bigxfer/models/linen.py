@@ -35,11 +35,11 @@ class Linen:
 
     def __init__(self, net: Any, layers: list[str]) -> None:
         self.net, self.names = net, layers
+        # jit, so that the forward pass is traced for its shapes but never run
+        self.first = jax.jit(net.init, static_argnums=(2, 3))
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:
-        # jit, so that the forward pass is traced for its shapes but never run
-        init = jax.jit(self.net.init, static_argnums=(2, 3))
-        return dict(init(key, jnp.zeros(image_shape), False, ()))
+        return dict(self.first(key, jnp.zeros(image_shape), False, ()))
 
     def apply(
         self,
