@@ -35,31 +35,31 @@ def tell(cell: Run, folder: Path, one: Callable[[Run, Path], dict]) -> dict:
     """Do every draw by `one` (run, folder), then write the cell's own two files."""
     digest = config.digest(cell)
     resume.begun(folder, digest)
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for run in draws(cell):
         own = folder / DRAWS / config.digest(run)
         own.mkdir(parents=True, exist_ok=True)
         result = one(run, own)
-        found.append({"seed": run.seed, **result})
-    names = found[0]["metrics"]
+        results.append({"seed": run.seed, **result})
+    names = results[0]["metrics"]
     values = {
-        name: [r["metrics"][name]["value"] for r in found if name in r["metrics"]]
+        name: [r["metrics"][name]["value"] for r in results if name in r["metrics"]]
         for name in names
     }
     result = {
         "metrics": {name: mean(each) for name, each in values.items()},
         "draws": [
-            {k: r[k] for k in ("seed", "digest", "head", "tuned")} for r in found
+            {k: r[k] for k in ("seed", "digest", "head", "tuned")} for r in results
         ],
-        "labels_used": found[0]["labels_used"],
-        "cost": {k: sum(r["cost"][k] for r in found) for k in found[0]["cost"]},
-        "synthetic": found[0]["synthetic"],
+        "labels_used": results[0]["labels_used"],
+        "cost": {k: sum(r["cost"][k] for r in results) for k in results[0]["cost"]},
+        "synthetic": results[0]["synthetic"],
         "digest": digest,
-        "commit": found[-1]["commit"],
+        "commit": results[-1]["commit"],
         "finished": folders.now(),
     }
     if jax.process_index() == 0:
-        first = folder / DRAWS / found[0]["digest"]
+        first = folder / DRAWS / results[0]["digest"]
         about = {**folders.read(first / "config.json"), "digest": digest}
         about["config"] = config.to_dict(cell)
         folders.begin(folder, about)

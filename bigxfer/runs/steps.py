@@ -27,5 +27,5 @@ def validate(
     job: "Job", predict: predictor.Predict, state: loop.State
 ) -> dict[str, float]:
     """Point values of the metrics on the validation split."""
-    found = predict(loop.variables(state), job.loader("valid"))
-    return evaluate.points(job.data.manifest, *found)
+    predicted = predict(loop.variables(state), job.loader("valid"))
+    return evaluate.points(job.data.manifest, *predicted)

@@ -46,7 +46,7 @@ def read_distances(path: Path) -> Distances:
         wanted = ["upstream", "target", "distance"]
         if missing := [c for c in wanted if c not in (reader.fieldnames or [])]:
             raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
-        found: Distances = {}
+        distances: Distances = {}
         for row in reader:
             try:
                 distance = float(row["distance"])
@@ -55,8 +55,8 @@ def read_distances(path: Path) -> Distances:
             if not np.isfinite(distance):
                 line = f"{path}, line {reader.line_num}"
                 raise ValueError(f"{line}: distance {row['distance']!r} is no number")
-            found[row["upstream"], row["target"]] = distance
-    return found
+            distances[row["upstream"], row["target"]] = distance
+    return distances
 
 
 def distance(row: Row, known: Distances) -> float | None:
@@ -115,35 +115,35 @@ def law(curve: Curve, forms: Iterable[Form], predictions: PredictionReader) -> L
 
 
 def settle(
-    found: Law, candidates: Iterable[Form], predictions: PredictionReader, axis: int
+    law: Law, candidates: Iterable[Form], predictions: PredictionReader, axis: int
 ) -> Law:
-    """Chooses among the laws of a surface those above `found.cutoff` held out along the
+    """Chooses among the laws of a surface those above `law.cutoff` held out along the
     input `axis`, and fits to all; the intervals are of parameters, not of a forecast."""
-    x, scattered = found.curve.x, found.curve.scatter(predictions)
-    found.scatter = scattered
-    below = len(np.unique(x[x[:, axis] <= found.cutoff], axis=0))
+    x, scattered = law.curve.x, law.curve.scatter(predictions)
+    law.scatter = scattered
+    below = len(np.unique(x[x[:, axis] <= law.cutoff], axis=0))
     forms = []
     for form in candidates:
         if len(form.parameters) <= below:
             forms.append(form)
             continue
         why = f"{len(form.parameters)} parameters, {below} scales up to"
-        found.left_out[form.name] = f"{why} {found.cutoff:g}"
+        law.left_out[form.name] = f"{why} {law.cutoff:g}"
     if not forms:
-        found.reason = f"{below} scales up to {found.cutoff:g} are too few for any law"
-        return found
+        law.reason = f"{below} scales up to {law.cutoff:g} are too few for any law"
+        return law
     mean, how = scattered.mean, {"sigma": scattered.sigma, "starts": STARTS}
-    found.scores = choose(forms, x, mean, found.cutoff, axis=axis, **how)
-    found.fit = fit(found.scores[0].form, x, mean, **how)
+    law.scores = choose(forms, x, mean, law.cutoff, axis=axis, **how)
+    law.fit = fit(law.scores[0].form, x, mean, **how)
     curves_of = scattered.curves
     if curves_of is None:
-        if len(x) < len(found.fit.theta) + trend.FREEDOM:
-            found.reason = (
+        if len(x) < len(law.fit.theta) + trend.FREEDOM:
+            law.reason = (
                 f"no interval: it takes 3 draws, or {trend.FREEDOM} scales more"
             )
-            found.reason += " than parameters"
-            return found
-        curves_of = bootstrap.around(found.fit, REPLICATES, np.random.default_rng(0))
-    theta = bootstrap.refit(found.fit, curves_of, iterations=2 * STEPS)
-    found.band = bootstrap.Intervals(found.fit, theta, scattered.words)
-    return found
+            law.reason += " than parameters"
+            return law
+        curves_of = bootstrap.around(law.fit, REPLICATES, np.random.default_rng(0))
+    theta = bootstrap.refit(law.fit, curves_of, iterations=2 * STEPS)
+    law.band = bootstrap.Intervals(law.fit, theta, scattered.words)
+    return law

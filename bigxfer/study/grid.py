@@ -99,10 +99,10 @@ def nodes(path: str) -> list[Node]:
     module = presets.load_module(path)
     if not hasattr(module, "sweep"):
         raise config.ConfigError(f"{path} has no sweep(): it is no study")
-    loaded, found = Loaded(), {}
+    loaded, by_digest = Loaded(), {}
     for overrides in module.sweep(path.partition(":")[2]):
         for node in loaded.nodes(path, overrides):
-            before = found.setdefault(node.digest, node)
+            before = by_digest.setdefault(node.digest, node)
             if _roots(before) != _roots(node):
                 raise config.ConfigError(
                     f"{path}: two runs differ in data.root alone"
@@ -112,7 +112,7 @@ def nodes(path: str) -> list[Node]:
                     " (readers csv, folder and dicom take any), or a study of its own"
                     " with --runs of its own"
                 )
-    return list(found.values())
+    return list(by_digest.values())
 
 
 def _roots(node: Node) -> list[str]:
@@ -286,15 +286,15 @@ def _state(
         name, why = _compared(node, about, runs, caches)
         return Standing(node, name, [], why)
     folder, now = node.folder(runs), time.time()
-    found = claims.read(folder)
-    past, last = claims.past(folder, found), found[-1] if found else None
-    step, steps = folders.progress(folder) if found else (0, 0)
+    claimed = claims.read(folder)
+    past, last = claims.past(folder, claimed), claimed[-1] if claimed else None
+    step, steps = folders.progress(folder) if claimed else (0, 0)
     age = now - last.touched if last else None
     where = f"{last.owner['host']} {last.owner['job']}".strip() if last else ""
 
     def state(name: str, error: str = past.error) -> Standing:
         place = step, steps, age, where
-        return Standing(node, name, found, error, *place, damage)
+        return Standing(node, name, claimed, error, *place, damage)
 
     if last and last.alive(now):
         return state("running")

@@ -76,7 +76,7 @@ def largest_that_fits(
     the rest by bisection, since compiling a large network takes minutes. A compiler
     that itself runs out of memory (TPU) says that the size does not fit.
     """
-    found, low, high, middle = None, 0, len(candidates), 0
+    best, low, high, middle = None, 0, len(candidates), 0
     while low < high:
         try:
             compiled = compile_fn(candidates[middle])
@@ -85,11 +85,11 @@ def largest_that_fits(
                 raise
             compiled = None
         if compiled is not None and memory_needed(compiled) <= limit_bytes:
-            found, high = (compiled, candidates[middle]), middle
+            best, high = (compiled, candidates[middle]), middle
         else:
             low = middle + 1
         middle = (low + high) // 2
-    return found
+    return best
 
 
 def fit_memory(
@@ -112,12 +112,12 @@ def fit_memory(
             f" spread over {mesh.size} devices; these do: {sizes}"
         )
     limit = memory_limit(mesh, memory_gb)
-    if micro_batch >= 0 and (found := largest_that_fits(compile_fn, [asked], limit)):
-        return found
+    if micro_batch >= 0 and (fitting := largest_that_fits(compile_fn, [asked], limit)):
+        return fitting
     below = [size for size in sizes if size < asked or micro_batch < 0]
-    found = largest_that_fits(compile_fn, below, limit)
+    fitting = largest_that_fits(compile_fn, below, limit)
     where = f"the {limit / 1e9:.1f} GB of a device"
-    if found is None:
+    if fitting is None:
         raise ConfigError(
             f"not even a micro-batch of {sizes[-1]} fits {where}: take more devices"
             " with config.mesh.fsdp, config.model.remat, a smaller model or crop"
@@ -125,6 +125,6 @@ def fit_memory(
     if micro_batch >= 0:
         raise ConfigError(
             f"a micro-batch of {asked} exceeds {where}: --config.optim.micro_batch="
-            f"{found[1]} fits (gradients add up to the same batch); -1 picks it by itself"
+            f"{fitting[1]} fits (gradients add up to the same batch); -1 picks it by itself"
         )
-    return found
+    return fitting
