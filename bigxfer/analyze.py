@@ -100,10 +100,10 @@ def transfers(config: str, runs: Path) -> list[Path]:
 
     nodes = [node for node in grid.nodes(config) if node.kind == "transfer"]
     states = grid.states(nodes, runs)
-    found = [s.node.folder(runs) for s in states if s.state in ("done", "unchecked")]
-    if not found:
+    folders = [s.node.folder(runs) for s in states if s.state in ("done", "unchecked")]
+    if not folders:
         raise ValueError(f"none of the {len(nodes)} transfers of {config} is in {runs}")
-    return found
+    return folders
 
 
 def analyze(args: argparse.Namespace, what: list[str]) -> None:

@@ -59,12 +59,12 @@ def ready_set(data: config.Data) -> Dataset:
 
     Raises ValueError where no image decodes.
     """
-    found = dataset.open(replace(data, shots="full", max_bad=1.0), 0, say)
-    if not any(map(len, found.rows.values())):
-        _, path, reason = found.report["undecodable"][0]
-        where = f"{found.manifest.name} at {found.manifest.root}"
+    opened = dataset.open(replace(data, shots="full", max_bad=1.0), 0, say)
+    if not any(map(len, opened.rows.values())):
+        _, path, reason = opened.report["undecodable"][0]
+        where = f"{opened.manifest.name} at {opened.manifest.root}"
         raise ValueError(f"{where}: no image can be decoded, such as {path}: {reason}")
-    return found
+    return opened
 
 
 def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:

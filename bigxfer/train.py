@@ -33,8 +33,8 @@ def main(run: config.Run, given: set[str], workdir: str, dry: bool = False) -> N
     if run.init.kind == "pretrained":
         if not run.init.checkpoint:
             raise ValueError("name what to start from: --config.init.checkpoint=RUN")
-        found = finished.parameters(Path(run.init.checkpoint))
-        run.init.checkpoint, run.init.digest = found
+        parameters = finished.parameters(Path(run.init.checkpoint))
+        run.init.checkpoint, run.init.digest = parameters
     folder = Path(workdir or f"runs/{config.digest(run)}")
     if dry:
         rehearsal.show(run, folder)

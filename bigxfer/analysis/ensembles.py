@@ -132,9 +132,9 @@ def referral(
 def judged(labels: np.ndarray, logits: np.ndarray, patients: np.ndarray) -> dict:
     """{metric: {"value", "low", "high"}} of loss, brier, ece, and adaptive_ece's value."""
     names = [str(k) for k in range(logits.shape[1])]
-    found = metrics.compute(labels, logits, names, patients)["metrics"]
+    values = metrics.compute(labels, logits, names, patients)["metrics"]
     p = calibration.probabilities(labels, logits)
-    out = {name: found[name] for name in ("loss", "brier", "ece")}
+    out = {name: values[name] for name in ("loss", "brier", "ece")}
     out["adaptive_ece"] = {
         "value": calibration.adaptive_ece(labels, p),
         "low": None,

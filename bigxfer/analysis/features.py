@@ -41,13 +41,13 @@ def view(run: WithData, rows: np.ndarray) -> np.ndarray:
 
 def names(model: Model, variables: Tree, image_shape: Sequence[int]) -> list[str]:
     """The endpoints in order of depth, but the logits."""
-    found: list[str] = []
+    endpoints: list[str] = []
 
     def look(variables: Tree, images: jax.Array) -> None:
-        found.extend(model.apply(variables, images, train=False)[1])
+        endpoints.extend(model.apply(variables, images, train=False)[1])
 
     jax.eval_shape(look, variables, jax.ShapeDtypeStruct(tuple(image_shape), "f4"))
-    return [name for name in found if name not in NOT_LAYERS]
+    return [name for name in endpoints if name not in NOT_LAYERS]
 
 
 def pooled(endpoint: jax.Array) -> jax.Array:

@@ -216,8 +216,8 @@ def sanity(
             mixed = averaged(shuffled(mixed, layers, seed), jnp.asarray(images))
             maps = explain(mixed, images, classes)
             scores.setdefault(block, []).append(correlation(want, maps))
-    found = {block: float(np.mean(values)) for block, values in scores.items()}
-    return found | {ANOTHER: correlation(want, np.roll(want, 1, axis=0))}
+    means = {block: float(np.mean(values)) for block, values in scores.items()}
+    return means | {ANOTHER: correlation(want, np.roll(want, 1, axis=0))}
 
 
 def correlation(some: np.ndarray, others: np.ndarray) -> float:

@@ -109,8 +109,8 @@ def averager(model: Model) -> Callable[[Tree, jax.Array], Tree]:
             )
             for fill in (np.zeros_like, np.ones_like)
         )
-        found = jax.tree.map(lambda z, o: np.asarray(z / (1 - (o - z))), zeros, ones)
-        return {**variables, "batch_stats": found}
+        averages = jax.tree.map(lambda z, o: np.asarray(z / (1 - (o - z))), zeros, ones)
+        return {**variables, "batch_stats": averages}
 
     return averaged
 
@@ -135,8 +135,8 @@ def weights(nets: Nets, split: str, most: int, out: Path) -> dict[str, Any]:
     """Writes weights_moved.* and filters.*: all nets beside each other."""
     rows: list[dict] = []
     for run, begun in nets:
-        found = distances(begun["params"], run.variables["params"], run.model.layers())
-        rows += [{"net": run.folder.name, **row} for row in found]
+        moved = distances(begun["params"], run.variables["params"], run.model.layers())
+        rows += [{"net": run.folder.name, **row} for row in moved]
     synthetic = nets[0][0].data.manifest.synthetic
     plots.save(draw_moved(rows), out, "weights_moved", rows, synthetic)
     scores = save_filters(nets, split, most, out)

@@ -61,8 +61,10 @@ def dropout(run: WithData, out: Path, passes: int = PASSES) -> dict[str, Any]:
     names = {"one pass": once, f"{passes} passes with dropout": many}
     sets = {name: (of["test"], of["valid"]) for name, of in names.items()}
     test, labels = parts["test"], parts["valid"].labels
-    found = predictions.of(test, once["test"])
-    return judge(found, labels, sets, run.folder.name, out, test.synthetic, "dropout")
+    predicted = predictions.of(test, once["test"])
+    return judge(
+        predicted, labels, sets, run.folder.name, out, test.synthetic, "dropout"
+    )
 
 
 def judge(

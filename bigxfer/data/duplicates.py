@@ -67,8 +67,8 @@ class Pair:
 
 def digests(pixels: np.ndarray) -> np.ndarray:
     """V16 [b]: a hash of each image's pixels; equal for equal pixels only."""
-    found = [hashlib.blake2b(image, digest_size=16).digest() for image in pixels]
-    return np.array(found, "V16")
+    hashes = [hashlib.blake2b(image, digest_size=16).digest() for image in pixels]
+    return np.array(hashes, "V16")
 
 
 def flat(pixels: np.ndarray) -> np.ndarray:

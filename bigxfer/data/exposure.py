@@ -39,10 +39,10 @@ class Seen:
     @classmethod
     def load(cls, folder: Path) -> "Seen":
         """What `save` wrote; ValueError where it is damaged."""
-        found: dict[str, Any] = tree.load_npz(folder / FILE)
-        form = tuple(found.pop("form").tolist())
-        name, why = str(found.pop("name")), str(found.pop("why"))
-        return cls(name=name, form=form, why=why, **found)
+        arrays: dict[str, Any] = tree.load_npz(folder / FILE)
+        form = tuple(arrays.pop("form").tolist())
+        name, why = str(arrays.pop("name")), str(arrays.pop("why"))
+        return cls(name=name, form=form, why=why, **arrays)
 
 
 def look(data: Dataset) -> Seen:

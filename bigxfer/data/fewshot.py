@@ -145,5 +145,5 @@ def ranked(ids: np.ndarray, seed: int) -> np.ndarray:
 
 def counts(manifest: Manifest, rows: np.ndarray) -> dict[str, int]:
     """{class: positives among these rows}; above the shots is the overshoot."""
-    found = by_label(manifest, rows)
-    return {name: len(r) for name, r in zip(manifest.classes, found, strict=True)}
+    by_class = by_label(manifest, rows)
+    return {name: len(r) for name, r in zip(manifest.classes, by_class, strict=True)}

@@ -85,13 +85,13 @@ def canonical(layers: list[str]) -> list[str]:
     Keras numbers the layers that have no name of their own over the whole process.
     """
     auto = r"(input_layer|activation|concatenate|batch_normalization|[a-z_]+2d)"
-    found = [re.fullmatch(rf"{auto}(?:_(\d+))?", name) for name in layers]
+    matches = [re.fullmatch(rf"{auto}(?:_(\d+))?", name) for name in layers]
     first: dict[str, int] = {}
-    for match in filter(None, found):
+    for match in filter(None, matches):
         number = int(match[2] or 0)
         first[match[1]] = min(first.get(match[1], number), number)
     names = []
-    for name, match in zip(layers, found):
+    for name, match in zip(layers, matches):
         if match:
             number = int(match[2] or 0) - first[match[1]]
             name = f"{match[1]}_{number}" if number else match[1]

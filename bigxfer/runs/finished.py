@@ -289,8 +289,8 @@ def parameters(path: Path) -> tuple[str, str]:
     Raises FileNotFoundError or ValueError that says what was looked for.
     """
     if path.is_dir():
-        found = read(path)
-        return str(found.parameters()), found.digest
+        done = read(path)
+        return str(done.parameters()), done.digest
     if not path.is_file():
         raise FileNotFoundError(f"no run folder and no npz at {path}")
     return str(path), durable.sha256(path)[:16]

@@ -112,11 +112,11 @@ def now() -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {name: metadata.version(name) for name in PACKAGES}
+    packages = {name: metadata.version(name) for name in PACKAGES}
     for name in OPTIONAL:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            packages[name] = metadata.version(name)
+    return packages
 
 
 def commit() -> str:

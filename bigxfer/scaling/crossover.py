@@ -61,8 +61,8 @@ class Crossover:
 
     def overtakings(self, sure: Sequence[int]) -> list[Overtaking]:
         """The crossings in the directions of `sure` whose interval is closed, by scale."""
-        found = [self._crossing(leads) for leads in sure]
-        return sorted((f for f in found if f), key=lambda f: f.at)
+        crossings = [self._crossing(leads) for leads in sure]
+        return sorted((f for f in crossings if f), key=lambda f: f.at)
 
     @property
     def sign_changes(self) -> int:

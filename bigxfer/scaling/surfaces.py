@@ -83,7 +83,7 @@ def fitted(
     fixed = FIXED[scales]
     groups, left_out = curves.grouped(on, fixed, scales, metric)
     notes += left_out
-    found = [law(curve, FORMS[scales], predictions) for curve in groups]
+    laws = [law(curve, FORMS[scales], predictions) for curve in groups]
     if scales == ("upstream_size", "shots"):
         far = []
         for row in on:
@@ -94,11 +94,11 @@ def fitted(
         try:
             pooled, _ = curves.grouped(far, fixed, (*scales, "distance"), metric)
         except ValueError as error:  # two upstreams of one size at one distance
-            return found, [*notes, f"No law over the distance: {error}"]
+            return laws, [*notes, f"No law over the distance: {error}"]
         for curve in pooled:
             if len(np.unique(curve.x[:, 2])) > 1:
-                found.append(law(curve, (TWO_WAY_DISTANCE,), predictions))
-    return found, notes
+                laws.append(law(curve, (TWO_WAY_DISTANCE,), predictions))
+    return laws, notes
 
 
 def law(curve: Curve, forms: Iterable[Form], predictions: PredictionReader) -> Law:

@@ -79,13 +79,13 @@ def read(folder: Path) -> list[Try]:
         names = [
             n for n in os.listdir(folder / "tries") if re.fullmatch(r"\d+.json", n)
         ]
-    found = []
+    claims = []
     for path in sorted(
         (folder / "tries" / n for n in names), key=lambda p: int(p.stem)
     ):
         text, touched = contents(path), path.stat().st_mtime
-        found.append(Try(path, text["owner"], text["end"], touched))
-    return found
+        claims.append(Try(path, text["owner"], text["end"], touched))
+    return claims
 
 
 def contents(path: Path) -> dict[str, Any]:
@@ -164,8 +164,8 @@ def finish(path: Path, how: str, kind: str = "", message: str = "") -> None:
 
 def forgive(folder: Path) -> None:
     """Lets a run that was given up start afresh: its failures count no longer."""
-    found = read(folder)
-    if past(folder, found).given_up and (path := claim(folder, found)):
+    claims = read(folder)
+    if past(folder, claims).given_up and (path := claim(folder, claims)):
         finish(path, "forgiven")
 
 

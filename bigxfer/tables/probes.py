@@ -124,12 +124,12 @@ Cell = tuple[str, str, str, str]  # target, shots, model, upstream
 
 def cells(rows: Iterable[Row]) -> dict[Cell, list[Row]]:
     """The runs of each cell, which differ in their settings alone."""
-    found: dict[Cell, list[Row]] = defaultdict(list)
+    by_cell: dict[Cell, list[Row]] = defaultdict(list)
     for row in rows:
         if row["protocol"] == PROTOCOL:
             cell = row["target"], row["shots"], row["model"], row["upstream"]
-            found[cell].append(row)
-    return dict(found)
+            by_cell[cell].append(row)
+    return dict(by_cell)
 
 
 def reported(rows: Sequence[Row]) -> list[Row]:

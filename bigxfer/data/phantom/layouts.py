@@ -240,8 +240,8 @@ def _illness(rng: np.random.Generator, named: tuple[str, ...]) -> tuple[str, ...
     elif cause < 0.55:  # after an operation
         rates |= {"atelectasis": 0.6, "devices": 0.7, "pneumothorax": 0.3}
     rates = {f: rate for f, rate in rates.items() if f in named}
-    found = tuple(f for f, rate in rates.items() if rng.random() < rate)
-    return found or (str(rng.choice(list(rates))),)
+    findings = tuple(f for f, rate in rates.items() if rng.random() < rate)
+    return findings or (str(rng.choice(list(rates))),)
 
 
 def make_drawing(

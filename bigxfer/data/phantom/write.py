@@ -104,9 +104,9 @@ def _draw(folder: Path, drawing: Drawing) -> list[list]:
             np.random.default_rng([*drawing.patient, 3]), drawing.distance
         )
         style = film.scanner(drawing.scanner, drawing.distance)
-        found = list(drawing.findings)
+        findings = list(drawing.findings)
         image, boxes = radiograph(
-            drawing.pixels, body, style, found, rng, drawing.severity
+            drawing.pixels, body, style, findings, rng, drawing.severity
         )
     path = folder / drawing.file
     path.parent.mkdir(parents=True, exist_ok=True)

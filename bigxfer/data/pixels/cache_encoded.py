@@ -56,8 +56,8 @@ def build(
     folder = Path(folder) / cache.digest(manifest, 0, channels)
     allowed, workers = max_bad * len(manifest), workers or len(host.cores())
     with cache_store.locked(folder, say) as writable:
-        found = cache_store.stats(manifest)
-        maker = ShardMaker(manifest, folder, channels, found, workers, say)
+        stats = cache_store.stats(manifest)
+        maker = ShardMaker(manifest, folder, channels, stats, workers, say)
         starts = range(0, len(manifest), SHARD)
         shards = {s: maker.known(s) for s in starts}
         if writable and sum(len(s.bad) for s in shards.values() if s) > allowed:

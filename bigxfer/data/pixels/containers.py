@@ -150,14 +150,14 @@ def opened(path: str, largest: int = LARGEST) -> BinaryIO:
     Raises OSError where it is no regular file (a FIFO is waited for without end, a
     device may never end), ValueError where it has more than `largest` bytes.
     """
-    found = os.stat(path)
-    if stat.S_ISDIR(found.st_mode):
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(found.st_mode):
-        kind = "FIFO" if stat.S_ISFIFO(found.st_mode) else "device or socket"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "FIFO" if stat.S_ISFIFO(status.st_mode) else "device or socket"
         raise OSError(errno.EINVAL, f"a {kind}, not a file", path)
-    if found.st_size > largest:
-        raise ValueError(too_large(found.st_size))
+    if status.st_size > largest:
+        raise ValueError(too_large(status.st_size))
     return open(path, "rb")
 
 

@@ -147,14 +147,14 @@ def keep_views(manifest: Manifest, views: tuple[str, ...]) -> Manifest:
     # A lateral film among frontal ones is another task.
     kept = np.isin(manifest.view, views)
     have, counts = np.unique(manifest.view.astype(str), return_counts=True)
-    found = dict(zip(have.tolist(), counts.tolist()))
+    by_view = dict(zip(have.tolist(), counts.tolist()))
     if not kept.any():
         raise DataError(
             f"config.data.views={views} keeps no image of {manifest.name}, which has"
-            f" {found}; set config.data.views=() to keep all"
+            f" {by_view}; set config.data.views=() to keep all"
         )
     other = [
-        f"{view or 'unknown'} {n}" for view, n in found.items() if view not in views
+        f"{view or 'unknown'} {n}" for view, n in by_view.items() if view not in views
     ]
     notes = {**manifest.notes, "views": list(views)}
     what = f"images of other views than {', '.join(views)} ({', '.join(other)})"

@@ -120,12 +120,12 @@ def translated(
 ) -> list[str]:
     """The cells of an optional column, [] without it; DataError where one is None."""
     cells = table.columns.get(name, [])
-    found = {cell: spelling(cell) for cell in set(cells)}
-    if unread := {cell for cell, value in found.items() if value is None}:
+    spelled = {cell: spelling(cell) for cell in set(cells)}
+    if unread := {cell for cell, value in spelled.items() if value is None}:
         row = next(row for row, cell in enumerate(cells) if cell in unread)
         expected = "train, valid, test or blank expected"
         table.fail(row, f"{name} is {cells[row]!r}; {expected}")
-    return [found[cell] or "" for cell in cells]
+    return [spelled[cell] or "" for cell in cells]
 
 
 def read_people(table: Table, data: Data) -> tuple[dict[str, list[str]], Table]:

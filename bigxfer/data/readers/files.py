@@ -74,8 +74,8 @@ def names(top: Path) -> list[str]:
 
 def litter(root: Path, folder: str) -> list[str]:
     """The litter that lies in this folder of root itself, relative to root."""
-    found = os.listdir(root / folder)
-    return sorted(os.path.join(folder, name) for name in found if is_litter(name))
+    names = os.listdir(root / folder)
+    return sorted(os.path.join(folder, name) for name in names if is_litter(name))
 
 
 def walk(root: Path, tops: Iterable[str] = ("",)) -> Listing:

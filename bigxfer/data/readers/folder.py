@@ -46,12 +46,12 @@ def read(
             f"{root}: looked for two or more class folders{under}, found"
             f" {list(classes)}; {SEE}"
         )
-    found = files.walk(root, [top for *_, top in tops])
+    listing = files.walk(root, [top for *_, top in tops])
     for part in {"": "", **parts}:  # above the class folders too
-        found.litter += files.litter(root, part)
+        listing.litter += files.litter(root, part)
     # Linked twice, an image could train and test.
-    files.check_links(root, found)
-    images, other = by_folder(root, found.files, [top for *_, top in tops], is_image)
+    files.check_links(root, listing)
+    images, other = by_folder(root, listing.files, [top for *_, top in tops], is_image)
     rows = [(p, name, path) for p, name, top in tops for path in images[top]]
     paths = [path for *_, path in rows]
     return build(
@@ -68,7 +68,7 @@ def read(
         notes={"patients": NOBODY},
         dropped={
             "files that are no image": other,
-            **found.dropped(),
+            **listing.dropped(),
             **elsewhere(root, parts, classes, is_image),
         },
     )
@@ -102,19 +102,19 @@ def split_folders(root: Path) -> dict[str, str]:
     A folder with such a name is a class where images lie in it and no folders. Raises
     DataError for two folders of one split.
     """
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for name in files.folders(root):
         split = spellings.split(name)
         # A class may be called "test" or "valid": then images lie in it, not classes.
         if not split or not files.folders(root / name):
             continue
-        if split in found:
+        if split in folders:
             raise DataError(
-                f"{root}: {found[split]}/ and {name}/ are both the {split} split;"
+                f"{root}: {folders[split]}/ and {name}/ are both the {split} split;"
                 " rename or merge one"
             )
-        found[split] = name
-    return {found[split]: split for split in SPLITS if split in found} or {"": ""}
+        folders[split] = name
+    return {folders[split]: split for split in SPLITS if split in folders} or {"": ""}
 
 
 def elsewhere(
@@ -142,6 +142,6 @@ def elsewhere(
                 f"{root / name}: a class folder beside {'/ and '.join(parts)}/; move it"
                 " into one of them"
             )
-    found = files.walk(root, beside)
-    loose += [path for path in found.files if is_image(root / path)]
+    listing = files.walk(root, beside)
+    loose += [path for path in listing.files if is_image(root / path)]
     return {"images that lie in no class folder": loose}

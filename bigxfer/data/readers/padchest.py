@@ -57,9 +57,9 @@ def read(root: str | Path, data: Data) -> Manifest:
     people = table.patients("PatientID")
     table.groups("ImageID", r"[^/]+\.png", "a png file")
     table.groups("ImageDir", r"\d+", "a number")
-    found = parse(table)
-    kept, dropped = telling(found)
-    labels = marks([found[row] for row in kept])
+    findings = parse(table)
+    kept, dropped = telling(findings)
+    labels = marks([findings[row] for row in kept])
     if data.version == "single":
         one = labels.sum(axis=1) == 1
         dropped["images of none or several of the 27"] = int((~one).sum())

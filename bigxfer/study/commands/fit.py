@@ -244,8 +244,10 @@ def crossing_dict(c, x: str) -> dict[str, Any]:
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """A CSV; with nothing but a line end where there is no row."""
-    found = list(rows)
+    written = list(rows)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, found[0] if found else (), lineterminator="\n")
+        writer = csv.DictWriter(
+            file, written[0] if written else (), lineterminator="\n"
+        )
         writer.writeheader()
-        writer.writerows(found)
+        writer.writerows(written)
