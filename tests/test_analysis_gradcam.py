@@ -182,6 +182,8 @@ def test_sanity_tells_maps_of_the_net_from_maps_of_the_image():
     kernel = rng.normal(size=(8, 64)).astype("float32")
 
     class Net:
+        head = "head/.*"
+
         def layers(self):
             return ["body", "head"]
 
@@ -201,6 +203,21 @@ def test_sanity_tells_maps_of_the_net_from_maps_of_the_image():
     found = gradcam.sanity(of_net, Net(), variables, images, classes, 3)
     assert found["head"] == pytest.approx(1) and abs(found["body"]) < 0.3
     assert found[gradcam.ANOTHER] == pytest.approx(1)
+
+
+def test_a_balanced_head_sees_something_where_a_negative_one_sees_nothing():
+    model, variables, images = made("bit")
+    flat = tree.flatten(variables["params"])
+    kernel = flat["head/conv2d/kernel"]
+    flat["head/conv2d/kernel"] = kernel - 1 - kernel.max()
+    against = {"params": tree.unflatten(flat)}
+    explain, classes = gradcam.explainer(model, "group_norm"), np.zeros(4, int)
+    assert np.ptp(explain(against, images, classes)) == 0
+    mended = gradcam.balanced(against, model.head)
+    assert (np.ptp(explain(mended, images, classes), axis=(1, 2)) > 0).all()
+    weights = np.asarray(mended["params"]["head"]["conv2d"]["kernel"])
+    np.testing.assert_allclose(weights.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(weights, kernel - kernel.mean((0, 1, 2)), atol=1e-5)
 
 
 def test_smoothgrad_finds_the_pixels_that_count():

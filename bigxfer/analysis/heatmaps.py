@@ -86,6 +86,11 @@ def write(
         explain, run.model, run.variables, images[:few], classes[:few], DRAWS[kind]
     )
     found["sanity"] = checked
+    # A flat map points nowhere and scores as a blind guess: how many there are.
+    found["flat maps"] = {
+        "trained": flat(trained),
+        "untrained": float(np.mean([flat(maps) for maps in controls])),
+    }
     page = Page(run, kind, f"{word}, {run.folder.name}", out)
     save_sanity(page, checked)
     seen = {"trained": trained, "untrained": controls[0]}
@@ -118,10 +123,16 @@ def untrained(run: WithData, begun: Tree, images: np.ndarray, draw: int) -> Tree
     By the draw of the shuffle such a net may point at all that is bright, or dark.
     """
     shuffled = gradcam.shuffled(run.variables, run.model.layers()[-1:], draw)
-    head = tree.take(shuffled["params"], run.model.head)
+    balanced = gradcam.balanced(shuffled, run.model.head)
+    head = tree.take(balanced["params"], run.model.head)
     flat = {**tree.flatten(begun["params"]), **tree.flatten(head)}
     net = {**begun, "params": tree.unflatten(flat)}
     return movement.averager(run.model)(net, jnp.asarray(images[:AVERAGED]))
+
+
+def flat(maps: np.ndarray) -> float:
+    """The share of maps [n, h, w] that have one value everywhere."""
+    return float((np.ptp(maps, axis=(1, 2)) == 0).mean())
 
 
 def save_sanity(page: Page, found: dict[str, float]) -> None:
