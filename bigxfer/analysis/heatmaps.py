@@ -53,16 +53,7 @@ def write(
     known the cases are the images with one, each for the box's class; else the first
     images, each for the class that the net calls.
     """
-    if kind == "gradcam":
-        endpoint = endpoint or gradcam.deepest(
-            run.model, run.variables, run.image_shape
-        )
-        explain, word = (
-            gradcam.explainer(run.model, endpoint),
-            f"Grad-CAM of {endpoint}",
-        )
-    else:
-        explain, word = gradcam.smoothgrad(run.model), "SmoothGrad"
+    explain, word = explanation(kind, run, endpoint)
     rows = np.sort(run.data.rows[split])
     place = {row: i for i, row in enumerate(rows.tolist())}
     every = pointing.boxes(run.data.manifest)
@@ -100,6 +91,15 @@ def write(
     else:
         print(f"  no boxes beside {run.data.manifest.root}: no pointing game")
     return found
+
+
+def explanation(kind: str, run: WithData, endpoint: str) -> tuple[gradcam.Explain, str]:
+    """(what makes the maps, its name in words)."""
+    if kind == "smoothgrad":
+        return gradcam.smoothgrad(run.model), "SmoothGrad"
+    net = run.model, run.variables, run.image_shape
+    endpoint = endpoint or gradcam.deepest(*net)
+    return gradcam.explainer(run.model, endpoint), f"Grad-CAM of {endpoint}"
 
 
 def some(of: dict, most: int) -> dict:
