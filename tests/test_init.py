@@ -296,7 +296,7 @@ def test_gabor_filters_are_what_they_say():
             assert np.hypot(fx, fy) == pytest.approx(1 / waves[w], rel=0.15)
 
 
-LARGE = ("inception_v3", "resnet50", "densenet121")  # to compile
+LARGE = ("inception_v3", "resnet50", "resnet50_v2", "densenet121")  # to compile
 
 
 @needs_keras

@@ -132,6 +132,7 @@ def test_chexpert_sample_counts_are_those_of_its_cells(tmp_path):
     assert len(set(m.patient)) == len({r["Path"].split("/")[2] for r in rows})
 
 
+@pytest.mark.slow
 def test_a_chexpert_sized_file_takes_under_five_seconds(tmp_path):
     rng = random.Random(0)
     rows = [
