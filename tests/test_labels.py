@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -55,6 +55,7 @@ def expected(row, uncertain, blank):
     return list(out.values())
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(
     marks, *map(st.sampled_from, (("ignore", "zeros", "ones"), ("unknown", "negative")))
 )
