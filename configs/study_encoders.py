@@ -11,7 +11,7 @@ benchmarks/lite0_features.py made ours); without features= the study has no such
 Ours is R26x0.25, trained on tiny_imagenet at 48 px with two seeds. It, the encoder and the pixels
 take ridge heads, 50 draws of 1, 5 and 10 shots and all data; their penalty is chosen from ten
 by folds of the shots, at full data on validation, at 1 shot not at all. Scratch trains, untuned,
-with three draws and the schedule of covidx_small.py. What we found stands in docs/findings.md.
+with three draws and the schedule of covidx_small.py. What we found stands in docs/encoders.md.
 """
 
 from collections.abc import Iterator
