@@ -116,7 +116,7 @@ def test_runs_that_differ_in_their_start_alone_are_pairs(tmp_path):
 
 def test_curves_are_averaged_over_the_runs_of_a_net_first(tmp_path):
     """Net A is 0.6 in one run and 0.8 in another, net B 0.9: the mean is 0.8."""
-    other = {"model": "R1-1x0.25"}
+    other = {"model": "R1-1x0.5"}
     runs = [
         convergence.read(learnt(tmp_path / "a0", 0, [0.5, 0.6]), "auroc_macro"),
         convergence.read(learnt(tmp_path / "a1", 1, [0.5, 0.8]), "auroc_macro"),

@@ -11,7 +11,7 @@ from bigxfer import presets
 from bigxfer.data import dataset
 from bigxfer.protocols import optim
 from bigxfer.protocols.hyperrule import branch, rule
-from bigxfer.runs import job
+from bigxfer.runs import config_json
 
 
 def published_lr(step, dataset_size, base_lr=0.003):
@@ -138,5 +138,5 @@ def test_a_run_says_its_branch(tmp_path):
     rows = dict.fromkeys(("train", "valid", "test"), np.arange(1))
     data = dataset.Dataset(m, None, rows, {})
     plan = optim.plan(run.optim, 1)
-    said = job.describe(run, "d", plan, data)["data"]["resolution"]
+    said = config_json.of(run, "d", plan, data)["data"]["resolution"]
     assert "160, crop 128" in said and "ITS PAIR FOR THEM IS 512" in said

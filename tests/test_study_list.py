@@ -211,7 +211,8 @@ def test_a_config_that_is_not_there_is_one_line(command):
 
 
 def test_collect_takes_the_runs_of_a_study_alone(tmp_path):
-    digest = grid.nodes("configs/study_demo.py")[1].digest
+    nodes = grid.nodes("configs/study_demo.py")
+    digest = next(node.digest for node in nodes if node.kind == "upstream")
     for name in (digest, "0" * 16):
         write_run(tmp_path / name)
     found = study(
