@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> config.Run:
     a = presets.parse_arg(arg, **ONE)
     shape = f"model={a['model']},res=48,batch=32"
     if a["upstream"]:
-        shape += f",recipe=small,steps=500,phantom=3000,seed={a['seed']}"
+        shape += f",recipe=small,steps=450,phantom=3000,seed={a['seed']}"
         run = presets.load(f"{UPSTREAMS[a['upstream']]}:{shape}")
         run.data.augment, run.data.fraction = "affine", a["fraction"]
     else:

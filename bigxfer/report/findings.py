@@ -175,10 +175,14 @@ def _spread(found: Sequence[Comparison]) -> list[Comparison]:
 
 
 def sentence(c: Comparison) -> str:
-    """One finding: effect, interval, what it covers, and what would settle it."""
+    """One finding: effect, interval, what it covers, and what would settle it.
+
+    The effect is that of the first named over the second.
+    """
     d, about = c.difference, c.about
+    ends = (-d.value, -d.high, -d.low) if c.verdict == WORSE else (d.value, d.low, d.high)
     effect = f"{METRICS.get(about['metric'], about['metric'])}"
-    effect += f" {cells.interval(d.value, d.low, d.high, '+')} {d.covers}"
+    effect += f" {cells.interval(*ends, '+')} {d.covers}"
     where = f"on {pretty(about['target'])} at {shots_name(about['shots'])}"
     a, b = names(c)
     holm = f"p {c.p_holm:.2g} after Holm over {c.size}"
