@@ -294,6 +294,12 @@ def test_the_four_verdicts():
     assert many == pytest.approx(0.05 / 1.96 * (2.7729 + 0.8416), rel=1e-3)
 
 
+def test_the_effect_is_that_of_the_first_named():
+    c = comparison(("s", "a"), ("s", "b"), -0.10, 0.05)
+    told = findings.sentence(differences.adjusted({0: c})[0])
+    assert "b (s) is better than a (s): macro AUROC +0.100 [+0.050, +0.150]" in told
+
+
 def test_the_opening_says_what_would_settle_what_is_open(toy):
     found = family([r for r in toy if r["shots"] == "5"])
     told = findings.sentences(list(found.found.values()))

@@ -180,7 +180,9 @@ def sentence(c: Comparison) -> str:
     The effect is that of the first named over the second.
     """
     d, about = c.difference, c.about
-    ends = (-d.value, -d.high, -d.low) if c.verdict == WORSE else (d.value, d.low, d.high)
+    ends = (
+        (-d.value, -d.high, -d.low) if c.verdict == WORSE else (d.value, d.low, d.high)
+    )
     effect = f"{METRICS.get(about['metric'], about['metric'])}"
     effect += f" {cells.interval(*ends, '+')} {d.covers}"
     where = f"on {pretty(about['target'])} at {shots_name(about['shots'])}"
