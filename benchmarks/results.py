@@ -4,8 +4,8 @@
 
 Runs the studies that the page names between <!-- results: CONFIG --> and <!-- end -->,
 those of {data} only with --data (a folder with nih64 and covid_cxr), and puts the table
-that the launcher prints in place of the old one. The demo takes ten minutes on two idle
-cores, study_covid_cxr.py as long. Studies that are done are not run again. docs/coverage.md
+that the launcher prints in place of the old one. The demo takes six minutes on two idle
+cores, study_covid_cxr.py ten. Studies that are done are not run again. docs/coverage.md
 quotes some of these numbers: tests/test_coverage.py names those that differ afterwards.
 """
 

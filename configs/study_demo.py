@@ -8,13 +8,10 @@ plainer than radiographs show them (severity). Upstreams of three sizes (1/16, 1
 and textures, two upstream seeds each; a larger net from the largest ones. Each is transferred to
 three classes, as in COVIDx: at 1, 5 and 10 shots by ridge heads on frozen features, twelve
 draws, and at full data by fine-tuning, beside nets of random weights and training from
-scratch. About ten minutes of a processor, reckoned from parts of it: half of that on two cores,
-with --workers 2 as `make demo` has it. The schedules are short ones of
-our own: scratch at full data has not converged, so its last row holds for that number of
-steps only. One seed of it, radiographs at all images and shapes at a
-sixteenth, gave 0.713 [0.666, 0.753], 0.534 [0.498, 0.568] and 0.526 [0.506, 0.546] of random weights at ten shots
-(600 upstream steps, twenty draws); with two upstream seeds few differences are told apart, and three sizes are too
-few for a law.
+scratch. 6 min 0 s on two idle cores with --workers 2, as `make demo` has it, and 11 CPU-minutes.
+The schedules are short ones of our own: scratch at full data has not converged, so its last row
+holds for that number of steps only. With two upstream seeds few differences are told apart
+(docs/results.md), and three sizes are too few for a law.
 """
 
 from collections.abc import Iterator
