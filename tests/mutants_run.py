@@ -22,6 +22,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -227,7 +228,7 @@ class Trial:
 
     def judge(self, path: Path, syntax: ast.Module, nodes: list[str]) -> int:
         exchange(path, syntax)
-        for node, following in zip(nodes, [*nodes[1:], None], strict=True):
+        for node, following in zip_longest(nodes, nodes[1:]):
             self.run(node, following)
             if self.failed:
                 return 1
@@ -261,7 +262,7 @@ class Trial:
         recorder = Recorder(self.tree / "bigxfer")
         nodes = [node for node in self.items if node.startswith(f"{test}::")]
         tests: Record = {}
-        for node, following in zip(nodes, [*nodes[1:], None], strict=True):
+        for node, following in zip_longest(nodes, nodes[1:]):
             tests[node] = recorder.measured(partial(self.run, node, following))
         tests = {
             node: found for node, found in tests.items() if node not in self.failed
