@@ -16,6 +16,14 @@ from bigxfer.tables.table import Row, metric_names
 
 BINS = 10
 LEAST = 10  # predictions in a bin that is drawn
+DIAGONAL = {
+    "type": "scatter",
+    "mode": "lines",
+    "x": [0, 1],
+    "y": [0, 1],
+    "line": {"color": "#808080", "width": 1, "dash": "dot"},
+    "hoverinfo": "skip",
+}
 
 
 def reliability(drawing: Drawing) -> list[Panel]:
@@ -28,15 +36,7 @@ def reliability(drawing: Drawing) -> list[Panel]:
                 traces.append(trace)
         if not traces:
             continue
-        diagonal = {
-            "type": "scatter",
-            "mode": "lines",
-            "x": [0, 1],
-            "y": [0, 1],
-            "line": {"color": "#808080", "width": 1, "dash": "dot"},
-            "hoverinfo": "skip",
-            "showlegend": False,
-        }
+        diagonal = {**DIAGONAL, "showlegend": False}
         axes = {
             name: {"title": {"text": title}, "range": [-0.02, 1.02], "dtick": 0.2}
             for name, title in (

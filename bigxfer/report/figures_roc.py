@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bigxfer.report.figures import Drawing
-from bigxfer.report.figures_predictions import places
+from bigxfer.report.figures_predictions import DIAGONAL, places
 from bigxfer.report.style import Panel, pretty, table_html
 from bigxfer.runs import finished
 from bigxfer.statistics import confusion, roc
@@ -17,14 +17,6 @@ from bigxfer.tables.lines import order
 from bigxfer.tables.table import Row
 
 AXES = {"roc": ("false positive rate", "sensitivity"), "pr": ("recall", "precision")}
-CHANCE = {
-    "type": "scatter",
-    "mode": "lines",
-    "x": [0, 1],
-    "y": [0, 1],
-    "line": {"color": "#808080", "width": 1, "dash": "dot"},
-    "hoverinfo": "skip",
-}
 
 
 def panels(drawing: Drawing) -> list[Panel]:
@@ -81,7 +73,7 @@ def _curves(
                 axis: {"title": {"text": title}, "range": [-0.02, 1.02], "dtick": 0.2}
                 for axis, title in zip(("xaxis", "yaxis"), titles, strict=True)
             }
-            chance = [CHANCE] if kind == "roc" else []
+            chance = [DIAGONAL] if kind == "roc" else []
             name = "mean of the classes" if label == roc.MACRO else label
             about = place | {"title": f"{place['title']}: {name}", "label": label}
             figure = {"data": [*chance, *traces], "layout": axes}

@@ -23,9 +23,7 @@ from bigxfer.statistics.limits import Score, Z
 from bigxfer.statistics.scores import few
 
 GRID = np.array([0.01, 0.02, 0.05, *np.arange(0.1, 0.96, 0.05)]).round(2)
-BEYOND = (
-    3  # patients that a place leaves beyond its threshold: of fewer there are no limits
-)
+BEYOND = 3  # patients beyond a place's threshold: of fewer there are no limits
 SPREAD = 0.05  # of the places between which a slope is taken, at least, to either side
 MACRO = "macro"
 MOST = 20  # classes: of more there are no curves, which take a millisecond a place
@@ -85,9 +83,9 @@ def sensitivity(
     m, n = int(positive.sum()), int(negative.sum())
     having = {1: patients.having(positive), 0: patients.having(negative)}
     falling = -np.sort(-odds[negative])
-    points = []
+    points, scarce = [], few(name, having)
     for place in GRID:
-        reason = few(name, having) or _edge(place, having[0], "without")
+        reason = scarce or _edge(place, having[0], "without")
         value = float(np.interp(place, fpr, tpr))
         cut = falling[min(math.floor(place * n), n - 1)]
         effect = np.zeros(len(truth))
@@ -112,17 +110,15 @@ def precision(
     m, n = int(positive.sum()), int(negative.sum())
     having = {1: patients.having(positive), 0: patients.having(negative)}
     falling = -np.sort(-odds[positive])
-    points = []
+    points, scarce = [], few(name, having)
     for place in GRID:
-        reason = few(name, having) or _edge(place, having[1], "with")
+        reason = scarce or _edge(place, having[1], "with")
         cut = falling[max(math.ceil(place * m - 1e-9), 1) - 1]
-        hits, wrong = (
-            float((odds >= cut)[side].sum()) for side in (positive, negative)
-        )
+        called = odds >= cut
+        hits, wrong = (float(called[side].sum()) for side in (positive, negative))
         value, share = hits / (hits + wrong), max(wrong, 0.5) / n
         bend = _slope(place, tpr, fpr, having[1]) / share  # of log(wrong) by the recall
         effect = np.zeros(len(truth))
-        called = odds >= cut
         effect[positive] = (1 + bend * (called[positive] - hits / m)) / m
         effect[negative] = called[negative] / -max(wrong, 1)
         effect *= value * (1 - value)
@@ -178,9 +174,7 @@ def _limited(
         return Score(value, reason=reason, sums=sums)
     worth = float(counted.sum()) / max(patients.images_each(counted), 1.0)
     spread, t = limits.variance(sums), -scipy.special.stdtrit(patients.count - 1, 0.025)
-    if (
-        not 0 < value < 1
-    ):  # no image's weight moves it; the limits are of the count alone
+    if not 0 < value < 1:  # no image's weight moves it: limits of the count alone
         sums = np.zeros_like(sums)
     elif spread:
         worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
