@@ -38,10 +38,10 @@ class Model(Protocol):
         with maps give [n, h, w, c]. A net without any has no Grad-CAM, which says so, and
         similarity compares its endpoints as vectors.
         images: float [n, h, w, 3] in [-1, 1], or [n, h, w, 1], which stands for three
-        equal channels: grey images. The endpoints are in order of depth;
-        new batch statistics, where the model has any and `train` is set, are in their
-        "batch_stats". `hold` names layers whose batch norm uses, and keeps, its
-        running averages even so. rngs: {"dropout": key} where the model has dropout.
+        equal channels: grey images. The endpoints are in order of depth. With `train`
+        they also hold the new batch statistics of a model that has any, as
+        "batch_stats". `hold` names layers whose batch norm uses, and keeps, its running
+        averages in training too. rngs: {"dropout": key} where the model has dropout.
         """
         ...
 
@@ -54,6 +54,7 @@ class Around:
     """Wraps a model; what a subclass does not override is delegated."""
 
     def __init__(self, model: Model) -> None:
+        # No `apply` below: to change it is what every wrapper is for.
         self.model, self.head = model, model.head
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> Tree:

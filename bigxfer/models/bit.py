@@ -126,10 +126,12 @@ class Unit(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         out, g = 4 * self.width, self.groups
+        # The projection takes the normalised input, not x: so do the published weights.
         project = out if self.stride != 1 or x.shape[-1] != out else 0
         y, shortcut = Layer(
             self.width, g, project=project, project_stride=self.stride, name="a"
         )(x)
+        # Strided here, as published: a strided 1 x 1 would skip three of four pixels.
         y, _ = Layer(self.width, g, size=3, stride=self.stride, name="b")(y)
         y, _ = Layer(out, g, name="c")(y)
         return y + shortcut
@@ -160,6 +162,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         zeros = nn.initializers.zeros
+        # The name and the shape [1, 1, features, classes] are those of BiT's files.
         dense = nn.Conv(self.classes, (1, 1), kernel_init=zeros, name="conv2d")
         return dense(x[:, None, None])[:, 0, 0]
 
@@ -184,7 +187,10 @@ class ResNet(nn.Module):
             name = f"block{stage + 1}"
             x = Block(unit, units, width, stage > 0, self.groups, name=name)(x)
             out[name] = x
+        # An endpoint of its own for Grad-CAM: before this norm an offset that it takes
+        # away may lead the map.
         x = out["group_norm"] = GroupNormRelu(self.groups, name="group_norm")(x)
+        # float32 in a bfloat16 net too: BiT's head and its logits are.
         x = out["pre_logits"] = x.mean((1, 2), dtype=jnp.float32)
         out["logits"] = Head(self.classes, name="head")(x)
         return out["logits"], out
@@ -195,20 +201,22 @@ def random_kernels(key: jax.Array, params: Tree) -> Tree:
     """`params` with all standardised kernels drawn anew: lecun_normal, as big_vision.
 
     A normal of variance 1 / fan-in cut at 2 standard deviations (big_vision
-    models/bit_paper.py, flax's default). One loop of draws serves all kernels: XLA
-    compiles one kernel at a time for up to half a second, minutes in all for a deep net,
-    and one draw of all takes four times their memory.
+    models/bit_paper.py, flax's default).
     """
     flat = tree.flatten(params)
+    # Sorted, so that a seed gives the same weights in whatever order flax names them.
     names = [n for n in sorted(flat) if n.endswith("standardized_conv2d/kernel")]
     sizes = [flat[n].size for n in names]
     keys = jax.random.split(key, -(-sum(sizes) // DRAWN_AT_ONCE))
 
-    def part(key: jax.Array) -> jax.Array:
+    def piece(key: jax.Array) -> jax.Array:
         normal = jax.random.truncated_normal(key, -2.0, 2.0, (DRAWN_AT_ONCE,))
-        return normal / 0.87962566  # the standard deviation that the cut leaves
+        # the standard deviation that the cut leaves (jax/_src/nn/initializers.py)
+        return normal / 0.87962566
 
-    draw = lax.map(part, keys).reshape(-1)
+    # One loop for all kernels: XLA compiles a draw for up to half a second, minutes in
+    # all for a kernel each, and one draw of all takes four times their memory.
+    draw = lax.map(piece, keys).reshape(-1)
     starts = itertools.accumulate(sizes, initial=0)
     for name, size, start in zip(names, sizes, starts):
         shape = flat[name].shape

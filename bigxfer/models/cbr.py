@@ -69,6 +69,7 @@ class Cbr(nn.Module):
     def __call__(
         self, images: jax.Array, train: bool, hold: Sequence[str]
     ) -> tuple[jax.Array, Tree]:
+        # `train`, argument 2 after self and x, picks a branch of Python: no tracer.
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         x, out = images.astype(self.dtype), {}
         for i, channels in enumerate(self.channels, 1):
@@ -76,8 +77,10 @@ class Cbr(nn.Module):
             moves = train and name not in hold
             x = block(channels, self.kernel, self.padding, name=name)(x, moves)
             out[name] = x
+            # Flax pads with -inf; after a ReLU a border of zeros would give the same.
             if i < len(self.channels) or self.last_pools:
                 x = nn.max_pool(x, (3, 3), (2, 2), self.padding)
+        # Without this the mean of no pixels is NaN, and so is every loss.
         if x.size == 0:
             raise ValueError(
                 f"images of {images.shape[1:3]} are too small for these blocks without"

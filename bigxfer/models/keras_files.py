@@ -20,6 +20,7 @@ def open_file(path: str) -> Any:
 
     if not path.endswith(".keras"):
         return h5py.File(path)
+    # HDF5 wants to seek in a file of its own, which a member of a zip is not.
     with zipfile.ZipFile(path) as archive:
         return h5py.File(io.BytesIO(archive.read("model.weights.h5")))
 
@@ -30,16 +31,19 @@ def older(path: str) -> list[tuple[str, list[np.ndarray]]]:
     The layout is that of keras/src/legacy/saving/legacy_h5_format.py.
     """
     with open_file(path) as file:
+        # model.save puts the layers below this group, save_weights at the top.
         top = file.get("model_weights", file)
         layers = [(text(n), top[text(n)]) for n in top.attrs.get("layer_names", [])]
-        found = [
+        # weight_names keep the order of layer.variables, which `in_order` relies on.
+        saved = [
             (name, [np.asarray(group[text(w)]) for w in group.attrs["weight_names"]])
             for name, group in layers
         ]
-    return [(name, arrays) for name, arrays in found if arrays]
+    return [(name, arrays) for name, arrays in saved if arrays]
 
 
 def text(name: str | bytes) -> str:
+    # h5py gives an attribute as it was written: fixed length as bytes, other as str.
     return name.decode() if isinstance(name, bytes) else name
 
 
@@ -57,11 +61,12 @@ def in_order(
     wanted: {layer: shapes of its arrays}, in order. ValueError at the first that does
     not fit; layers above the last stay where they are.
     """
+    # By order, not by name: Keras numbers the layers without a name over the process.
     if len(saved) < len(wanted):
         raise ValueError(f"it has {len(saved)} layers, this net {len(wanted)}")
     out = []
     for (theirs, arrays), (ours, shapes) in zip(saved, wanted.items()):
-        if (found := [a.shape for a in arrays]) != shapes:
-            raise ValueError(f"its layer {theirs} is {found}, not {shapes} as {ours}")
+        if (held := [a.shape for a in arrays]) != shapes:
+            raise ValueError(f"its layer {theirs} is {held}, not {shapes} as {ours}")
         out += arrays
     return out

@@ -52,6 +52,7 @@ NETS = {
 
 def keras() -> Any:
     """Keras on its JAX backend; ImportError that says what to do."""
+    # Keras reads it once, when it is imported first, and would take TensorFlow.
     os.environ.setdefault("KERAS_BACKEND", "jax")
     try:
         import keras
@@ -82,13 +83,13 @@ def preprocess(images: jax.Array, mode: str) -> jax.Array:
 def canonical(layers: list[str]) -> list[str]:
     """Keras's names of a net's layers as in a process that builds no other net.
 
-    Keras numbers the layers that have no name of their own over the whole process.
+    Layers that have no name of their own are numbered over the whole process.
     """
     auto = r"(input_layer|activation|concatenate|batch_normalization|[a-z_]+2d)"
     matches = [re.fullmatch(rf"{auto}(?:_(\d+))?", name) for name in layers]
     first: dict[str, int] = {}
     for match in filter(None, matches):
-        number = int(match[2] or 0)
+        number = int(match[2] or 0)  # the first of a process has no number
         first[match[1]] = min(first.get(match[1], number), number)
     names = []
     for name, match in zip(layers, matches):
@@ -102,11 +103,12 @@ def canonical(layers: list[str]) -> list[str]:
 def by_block(layers: list[str]) -> list[str]:
     """Inception-v3's layers with their block before them: mixed3/conv2d_26.
 
-    A block is what lies before its concatenation; the stem ends at the second pool.
+    The stem ends at the second pool.
     """
     names, block = [], []
     for layer in layers:
         block.append(layer)
+        # A block ends with its concatenation, the only layer that Keras names after it.
         if layer == "max_pooling2d_1" or re.fullmatch(r"mixed\d+", layer):
             prefix = "stem" if layer == "max_pooling2d_1" else layer
             names += [f"{prefix}/{name}" for name in block]
@@ -117,14 +119,15 @@ def by_block(layers: list[str]) -> list[str]:
 def random_params(key: jax.Array, shapes: dict[str, tuple[int, ...]]) -> Tree:
     """{name: float32}: glorot_uniform kernels, no biases, the identity as batch norm.
 
-    Keras's defaults, with its fans (of a depthwise kernel: of one channel to one, times
-    its channels in). One draw serves all kernels, as in bit.random_kernels.
+    Keras's defaults.
     """
     kernels = [n for n in shapes if n.endswith("/kernel")]
     sizes = [math.prod(shapes[n]) for n in kernels]
+    # One draw for all kernels, since XLA compiles each for up to half a second.
     draw = jax.random.uniform(key, (sum(sizes),), minval=-1.0)
     out = {}
     for name, size, start in zip(kernels, sizes, accumulate(sizes, initial=0)):
+        # Keras's fans. A depthwise kernel [h, w, c, 1] counts its channels in as well.
         *field, fan_in, fan_out = shapes[name]
         limit = math.sqrt(6 / (math.prod(field) * (fan_in + fan_out)))
         piece = jax.lax.slice(draw, (start,), (start + size,))
@@ -150,6 +153,7 @@ class KerasNet:
         self.net, self.classes, self.dtype = NETS[cfg.name], classes, cfg.dtype
         base = self.make(None)
         names = canonical([layer.name for layer in base.layers])
+        # Keras's other nets have the block in the layer's own name.
         full = by_block(names) if cfg.name == "inception_v3" else names
         self.every = full  # all layers in Keras's order, those without weights too
         self.keras_layers = dict(zip(full, base.layers))
@@ -160,26 +164,27 @@ class KerasNet:
             if re.fullmatch(self.net.endpoints, name)
         ]
         self.endpoints = [name for name, _ in ends]
+        # base.output again where it is an endpoint (ResNet50): pre_logits are its mean.
         outputs = [*(output for _, output in ends), base.output]
         self.features = base.output.shape[-1]
         self.call = keras().Model(base.input, outputs)
 
     def make(self, weights: str | None) -> Any:
-        """Keras's net without its classifier and, but for `weights`, without numbers.
-
-        Inside a StatelessScope Keras only notes what a variable would be given.
-        """
+        """Keras's net without its classifier; numbers only where `weights` has them."""
         k = keras()
         policy = k.config.dtype_policy()
         mixed = "mixed_bfloat16" if self.dtype == "bfloat16" else "float32"
+        # A global of Keras, put back below: other nets of the process keep theirs.
         k.config.set_dtype_policy(mixed)
         try:
+            # Inside this scope Keras only notes what a variable would be given.
             with k.StatelessScope(initialize_variables=False) as scope:
                 make = getattr(k.applications, self.net.maker)
                 side = 224 if weights else None  # without one MobileNet's files warn
                 base = make(
                     include_top=False, weights=weights, input_shape=(side, side, 3)
                 )
+                # Within the scope, which alone holds what the variables were given.
                 base.loaded = [scope.get_current_value(v) for v in base.variables]
             return base
         finally:
@@ -210,7 +215,7 @@ class KerasNet:
     def load(self, weights: str) -> Tree:
         """Variables from a file of Keras's, or "imagenet", with a zero head.
 
-        A head in the file, of whatever classes, is left out, and said to be.
+        A head in the file, whatever its classes, is left out; the log says so.
         FileNotFoundError or ValueError that says what to do where that does not work.
         """
         if weights != "imagenet" and not os.path.isfile(weights):
@@ -236,6 +241,7 @@ class KerasNet:
 
     def read(self, weights: str) -> tuple[Tree, int]:
         """({name: float32}, how many layers the file has above these)."""
+        # Keras cuts off no head of its older files; of its newer ones it does.
         saved = [] if weights == "imagenet" else keras_files.older(weights)
         layers = self.layers()[:-1]
         if saved:
@@ -247,6 +253,7 @@ class KerasNet:
             names, more = list(self.vars), len(saved) - len(layers)
         else:
             base = self.make(weights)
+            # By identity: Keras compares variables number by number and hashes none.
             values = {id(v): x for v, x in zip(base.variables, base.loaded)}
             named = self.variables(base, self.every)
             names, arrays = list(named), [values[id(v)] for v in named.values()]
@@ -268,9 +275,11 @@ class KerasNet:
         values = [(variable, flat[name]) for name, variable in self.vars.items()]
         scope = keras().StatelessScope(state_mapping=values)
         with scope, self.held(hold):
+            # three channels first, since `preprocess` shifts each by another number
             pixels = preprocess(parts.alike(images, 3), self.net.pixels)
             maps = self.call(pixels, training=train)
             new = {n: scope.get_current_value(v) for n, v in self.vars.items()}
+        # Keras checks a size only where `make` names one; the mean of nothing is NaN.
         if maps[-1].size == 0:
             raise ValueError(
                 f"images of {images.shape[1:3]} are too small for {self.net.maker}: take"

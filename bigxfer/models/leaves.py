@@ -15,14 +15,15 @@ def norms(names: Iterable[str]) -> set[str]:
     weights leave them out.
     """
     every = set(names)
-    own = ("gamma", "beta", "scale", "mean", "var")
-    found = set()
+    endings = ("gamma", "beta", "scale", "mean", "var")
+    normal = set()
     for name in every:
         layer, _, last = name.rpartition("/")
+        # A bias without a scale is that of a convolution or a dense layer.
         beside = last == "bias" and f"{layer}/scale" in every
-        if last in own or last.startswith("moving_") or beside:
-            found.add(name)
-    return found
+        if last in endings or last.startswith("moving_") or beside:
+            normal.add(name)
+    return normal
 
 
 def first_kernel(params: Tree, layers: Sequence[str]) -> tuple[str, Any]:
@@ -31,6 +32,7 @@ def first_kernel(params: Tree, layers: Sequence[str]) -> tuple[str, Any]:
     `layers` are Model.layers(). ValueError where no kernel has three channels in.
     """
     flat = tree.flatten(params)
+    # By depth: jax sorts the names of a tree, and block1 comes before root_block.
     for layer in layers:
         for name, leaf in flat.items():
             kernel = name.startswith(f"{layer}/") and name.endswith("kernel")

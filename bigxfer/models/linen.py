@@ -51,6 +51,7 @@ class Linen:
     ) -> tuple[jax.Array, Tree]:
         # flax refuses an empty collection, which a net without batch norm may be given
         variables = {name: v for name, v in variables.items() if v}
+        # Only BiT's stem sums its kernel for gray images; here they become three equal.
         images = parts.alike(images, 3)
         apply = partial(self.net.apply, variables, images, train, tuple(hold))
         if not train:

@@ -43,6 +43,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     x may have one channel where the kernel takes more: they are all equal then.
     """
     if x.shape[-1] == 1 and on_cpu():  # a third of the work for a grey image
+        # After `standardize`, which takes mean and variance over all three channels.
         kernel = kernel.sum(2, keepdims=True)
     form = parts_cpu.conv if on_cpu() else conv_plain
     return form(alike(x, kernel.shape[2]), kernel, stride)
@@ -54,6 +55,7 @@ def alike(x: jax.Array, channels: int) -> jax.Array:
 
 
 def conv_plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    # SAME pads an even image less in front at stride 2: each map would be a pixel off
     pad = [(k // 2, k // 2) for k in kernel.shape[:2]]
     dims = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
@@ -73,6 +75,7 @@ def group_norm_relu_plain(
     x: jax.Array, gamma: jax.Array, beta: jax.Array, groups: int, eps: float
 ) -> jax.Array:
     n, h, w, c = x.shape
+    # bfloat16 has 8 bits: sums over thousands of pixels would lose most of them.
     g = x.astype(jnp.float32).reshape(n, h * w, groups, c // groups)
     mean, var = g.mean((1, 3), keepdims=True), g.var((1, 3), keepdims=True)
     y = ((g - mean) * lax.rsqrt(var + eps)).reshape(x.shape)
@@ -80,11 +83,9 @@ def group_norm_relu_plain(
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """3 x 3 maximum at stride 2 after one row and column of ZEROS on each side.
-
-    Zeros and not -inf: the stem's output is signed, so the two differ, and the
-    published weights were trained with zeros (big_transfer bit_pytorch/models.py).
-    """
+    """3 x 3 maximum at stride 2 after one row and column of ZEROS on each side."""
+    # Zeros and not -inf: the stem's output is signed, so the two differ, and the
+    # published weights were trained with zeros (big_transfer bit_pytorch/models.py).
     return parts_cpu.max_pool(x) if on_cpu() else max_pool_plain(x)
 
 

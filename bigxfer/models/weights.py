@@ -16,6 +16,7 @@ from bigxfer.tree import Tree
 
 # timm's name -> ours (timm/models/resnetv2.py, ResNetV2._load_npz there)
 TIMM = {
+    # timm counts stages and units from 0, BiT from 1; its conv1 to 3 are layers a to c
     r"stem\.conv\.weight": "root_block/standardized_conv2d/kernel",
     r"stages\.(\d+)\.blocks\.(\d+)\.conv(\d)\.weight": "standardized_conv2d/kernel",
     r"stages\.(\d+)\.blocks\.(\d+)\.norm(\d)\.weight": "group_norm/gamma",
@@ -42,6 +43,7 @@ def load(path: Path | str, template: Tree, keep_head: bool) -> Tree:
     path = path / "params.npz" if path.is_dir() else path
     params = rename(read(path))
     try:
+        # HEAD is left out of the file as well: it may have any number of classes.
         return tree.merge(template, params, keep="" if keep_head else HEAD)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -76,6 +78,7 @@ def check_groups(path: Path, params: Tree, groups: Groups) -> None:
     any other file the user has to say it where the usual rules differ (`bit.Groups`).
     """
     flat = tree.flatten(params)
+    # By channels, not by layer: the rules give norms of one width the same groups.
     sizes = {len(v) for n, v in flat.items() if n.endswith("group_norm/gamma")}
     ours, told = {c: groups.of(c) for c in sorted(sizes)}, told_groups(path, sizes)
     if told is not None and told != ours:
@@ -98,6 +101,7 @@ def told_groups(path: Path, channels: set[int]) -> dict[int, int] | None:
     run, export = path.with_name("config.json"), path.with_name(f"{path.name}.json")
     if path.name == "params.npz" and run.is_file():
         model = durable.read_json(run)["config"]["model"]
+        # `narrow` is younger than the first run folders, which all had "fewer"
         groups = Groups(model["groups"], model.get("narrow", ""))
         return {c: groups.of(c) for c in channels}
     if export.is_file() and (told := durable.read_json(export).get("groups")):
@@ -114,6 +118,7 @@ def phrase(groups: dict[int, int]) -> str:
 def rename(params: Tree) -> Tree:
     """BiT's or timm's names -> ours, float32."""
     flat = tree.flatten(params)
+    # Its names are joined by dots, so that a file of timm is flat, and has a stem.
     if "stem.conv.weight" in flat:
         return from_timm(flat)
     renamed = {}
@@ -121,6 +126,7 @@ def rename(params: Tree) -> Tree:
         # some published files number their layers: standardized_conv2d_17
         ours = re.sub(r"(standardized_conv2d)_\d+/", r"\1/", name)
         ours = ours.removeprefix("resnet/")
+        # With the numbers gone two names may meet; the last would win in silence.
         if ours in renamed:
             raise ValueError(f"two arrays are named {ours}")
         renamed[ours] = np.asarray(array, np.float32)
@@ -160,14 +166,16 @@ def to_timm(params: Tree) -> Tree:
 
 def ours_to_timm(name: str) -> str:
     """One of our names in timm's spelling; ValueError for one that BiT does not have."""
+    # a/proj is no layer of its own in timm: the downsample of the unit has no number
     unit = re.fullmatch(r"block(\d+)/unit(\d+)/(?:([abc])/(?!proj))?(.*)", name)
-    numbers, part = [], name
+    numbers, ending = [], name
     if unit:
-        numbers, part = [int(unit[1]) - 1, int(unit[2]) - 1], unit[4]
+        numbers, ending = [int(unit[1]) - 1, int(unit[2]) - 1], unit[4]
         if unit[3]:
             numbers.append("abc".index(unit[3]) + 1)
     for pattern, ours in TIMM.items():
         holes = re.split(r"\(\\d\+?\)", pattern.replace(r"\.", "."))
-        if ours == part and len(holes) == len(numbers) + 1:
+        # group_norm/gamma stands there twice: the number of holes tells the last norm
+        if ours == ending and len(holes) == len(numbers) + 1:
             return "".join(f"{a}{b}" for a, b in zip(holes, [*numbers, ""]))
     raise ValueError(f"{name} is no parameter of a BiT")
