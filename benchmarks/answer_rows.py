@@ -25,6 +25,8 @@ METRIC, TARGET, NET = "auroc_macro", "knee_oa", "R26x0.25"
 MARGIN, FLAT = 0.02, 0.005  # of a comparison, and of a slope: as the study says
 TINY, SIX, MODALITIES = "imagenet21k-tiny", "imagenet21k-tiny-six", "mednist"
 HEAD, TUNED = "ridge head", ""
+CELLS = [(width, n) for width in (0.125, 0.25) for n in (705, 2_820, 11_281, 45_125)]
+CELLS += [(0.5, 705), (0.5, 45_125)]  # of the primary slopes: widths, photographs
 SHOTS = (("1", HEAD), ("5", HEAD), ("10", HEAD), ("full", TUNED))
 Line = tuple[str, int | None]  # upstream, images; None: all there are
 CLAIMS: tuple[tuple[str, Line, Line, tuple], ...] = (
@@ -131,13 +133,10 @@ class Answer:
 
     def slopes(self) -> tuple[list[slopes.Slope], str]:
         """The primary slopes, or why there are none."""
-        widths, images = (0.125, 0.25, 0.5), (705, 2_820, 11_281, 45_125)
         by_net = self.by_net()
-        places = [
-            (width, n) for width in widths for n in images if (width, n) in by_net
-        ]
-        if len(places) < len(widths) * len(images):
-            return [], f"{len(places)} of its 12 cells are there"
+        places = [place for place in CELLS if place in by_net]
+        if len(places) < len(CELLS):
+            return [], f"{len(places)} of its {len(CELLS)} cells are there"
         rows = [row for place in places for row in by_net[place]]
         return slopes.slopes(rows, METRIC, self.predictions, FLAT), ""
 

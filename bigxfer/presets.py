@@ -174,9 +174,10 @@ def set_recipe(run: Run, recipe: str) -> None:
         run.optim, run.data.augment = small_schedule(900), "affine"
         return
     if recipe == "short":
-        run.optim, run.data.augment = small_schedule(2000), "crop"
+        run.optim, run.data.augment = small_schedule(6000), "crop"
         o = run.optim
         o.optimizer, o.lr, o.weight_decay = "sgd", 0.1, 1e-4
+        o.batch = o.lr_batch = 32
         return
     o = run.optim
     o.schedule, o.epochs, o.weight_decay = "step", 90.0, 1e-4

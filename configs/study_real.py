@@ -13,12 +13,12 @@ whole rows of one upstream seed.
   rates      three rates of fine-tuning, on validation, which set FINE
   contrast   R26x0.25, tiny_imagenet 705 against 45,125 images, and scratch, to knee_oa, five seeds
   fractions  the sizes between; the smallest net at seven fractions, 1/64 to 1
-  nets       R26x0.125 and R26x0.5 at four sizes, five seeds
+  nets       R26x0.125 at four sizes, R26x0.5 at the smallest and the largest, five seeds
   domains    mednist, nih64, the control; covid_cxr too
   shots      fine-tuning at 1, 5 and 10 shots, ten draws; the HyperRule's 500 steps of 512
   encoders   heads on each TARGET_NAME.npz of features=FOLDER: pixels, encoders of others
 
-Fixed: 48 px in grey, every upstream 2,000 steps of 64 by the recipe "short" (presets.py), whatever
+Fixed: 48 px in grey, every upstream 6,000 steps of 32 by the recipe "short" (presets.py), whatever
 its net or its number of images; shares of 1/64, 1/16, 1/4 and 1 of tiny_imagenet's 45,125
 training images (the rest of its 50,000 are held out for its own metric), and the same counts of
 the others as far as they have them. Subsets are nested within a seed; a seed of an upstream is also the
@@ -58,7 +58,8 @@ HERE = "configs/study_real.py"
 NETS = ("R26x0.25", "R26x0.125", "R26x0.5")
 IMAGES = (705, 2_820, 11_281, 45_125)  # 1/64, 1/16, 1/4 and all of tiny_imagenet
 MORE = (1_410, 5_641, 22_563)  # 1/32, 1/8, 1/2: of the smallest net
-STEPS, FULL, FEW = 2000, 900, 100  # of an upstream, of fine-tuning, at a batch of 64
+STEPS = 6000  # of an upstream, at the 32 of its recipe
+FULL, FEW = 900, 100  # of fine-tuning, at a batch of 64
 RATES = (0.001, 0.002, 0.004)  # of Adam, tried on validation
 FINE = 0.002
 SHOTS = ("1", "5", "10")
@@ -102,7 +103,7 @@ def get_config(arg: str = "") -> config.Run:
         d.fraction = min(a["images"] / d.size[0], 1.0)
     if a["upstream"]:
         presets.set_recipe(run, "short")
-        presets.set_length(run.optim, 64, STEPS)
+        presets.set_length(run.optim, 0, STEPS)
     else:
         run.optim, d.augment = presets.small_schedule(FULL), "affine"
         run.optim.lr = FINE
@@ -156,10 +157,13 @@ def fractions(here: str) -> Iterator[dict]:
 
 
 def nets(here: str) -> Iterator[dict]:
+    """The widest at both ends alone: a slope needs no more, and it costs most."""
+    small, wide = NETS[1:]
     for seed in SEEDS:
-        for model in NETS[1:]:
-            for start in (*map(tiny, IMAGES), {}):
-                yield from full(here, start, seed, model=model)
+        for start in (*map(tiny, IMAGES), {}):
+            yield from full(here, start, seed, model=small)
+        for start in (tiny(IMAGES[-1]), tiny(IMAGES[0]), {}):
+            yield from full(here, start, seed, model=wide)
 
 
 def domains(here: str) -> Iterator[dict]:

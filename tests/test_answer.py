@@ -74,6 +74,8 @@ def toy(tmp_path_factory):
         for width in (0.125, 0.25, 0.5):
             add("scratch", None, width, None, 0.4, "full", None, source)
             for i, images in enumerate((705, 2_820, 11_281, 45_125)):
+                if (width, images) not in answer_rows.CELLS:
+                    continue
                 args = "imagenet21k-tiny", images, width, source, 0.5 + 0.3 * i
                 add(*args, "full", None, source)
                 for shots, start, draws in SHOTS[1:] if width == 0.25 else ():
@@ -94,7 +96,7 @@ def toy(tmp_path_factory):
 
 def test_the_planted_slope_is_a_finding_and_the_other_is_none(toy):
     images, width = toy[0].slopes()[0]
-    assert images.verdict == "rises" and (images.seeds, images.cells) == (5, 12)
+    assert images.verdict == "rises" and (images.seeds, images.cells) == (5, 10)
     assert width.verdict != "rises" and abs(width.value) < images.value / 5
     lines = answer.findings(toy[0])
     assert (
@@ -122,10 +124,10 @@ def test_the_comparisons_are_those_that_were_named_and_holm_goes_over_them(toy):
 def test_a_part_of_the_runs_says_what_is_missing_and_an_empty_page_finds_nothing(toy):
     rows = [r for r in toy[0].rows if r["width"] != 0.5]
     less = answer_rows.Answer(rows, toy[0].predictions)
-    assert "cannot be told yet: 8 of its 12 cells are there" in answer.findings(less)[0]
+    assert "cannot be told yet: 8 of its 10 cells are there" in answer.findings(less)[0]
     text = answer.PAGE.read_text()
     page = answer.rewritten(text, answer_rows.Answer([], PredictionReader()))
-    assert "0 of its 12 cells are there" in page and "Not run yet." in page
+    assert "0 of its 10 cells are there" in page and "Not run yet." in page
     assert not [word for word in ("rises", "better") if f" {word}**" in page]
     assert answer.BLOCK.sub("", page) == answer.BLOCK.sub("", text)  # only the blocks
 
