@@ -114,6 +114,14 @@ def test_penalties_in_parts_are_the_penalties_at_once(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_equal_images_leave_the_bias_alone():
+    """A balanced label is at its optimum from the start: a gradient of 0, not 0 / 0."""
+    labels = np.array([[1.0, 1], [0, 1], [1, 1], [0, 0]])
+    w, b = newton.fit(np.zeros((4, 2)), labels, np.array([1.0]), softmax=False)
+    np.testing.assert_array_equal(w, 0)
+    np.testing.assert_allclose(b, [[0, np.log(3)]], atol=1e-6)
+
+
 @pytest.mark.parametrize(("m", "d"), SIZES)
 def test_the_nearest_mean_is_scikit_learns(m, d):
     x, y = data(m, d)

@@ -54,6 +54,8 @@ class Features:
                 f" run needs ({len(lost)} of {len(rows)} images are missing); make the"
                 " file anew from all images of the data set"
             )
+        # Extra images are an error: the file is then of another data set, or of an
+        # older one.
         known = set(column.tolist())
         extra = [image for image in place if image not in known]
         if extra:
@@ -98,6 +100,7 @@ def read(path: Path | str) -> Features:
     _check(path, keys[0], images, values)
     said = {name: _plain(columns[name]) for name in ABOUT if name in columns}
     for name in ("parameters", "upstream_size"):
+        # An npz holds a number, the metadata of Parquet a text.
         if said.get(name) is not None and not str(said[name]).isdigit():
             raise ValueError(f"{path}: `{name}` is {said[name]!r}; a whole number")
         said[name] = int(said[name]) if said.get(name) is not None else None
@@ -118,6 +121,7 @@ def _check(path: Path, key: str, images: np.ndarray, values: np.ndarray) -> None
         )
     _, first, count = np.unique(images, return_index=True, return_counts=True)
     if (count > 1).any():
+        # np.unique sorts by name; people look for the first in the file.
         row = first[count > 1].min()
         again = np.flatnonzero(images == images[row])[1]
         raise ValueError(
@@ -138,7 +142,7 @@ def _plain(value: np.ndarray) -> Any:
 
 
 def _read_parquet(path: Path) -> dict[str, np.ndarray]:
-    import pyarrow as pa  # here: most runs read no such file
+    import pyarrow as pa  # here: 26 MB that most runs do without
     import pyarrow.parquet as pq
 
     try:
@@ -170,7 +174,7 @@ def write(encoder: Features) -> None:
     values = np.asarray(encoder.values, np.float32)
     said = {name: getattr(encoder, name) for name in ABOUT}
     said = {k: v for k, v in said.items() if v not in (None, "")}
-    _check(path, key, images, values)
+    _check(path, key, images, values)  # before writing: no reader would take the file
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
         tree.save_npz(path, {key: images.astype(str), "features": values, **said})
@@ -206,6 +210,7 @@ def name_files(run: Run, known: dict[str, str] | None = None) -> None:
             known[path] = durable.sha256(Path(path))[:16]
         return known[path]
 
+    # The digest of a run takes these in place of the paths: other content, another run.
     if run.init.kind == "features":
         run.init.digest = digest(run.init.features, "init.features")
     if run.data.support:

@@ -44,11 +44,15 @@ def fixed(cfg: Freeze, model: Model, params: Tree) -> list[str]:
             f" {len(counted) + 1}, the head among them"
         )
     if cfg.top_layers:
+        # The head counts here: `top_layers=1` is the one trainable layer of Lo &
+        # Elezabi.
         number = len(counted) + 1 - cfg.top_layers
     elif cfg.count_by == "params":
+        # A layer that ends at the share itself is in, whatever the sums round to.
         number = sum(done <= share + 1e-9 for done in shares(layers, params))
     else:
         number = int(round(share * len(counted), 9))  # 0.7 * 10 is 6.99... in floats
+    # Keras's layers without parameters count, but there is nothing of them to fix.
     below = set(counted[:number])
     return [n for n in layers if n in below]
 
@@ -76,10 +80,9 @@ def labels(layers: Sequence[str], params: Tree) -> Tree:
 class Fixed(Around):
     """A model, for training, in which some layers stay as they are.
 
-    No gradient flows to them, so that XLA drops their part of the backward pass, and
-    the norm of the gradient is that of what trains. Their batch norm uses and keeps its
-    running averages, as in Keras 3, unless `batch_norm` is "batch": then it normalises
-    by the batch and its averages move, as in Keras 2.2.4 (keras-team/keras pull 9965).
+    Their batch norm uses and keeps its running averages, as in Keras 3. With
+    `batch_norm` "batch" it normalises by the batch and its averages move, as in Keras
+    2.2.4 (keras-team/keras pull 9965).
     """
 
     def __init__(self, model: Model, layers: Sequence[str], batch_norm: str) -> None:
@@ -97,6 +100,8 @@ class Fixed(Around):
     ) -> tuple[jax.Array, Tree]:
         prefixes = tuple(f"{layer}/" for layer in self.fixed)
         flat = tree.flatten(variables["params"])
+        # So XLA drops their part of the backward pass (the labels alone would leave it
+        # in), and the norm of the gradient is that of what trains.
         flat = {
             name: jax.lax.stop_gradient(leaf) if name.startswith(prefixes) else leaf
             for name, leaf in flat.items()
@@ -116,8 +121,8 @@ def line(layers: Sequence[str], model: Model, params: Tree) -> str:
     if not layers:
         return "all layers train"
     flat = tree.flatten(params)
-    here = tuple(f"{n}/" for n in layers)
-    size = sum(leaf.size for n, leaf in flat.items() if n.startswith(here))
+    inside = tuple(f"{n}/" for n in layers)
+    size = sum(leaf.size for n, leaf in flat.items() if n.startswith(inside))
     every = sum(leaf.size for leaf in flat.values())
     return (
         f"{len(layers)} of {len(model.layers())} layers are fixed, up to {layers[-1]}:"

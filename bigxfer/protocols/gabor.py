@@ -19,7 +19,7 @@ SHORTEST = 3.0  # pixels; 2 is the least that can be sampled
 LEAST = 5  # pixels; a smaller kernel holds no wave
 # sigma / wavelength of a filter whose half-response bandwidth is one octave
 # (Petkov & Kruizinga 1997, Biol. Cybern. 76, equation 4)
-OCTAVE = math.sqrt(math.log(2) / 2) / math.pi * 3
+OCTAVE = math.sqrt(math.log(2) / 2) / math.pi * 3  # 3 = (2**1 + 1) / (2**1 - 1)
 
 
 def bank(size: int, count: int, std: float) -> np.ndarray:
@@ -43,7 +43,9 @@ def bank(size: int, count: int, std: float) -> np.ndarray:
             along = x * np.cos(theta) + y * np.sin(theta)
             for phase in PHASES:
                 wave = envelope * np.cos(2 * np.pi * along / wavelength - phase)
+                # Cut to the kernel, a cosine would answer to brightness.
                 wave -= wave.mean()
                 filters.append(wave * (std / wave.std()))
+    # The last wavelength may be incomplete, where the layer has no multiple of 16.
     grey = np.stack(filters[:count], axis=-1)[:, :, None]
     return np.repeat(grey, 3, axis=2).astype(np.float32)

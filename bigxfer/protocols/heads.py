@@ -28,7 +28,7 @@ LINEAR = ("ridge", "logistic", "ncm")  # these are a kernel and a bias
 PENALTIES = tuple(10.0 ** np.linspace(2, -2.5, 10))  # from strong to weak
 NEIGHBOURS = (30, 20, 15, 10, 7, 5, 4, 3, 2, 1)
 FIXED = 1.0  # the penalty where no label is there to choose one
-NEVER = -30.0  # the logit of a class without an example
+NEVER = -30.0  # the logit of a class without an example: a probability of 1e-13
 
 Weights = tuple[np.ndarray, np.ndarray]  # float64 [s, r, k], [s, k]
 
@@ -40,6 +40,7 @@ def strengths(how: str, images: int, asked: Sequence[float] = ()) -> tuple[float
     """
     if how == "ncm":
         return (0.0,)
+    # Strongest first: of equal scores the first is chosen (runs/choice.py).
     if how == "knn":
         few = [float(k) for k in asked or NEIGHBOURS if k <= images]
         return tuple(sorted(few, reverse=True)) or (1.0,)
@@ -70,7 +71,7 @@ def weights(
 
 
 def ridge(x: np.ndarray, labels: np.ndarray, classes: int, of: np.ndarray) -> Weights:
-    """Least squares; labels known of the same images share their eigenvectors."""
+    """Least squares; the bias is not penalised (scikit-learn's fit_intercept)."""
     y = 2 * auroc.one_hot(labels, classes) - 1
     known = ~np.isnan(y)
     if known.all():  # the directions of the Space are its eigenvectors already
@@ -78,39 +79,41 @@ def ridge(x: np.ndarray, labels: np.ndarray, classes: int, of: np.ndarray) -> We
         w = x.T @ (y - level) / (np.square(x).sum(0)[:, None] + of[:, None, None])
         return w, level - x.mean(0) @ w
     w, b = np.zeros((len(of), x.shape[1], classes)), np.zeros((len(of), classes))
+    # Labels that are known of the same images share one set of eigenvectors.
     for rows in np.unique(known, axis=1).T:
-        if not rows.any():
+        if not rows.any():  # a label that nobody knows: score 0, between -1 and 1
             continue
-        mine = (known == rows[:, None]).all(axis=0)
-        target, middle = y[np.ix_(rows, mine)], x[rows].mean(0)
-        part, level = x[rows] - middle, target.mean(0)
-        values, turn = np.linalg.eigh(part.T @ part)
-        inner = turn.T @ (part.T @ (target - level))
+        alike = (known == rows[:, None]).all(axis=0)
+        target, middle = y[np.ix_(rows, alike)], x[rows].mean(0)
+        centred, level = x[rows] - middle, target.mean(0)
+        values, turn = np.linalg.eigh(centred.T @ centred)
+        inner = turn.T @ (centred.T @ (target - level))
+        # rounding leaves eigenvalues a little below 0
         scaled = inner / (np.maximum(values, 0)[:, None] + of[:, None, None])
-        w[:, :, mine] = turn @ scaled
-        b[:, mine] = level - middle @ w[:, :, mine]
+        w[:, :, alike] = turn @ scaled
+        b[:, alike] = level - middle @ w[:, :, alike]
     return w, b
 
 
 def logistic(
     x: np.ndarray, labels: np.ndarray, classes: int, of: np.ndarray
 ) -> Weights:
-    """Softmax over the classes that are there, or a binary regression for each label.
-
-    Of two classes it is binary, as scikit-learn's.
-    """
+    """Softmax over the classes of the draw, or a binary regression for each label."""
     w = np.zeros((len(of), x.shape[1], classes))
     b = np.full((len(of), classes), NEVER)
     y = auroc.one_hot(labels, classes)
-    seen = (y == 1).any(axis=0)
+    positive = (y == 1).any(axis=0)
     if labels.ndim == 2:
-        b[:, seen] = -NEVER
-        both = seen & (y == 0).any(axis=0)
+        # Without a negative the bias would grow for ever: it is not penalised.
+        b[:, positive] = -NEVER
+        both = positive & (y == 0).any(axis=0)
         if both.any():
             w[:, :, both], b[:, both] = newton.fit(x, y[:, both], 1 / of, softmax=False)
         return w, b
-    there = np.flatnonzero(seen)
+    there = np.flatnonzero(positive)
     b[:, there] = 0
+    # Binary, as scikit-learn's: softmax would share the difference of two classes
+    # between two vectors, at half of the penalty.
     if len(there) == 2:
         one = y[:, there[1:]]
         w[:, :, there[1:]], b[:, there[1:]] = newton.fit(x, one, 1 / of, softmax=False)
@@ -131,6 +134,7 @@ def nearest_mean(
             continue
         mean = positive.mean(0)
         other = np.zeros_like(mean)
+        # The nearest of all classes needs no opponent; a label has one, its negatives.
         if labels.ndim == 2:
             other = negative.mean(0) if len(negative) else mean
         w[0, :, k] = mean - other
@@ -143,37 +147,37 @@ def nearest_mean(
 def neighbours(
     space: Space, labels: np.ndarray, classes: int, of: Sequence[float]
 ) -> np.ndarray:
-    """The logarithm of the classes' votes, or the log-odds of each label's.
-
-    Among equally near images the first of the draw votes. Images of which a label is
-    unknown have no vote on it.
-    """
+    """The logarithm of the classes' votes, or the log-odds of each label's."""
     y = auroc.one_hot(labels, classes)
     t, x = space.coordinates(), space.train
     distance = np.square(x).sum(1) - 2 * (t @ x.T)  # up to what all have in common
     most = int(max(of))
+    # Stable: among equally near images the first of the draw votes.
     nearest = np.argsort(distance, axis=1, kind="stable")[:, :most]
+    # One sort serves every k. An unknown label (NaN) is neither 1 nor 0: no vote on it.
     yes, no = (np.cumsum((y == v)[nearest], axis=1, dtype=np.int64) for v in (1, 0))
     out = np.empty((len(of), len(t), classes), np.float32)
     for i, k in enumerate(of):
         up, down = yes[:, int(k) - 1], no[:, int(k) - 1]
         if labels.ndim == 2:
+            # Half a vote each keeps the odds of a unanimous vote finite.
             out[i] = np.log((up + 0.5) / (down + 0.5))
         else:
             out[i] = np.log((up + 1 / classes) / (k + 1))
     return out
 
 
-def loss(how: str, found: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def loss(how: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the loss [strengths] that a head is chosen by: its own.
 
-    Scores [strengths, n, classes] of images whose labels are given: squared errors of
-    ridge, cross-entropy in nats of the others, the mean over the known labels.
+    logits [strengths, n, classes] of images whose labels are given. The loss is the
+    squared error of ridge, the cross-entropy in nats of the others, as a mean over the
+    known labels.
     """
-    y = auroc.one_hot(labels, found.shape[2])
-    z = found.astype(np.float64)
+    y = auroc.one_hot(labels, logits.shape[2])
+    z = logits.astype(np.float64)
     known = ~np.isnan(y)
-    if how == "ridge":
+    if how == "ridge":  # its scores are no log-odds: cross-entropy would misjudge them
         each = np.square(z - (2 * y - 1))
     elif labels.ndim == 2:
         each = np.logaddexp(0, z) - y * z

@@ -62,8 +62,10 @@ def rule(
     else:
         steps, warmup, mixup = 20_000, 500, 0.1
     boundaries = (steps * 3 // 10, steps * 6 // 10, steps * 9 // 10)
+    # The one list of get_schedule whose boundaries are at 40, 60 and 80%.
     if variant == "code" and steps == 500:
         boundaries = (200, 300, 400)
+    # Strictly below, as get_resolution has it: an image of 96 x 96 is a large one.
     if image_area < BORDER:
         resize, crop = 160, 128
     elif variant == "code" or big:
@@ -84,8 +86,9 @@ def branch(
     """
     pairs = {}
     for words, area in (("below", BORDER - 1), ("from", BORDER)):
-        found = rule(1, area, variant, big)
-        pairs[words] = found.resize, found.crop
+        ruled = rule(1, area, variant, big)  # pixels do not depend on the examples
+        pairs[words] = ruled.resize, ruled.crop
+    # A pair that was set by hand is meant: no line on it.
     taken = next((w for w, pair in pairs.items() if pair == (resize, crop)), "")
     if not taken:
         return ""

@@ -48,17 +48,19 @@ def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tr
     Raises ValueError, with the difference, where the checkpoint does not fit, and
     ConfigError for an `upto` that is no layer.
     """
+    # Of a pretrained start too: the head and the layers above `upto` keep these.
     fresh = model.init(key, image_shape)
     if cfg.kind == "random":
         return fresh
     if cfg.kind == "gabor":
         return {**fresh, "params": with_gabor(model, fresh["params"])}
     ways = taken(cfg, model)
-    found = read(cfg, model, fresh, list(ways))
+    checkpoint = read(cfg, model, fresh, list(ways))
     seed = [int(n) for n in np.asarray(jax.random.key_data(key)).ravel()]
-    made = {}
-    for part, fresh_part in fresh.items():
-        flat, source = tree.flatten(fresh_part), tree.flatten(found.get(part, {}))
+    variables = {}
+    for kind, leaves_of_kind in fresh.items():  # params, batch_stats
+        flat = tree.flatten(leaves_of_kind)
+        source = tree.flatten(checkpoint.get(kind, {}))
         norms = leaves.norms(flat)
         for name in flat:
             layer = next((n for n in ways if name.startswith(n + "/")), None)
@@ -66,12 +68,13 @@ def start(cfg: Init, model: Model, key: Any, image_shape: tuple[int, ...]) -> Tr
                 continue
             how = ways[layer]
             if how != "copy" and name in norms:
+                # Never drawn: a running variance from a normal may be below 0.
                 if cfg.batch_norm == "identity":
-                    continue
+                    continue  # fresh norms are the identity
                 how = "copy"
             flat[name] = treat(how, seed, name, source[name])
-        made[part] = tree.unflatten(flat)
-    return made
+        variables[kind] = tree.unflatten(flat)
+    return variables
 
 
 def check(cfg: Init, model: Model, shapes: Tree) -> None:
@@ -100,11 +103,11 @@ def split_at(model: Model, upto: str) -> tuple[list[str], list[str]]:
     """
     layers = [n for n in model.layers() if not re.fullmatch(model.head, n + "/")]
     # a layer's own parts count (conv1_bn), its numbered sisters (conv2d_1) do not
-    part = r"(/.*|_\D.*)?" if upto in layers else r"[/_].*"
+    ending = r"(/.*|_\D.*)?" if upto in layers else r"[/_].*"
     hits = [
         i
         for i, n in enumerate(layers)
-        if not upto or re.fullmatch(re.escape(upto) + part, n)
+        if not upto or re.fullmatch(re.escape(upto) + ending, n)
     ]
     if not hits:
         raise ConfigError(
@@ -129,6 +132,8 @@ def read(cfg: Init, model: Model, fresh: Tree, layers: list[str]) -> Tree:
         return model.load(weights_of_keras)
     path = Path(cfg.checkpoint)
     path = path / "params.npz" if path.is_dir() else path
+    # rename leaves the names of other nets as they are: only BiT's and timm's have
+    # rules.
     source = tree.flatten(weights.rename(weights.read(path)))
     stats = fresh.get("batch_stats", {})
     target = tree.flatten({**fresh["params"], "batch_stats": stats})
@@ -137,18 +142,21 @@ def read(cfg: Init, model: Model, fresh: Tree, layers: list[str]) -> Tree:
         source = {n: v for n, v in source.items() if re.fullmatch(pattern, n)}
         target = {n: v for n, v in target.items() if re.fullmatch(pattern, n)}
     try:
-        found = tree.merge(tree.unflatten(target), tree.unflatten(source), model.head)
+        merged = tree.merge(tree.unflatten(target), tree.unflatten(source), model.head)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if isinstance(model, bit.Bit):
         weights.check_groups(path, tree.unflatten(target), model.groups)
-    return {"batch_stats": found.pop("batch_stats", {}), "params": found}
+    return {"batch_stats": merged.pop("batch_stats", {}), "params": merged}
 
 
 def treat(how: str, seed: list[int], name: str, old: np.ndarray) -> np.ndarray:
     """One tensor of the checkpoint as `how` says; the draw depends on seed and name."""
+    # By name, so that no other layer's draw moves this one's; crc32, since Python's
+    # hash of a string is another in each process.
     rng = np.random.default_rng([*seed, zlib.crc32(name.encode())])
     if how == "mean_var":
+        # 1902.07208 section 4.1: one mean and variance for the whole tensor.
         drawn = rng.normal(old.mean(), old.std(), old.shape)
     elif how == "shuffle":
         drawn = rng.permutation(old.ravel()).reshape(old.shape)
@@ -163,5 +171,6 @@ def with_gabor(model: Model, params: Tree) -> Tree:
     """`params` with Gabor filters as first kernel, as large as its random numbers."""
     name, kernel = leaves.first_kernel(params, model.layers())
     size, _, _, count = kernel.shape
+    # At this deviation the first activations keep the scale of a random start.
     bank = gabor.bank(size, count, float(np.std(kernel)))
     return tree.unflatten({**tree.flatten(params), name: bank})

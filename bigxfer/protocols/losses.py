@@ -19,6 +19,7 @@ def sigmoid(
     SLAMPAI/large-scale-pretraining-transfer pretrain.py compute_loss does.
     """
     known = ~jnp.isnan(targets) & (mask > 0)[:, None]
+    # Before the loss: a NaN that is masked after it is still NaN in the gradient.
     z = jnp.where(known, logits.astype(jnp.float32), 0)
     t = jnp.where(known, targets.astype(jnp.float32), 0)
     # Not softplus(z) - t * z, which cancels to 0 for a confident correct answer.
@@ -34,6 +35,7 @@ def softmax(
     logits [b, k]; targets [b, k], each row a distribution (one-hot, or mixed by
     mixup); mask [b], 0 for padding. Both results are float32 scalars.
     """
+    # The targets of a padded row become 0, the weight of its log-probabilities.
     used = (mask > 0)[:, None]
     z = jnp.where(used, logits.astype(jnp.float32), 0)
     t = jnp.where(used, targets.astype(jnp.float32), 0)
@@ -44,6 +46,8 @@ def softmax(
 def right_signs(logits: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
     """How many of the entries that `sigmoid` counts are on the label's side of 0.5."""
     known = ~jnp.isnan(targets) & (mask > 0)[:, None]
+    # A logit above 0 is a probability above 0.5. A label mixed to 0.5 counts as
+    # negative.
     return jnp.sum((logits > 0) == (targets > 0.5), where=known, dtype=jnp.float32)
 
 

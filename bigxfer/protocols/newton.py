@@ -28,6 +28,7 @@ def fit(
     """
     (n, k), s = y.shape, len(strengths)
     if s > 1 and n * k * s > AT_ONCE:
+        # Penalties are problems of their own, whatever goes with them.
         halves = [fit(x, y, part, softmax) for part in np.array_split(strengths, 2)]
         (w, b), (more_w, more_b) = halves
         return np.concatenate([w, more_w]), np.concatenate([b, more_b])
@@ -48,9 +49,10 @@ class _Problems:
         s, self.k = len(strengths), y.shape[1]
         known = ~np.isnan(y)
         self.y = np.tile(np.where(known, y, 0.0), (1, s))
+        # An unknown label has C = 0: no loss, no gradient.
         self.c = np.tile(known, (1, s)) * np.repeat(strengths, self.k)
         self.free = np.ones((self.x.shape[1], 1))
-        self.free[-1] = 0
+        self.free[-1] = 0  # the bias, which scikit-learn's lbfgs does not penalise
 
     def total(self, a: np.ndarray) -> np.ndarray:
         """Sum of each column or, of softmax, of each problem's columns."""
@@ -65,11 +67,12 @@ class _Problems:
     def probabilities(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(p, losses), both [n, columns]; a problem's losses sum to its own."""
         if not self.softmax:
+            # Of -|z|: exp never overflows, and small losses keep their digits.
             soft = np.log1p(np.exp(-np.abs(z)))
             p = np.where(z >= 0, 1.0, np.exp(-np.abs(z))) * np.exp(-soft)
             return p, np.maximum(z, 0) + soft - self.y * z
         z3 = self.groups(z)
-        z3 = z3 - z3.max(axis=2, keepdims=True)
+        z3 = z3 - z3.max(axis=2, keepdims=True)  # exp of at most 0
         p = np.exp(z3)
         whole = p.sum(axis=2, keepdims=True)
         loss = self.groups(self.y) * (np.log(whole) - z3)
@@ -102,21 +105,26 @@ class _Problems:
             gradient = self.x.T @ (self.c * (p - self.y)) + self.free * v
             size = np.sqrt(self.total(gradient**2))
             first = size if first is None else first
+            # A gradient of 0 at the start (all classes alike) is converged, not 0 / 0.
             if (size <= TOLERANCE * np.maximum(first, 1e-300)).all():
                 break
+            left = size / np.maximum(first, 1e-300)
             diagonal = self.squares.T @ (self.c * p * (1 - p)) + self.free
-            step = self.newton(gradient, diagonal, self.curvature(p), size / first)
+            step = self.newton(gradient, diagonal, self.curvature(p), left)
             if self.softmax:  # a shift of all classes changes no probability
                 bias = self.groups(step[-1:])
                 step[-1:] -= bias.mean(axis=2).repeat(self.k, axis=1)
+            # Logits along the step, once: a halving then costs no product.
             zs, slope = self.x @ step, self.total(gradient * step)
             share = np.ones(len(value))
             for _ in range(HALVINGS):
                 now = self.value(z + share * zs, v + share * step)
+                # Armijo's rule; the last term lets rounding pass near the end.
                 over = now > value + 1e-4 * share * slope + 1e-12 * np.abs(value)
                 if not over.any():
                     break
                 share = np.where(over, share / 2, share)
+            # A problem that found no descent is done; the others go on.
             share = np.where(over, 0.0, share)
             if not share.any():
                 break
@@ -133,13 +141,16 @@ class _Problems:
     ) -> np.ndarray:
         """The step of Newton's method, the better the nearer the end is (`left`)."""
         step, r = np.zeros_like(gradient), -gradient
+        # Of saturated images p (1 - p) is 0 in float64, and the free bias adds nothing.
         inverse = 1 / np.maximum(diagonal, 1e-12)
         q = inverse * r
         d, rq = q.copy(), self.total(r * q)
+        # Rough far from the end, where the quadratic model is wrong anyway.
         enough = self.total(r**2) * np.minimum(0.1, left) ** 2
         for _ in range(INNER):
             hd = times(d)
             down = self.total(d * hd)
+            # Problems that are solved stand still while the others go on.
             a = np.where(down > 0, rq / np.where(down > 0, down, 1), 0)
             step += a * d
             r -= a * hd

@@ -52,6 +52,7 @@ def plan(cfg: Optim, examples: int) -> Plan:
             f"config.optim.boundaries={cfg.boundaries} are fractions of the run, "
             "between 0 and 1"
         )
+    # `steps` has the word over `epochs`; rounded up, so that no epoch is cut short
     steps = cfg.steps or math.ceil(examples * cfg.epochs / cfg.batch)
     if ruled:
         steps = steps or known.steps
@@ -69,6 +70,7 @@ def plan(cfg: Optim, examples: int) -> Plan:
         warmup_steps=warmup,
         boundaries=boundaries,
         lr=peak(cfg),
+        # -1 is the rule's; 0 has to be able to say "off"
         mixup=known.mixup if cfg.mixup == -1 else cfg.mixup,
         schedule=cfg.schedule,
     )

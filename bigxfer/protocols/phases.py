@@ -54,6 +54,7 @@ def stages(
     sections = [Freeze(bottom=share, count_by=count_by) for share in phase.bottom]
     fixed = [freeze.fixed(f, model, params) for f in (*sections, frozen)]
     starts = [0, *(round(end * plan.steps) for end in phase.until)]
+    # Two ends may round to one step in a short run.
     if starts != sorted(set(starts)) or starts[-1] >= plan.steps:
         raise ConfigError(
             f"config.phase.until={phase.until} of {plan.steps} steps: the phases would"
@@ -71,16 +72,17 @@ def stages(
         tx = optimizer.build(cfg, rate, labels, model.head)
         return [Stage(0, fixed[0], held[0], tx)]
     groups = release(fixed, params)
-    made = []
+    planned = []
     for number, start in enumerate(starts):
+        # An optimizer that is made anew counts its steps from 0.
         shifted = counted_from(rate, start)
-        parts = [
+        optimizers = [
             optimizer.build(cfg, shifted, labels, model.head) if labels else None
             for labels in groups
         ]
-        tx = in_stage(parts, number, start)
-        made.append(Stage(start, fixed[number], held[number], tx))
-    return made
+        tx = in_stage(optimizers, number, start)
+        planned.append(Stage(start, fixed[number], held[number], tx))
+    return planned
 
 
 def counted_from(rate: Callable, start: int) -> Callable:
@@ -101,26 +103,31 @@ def release(fixed: list[list[str]], params: Tree) -> list[Tree | None]:
     return groups
 
 
-def in_stage(parts: list[Any], stage: int, start: int) -> optax.GradientTransformation:
+def in_stage(
+    optimizers: list[Any], stage: int, start: int
+) -> optax.GradientTransformation:
     """The optimizers of the first groups, up to that of `stage`; the others wait.
 
-    Its state holds those of all groups. At step `start` it is made anew.
+    At step `start` their state is made anew.
     """
 
     def init(params: Any) -> Any:
-        states = [part.init(params) if part else () for part in parts]
+        # Of all groups, whatever the stage: the branches of lax.switch and every
+        # checkpoint have one form of state.
+        states = [tx.init(params) if tx else () for tx in optimizers]
         return {"step": jnp.int32(0), "groups": states}
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         new, states = state["step"] == start, list(state["groups"])
         total = jax.tree.map(jnp.zeros_like, updates)
-        for number, part in enumerate(parts[: stage + 1]):
-            if part:
-                fresh = part.init(params)
+        for number, tx in enumerate(optimizers[: stage + 1]):
+            if tx:
+                # By the number of the step, not once outside: a resume finds it too.
+                fresh = tx.init(params)
                 old = jax.tree.map(
                     lambda a, b: jnp.where(new, a, b), fresh, states[number]
                 )
-                more, states[number] = part.update(updates, old, params)
+                more, states[number] = tx.update(updates, old, params)
                 total = jax.tree.map(jnp.add, total, more)
         return total, {"step": state["step"] + 1, "groups": states}
 
@@ -134,6 +141,7 @@ def switch(stages: list[Stage], steps: list[Callable]) -> Callable:
     starts = jnp.asarray([stage.start for stage in stages[1:]])
 
     def step(state: Any, batch: dict) -> Any:
+        # right: the step that a stage starts at is its own
         number = jnp.searchsorted(starts, state.step, side="right")
         return jax.lax.switch(number, steps, state, batch)
 

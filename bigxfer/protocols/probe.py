@@ -42,6 +42,7 @@ def put(params: Tree, pattern: str, head: Head) -> Tree:
     for name in tree.names(tree.take(params, pattern)):
         old = flat[name]
         new = values[name.rpartition("/")[2]].reshape(old.shape)
+        # Each process fills its own shards: the kernel may lie across devices (fsdp).
         flat[name] = jax.make_array_from_callback(
             old.shape, old.sharding, lambda index, new=new: new[index]
         )

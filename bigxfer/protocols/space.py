@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-POOL = 4096  # training images at most, of which all dot products are computed at once
+# training images at most, of which all dot products are computed: 16 kB an image
+POOL = 4096
 RANK = 1e-6  # directions of less than this share of the largest variance are rounding
 
 
@@ -62,8 +63,8 @@ class Products:
         self.x, self.centre = np.ascontiguousarray(features - centre), centre
         self.gram: np.ndarray | None = None
         if 0 < pool <= POOL:
-            first, rest = self.x[:pool], self.x[pool:]
-            self.gram = np.concatenate([first @ first.T, first @ rest.T], axis=1)
+            first, others = self.x[:pool], self.x[pool:]
+            self.gram = np.concatenate([first @ first.T, first @ others.T], axis=1)
 
     def between(self, train: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return float32 [len(train), len(rows)]."""
@@ -79,14 +80,19 @@ class Products:
         m, d = len(train), self.x.shape[1]
         if m > min(d, POOL):
             return self._of_covariance(train, others)
+        # float64: centring takes differences of these products.
         inner = self.between(train, train).astype(np.float64)
         by_image, whole = inner.mean(0), inner.mean()
+        # The products of centred images, without touching their d features.
         centred = inner - by_image - by_image[:, None] + whole
         scale = _scale(np.trace(centred) / m)
         values, vectors = np.linalg.eigh(centred / scale**2)
+        # eigh ascends. Centring always leaves one direction of 0; images that are all
+        # alike leave nothing else, which the second RANK is for.
         kept = np.flatnonzero(values > RANK * max(values[-1], RANK))[::-1]
         root, vectors = np.sqrt(values[kept]), vectors[:, kept]
         cross = self.between(train, others)
+        # The same centring of the products with the images to score, in two steps.
         cross -= cross.mean(0)
         cross -= (by_image - whole).astype(np.float32)[:, None]
         cross *= np.float32(1 / scale**2)
@@ -105,10 +111,10 @@ class Products:
         values, vectors = np.linalg.eigh(x.T @ x)
         kept = np.flatnonzero(values > RANK * max(values[-1], RANK))[::-1]
         basis = vectors[:, kept]
-        rest = ((self.x[others] - mean) / scale).astype(np.float32).T
+        scored = ((self.x[others] - mean) / scale).astype(np.float32).T
         centre = (mean + self.centre).astype(np.float32)
         identity = np.eye(len(mean), dtype=np.float32)
-        return Space(x @ basis, basis, rest, identity, centre, scale)
+        return Space(x @ basis, basis, scored, identity, centre, scale)
 
 
 def _scale(square: float) -> float:
