@@ -35,6 +35,7 @@ def train_view(key: Array, images: Array, position: Array, data: Data) -> Array:
     view = VIEWS[data.augment]
 
     def one(image: Array, position: Array) -> Array:
+        # By the position in the global batch: devices and processes change no pixel.
         where, mirror = jax.random.split(jax.random.fold_in(key, position))
         out = view(where, image, data.crop)
         if data.flip:  # p = 1/2: BiT's PyTorch code; its JAX code always flips (a bug)
@@ -77,6 +78,7 @@ def inception_crop(key: Array, image: Array, crop: int) -> Array:
     shape, place = jax.random.split(key)
     aspect, share = jax.random.uniform(shape, (2,))
     aspect = 0.75 + (1.33 - 0.75) * aspect  # width / height
+    # Whole pixels, as in TensorFlow's kernel, whose round and floor these are.
     low = jnp.round(size * jnp.sqrt(0.05 / aspect))
     high = jnp.floor(jnp.minimum(size / jnp.sqrt(aspect), size / aspect))
     high = jnp.minimum(high, size)
@@ -116,8 +118,9 @@ def colour(key: Array, image: Array, crop: int) -> Array:
     out = jnp.where(jax.random.bernoulli(over), out[::-1], out)
     hue, *stretch, brightness = jax.random.uniform(draw, (4,), minval=-1.0, maxval=1.0)
     saturation, contrast = (1 + STRETCH * s for s in stretch)
-    if image.shape[2] == 3:
+    if image.shape[2] == 3:  # gray has no chroma to turn
         out = jnp.einsum("ijc,dc->ijd", out, turn(HUE * hue, saturation))
+    # Contrast about the image's own mean leaves its brightness to the next term.
     mean = out.mean((0, 1))
     out = contrast * (out - mean) + mean + BRIGHTNESS * brightness
     out += NOISE * jax.random.normal(noise, out.shape)
@@ -130,7 +133,7 @@ def turn(angle: Array, saturation: Array) -> Array:
     zero, one = jnp.zeros_like(cos), jnp.ones_like(cos)
     rows = [[one, zero, zero], [zero, cos, -sin], [zero, sin, cos]]
     chroma = jnp.stack([jnp.stack(row) for row in rows])
-    exact = jax.lax.Precision.HIGHEST
+    exact = jax.lax.Precision.HIGHEST  # as in _resample
     back = np.linalg.inv(YIQ)
     return jnp.einsum("ab,bc,cd->ad", back, chroma, YIQ, precision=exact)
 
@@ -152,6 +155,7 @@ def warp(image: Array, angle: Array, scale: Array, shift: Array) -> Array:
     """
     n = image.shape[0]
     cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
+    # n / 2, half a pixel beside the centre, is where albumentations turns.
     grid = jnp.arange(n, dtype=jnp.float32) - n / 2
     x, y = grid[None, :] - n * shift[0], grid[:, None] - n * shift[1]
     column, row = cos * x - sin * y + n / 2, sin * x + cos * y + n / 2
@@ -159,6 +163,7 @@ def warp(image: Array, angle: Array, scale: Array, shift: Array) -> Array:
     right_share, low_share = (column - left)[..., None], (row - top)[..., None]
 
     def mirror(index: Array) -> Array:
+        # reflect-101: the last pixel is not repeated, so the period is 2 n - 2
         index = index.astype(jnp.int32) % max(2 * n - 2, 1)
         return jnp.minimum(index, 2 * n - 2 - index)
 
@@ -182,6 +187,7 @@ def resize_matrix(
     centre = start + (jnp.arange(out) + 0.5) * scale
     pixel = jnp.arange(size) + 0.5
     distance = jnp.abs(pixel[None] - centre[:, None]) / jnp.maximum(scale, 1.0)
+    # As if the box was cut out first: what lies beside it has no weight.
     inside = (pixel > start) & (pixel < start + length)
     weight = jnp.maximum(0.0, 1.0 - distance) * inside
     return weight / weight.sum(1, keepdims=True)

@@ -48,21 +48,22 @@ class Seen:
 def look(data: Dataset) -> Seen:
     """The images of the run's splits."""
     m, none = data.manifest, np.zeros(0, "S1")
+    # Hashes of pixels compare only where the same code made the pixels and the hash.
     form = (*data.images.shape[1::2], decode.VERSION, checked.VERSION)
     rows = np.concatenate(list(data.rows.values()))
     if len(rows) > MOST:
         why = f"{len(rows)} images of {m.name} are more than {MOST}"
         return Seen(m.name, form, none, none, none, none, why)
-    part, pixels, reasons = m.select(rows), none, []
+    images, pixels, reasons = m.select(rows), none, []
     if data.codes is None:
         reasons = [f"the images of {m.name} are encoded: hashing would decode them all"]
     else:
         pixels = data.codes[rows]
-    patients = known_patients(part)
+    patients = known_patients(images)
     if not patients.any():
         patients = none
         reasons.append(f"the patients of {m.name} are unknown")
-    ids, splits = as_bytes(part.id), as_bytes(part.split)
+    ids, splits = as_bytes(images.id), as_bytes(images.split)
     return Seen(m.name, form, ids, splits, patients, pixels, "; ".join(reasons))
 
 
@@ -99,7 +100,9 @@ def against(parameters: Path, mine: Seen) -> dict[str, Any]:
         other = Seen.load(folder)
     except ValueError as error:
         return summary(mine, {}, str(error))
+    # The upstream's own test images taught it nothing and chose nothing.
     trained = np.isin(other.splits, (b"train", b"valid"))
+    # A dict, so that a reason that both give stands once, in order.
     reasons, masks = {other.why: None, mine.why: None}, {}
     if len(mine.patients) and len(other.patients):
         masks["patients"] = shared(mine.patients, other.patients[trained])
@@ -154,6 +157,7 @@ def line(where: str, found: dict[str, Any]) -> str:
             inside = f" ({found['test'][what]} of the test)" if found[what] else ""
             counts.append(f"{found[what]} shared {name}{inside}")
     such = f", such as {', '.join(found['first'][:3])}" if found["first"] else ""
+    # Capitals where test images leak: only these make a result too good.
     head = "LEAK" if any(found["test"].values()) else "leaks"
     why = f"; {found['why']}" if found["why"] else ""
     return f"{head} ({where}): {', '.join(counts)}{such}{why}"

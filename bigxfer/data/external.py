@@ -58,9 +58,8 @@ def open(
     Of these, rows["test"] are the images that the reader gives as "test", or all where it
     gives none. Raises ValueError also where a set shares no class with the run's.
     """
-    parts = members(
-        data
-    )  # what is wrong in the config is told before the data are read
+    # First: what is wrong in the config is told before the data are read.
+    parts = members(data)
     own = dataset.open(data, seed, say, kept)
     others = {name: read(part, own, name, say) for name, part in parts.items()}
     if not others:
@@ -79,14 +78,15 @@ def open(
 
 def read(data: Data, own: Dataset, name: str, say: Callable[[str], None]) -> Dataset:
     """One set, its labels written for the run's classes, its pixels from its own cache."""
-    part = replace(data, root=data.root or dataset.standin(data))
-    manifest = readers.read(part)
+    rooted = replace(data, root=data.root or dataset.standin(data))
+    manifest = readers.read(rooted)
     for line in manifest.remarks():
         say(line)
     # The whole set, so that runs with other classes share the cache.
     cache = dataset.decoded(manifest, data, say)
     told = labelled(manifest, own.manifest, data.external_classes, name)
     where = (told.split == "test") if "test" in told.split else np.ones(len(told), bool)
+    # A set may have classes that the run lacks: an image of these alone judges nothing.
     known = cache.ok & where
     if told.multilabel:
         known &= ~np.isnan(told.labels).all(axis=1)
@@ -98,12 +98,12 @@ def read(data: Data, own: Dataset, name: str, say: Callable[[str], None]) -> Dat
     # Of the training rows alone: patients of the own test split are what pairs the gap.
     trained = own.manifest.patient[own.rows["train"]]
     known_here = told.known_patients()[rows]
-    seen = np.isin(told.patient[rows], trained) & known_here
+    leaked = np.isin(told.patient[rows], trained) & known_here
     report: dict[str, Any] = {
         "images": len(rows),
         "of": "its test split" if "test" in told.split else "all its images",
         "classes": sorted(set(map(str, manifest.classes))),
-        "patients_in_training": len(set(told.patient[rows][seen])),
+        "patients_in_training": len(set(told.patient[rows][leaked])),
         "left_out": int((~known).sum()),
     }
     if report["patients_in_training"]:
@@ -139,6 +139,7 @@ def labelled(
             " --config.data.external_classes=theirs=ours,..."
         )
     told = replace(found, classes=classes)
+    # One label an image also says that its other classes are absent: 0, not NaN.
     if own.multilabel and not found.multilabel:
         truth = auroc.one_hot(found.labels, len(classes)).astype(np.float32)
         told = replace(told, labels=truth)

@@ -85,7 +85,7 @@ def fetch(name: str, out: Path) -> Path:
         f" the command again, which compares it with its MD5, {md5}"
     )
     try:
-        found = pooch.retrieve(
+        file = pooch.retrieve(
             url, f"md5:{md5}", f"{name}.npz", out, downloader=Resuming(out)
         )
     except requests.RequestException as error:
@@ -98,7 +98,7 @@ def fetch(name: str, out: Path) -> Path:
             f"what {url} sent is not the published file, and was removed ({error})."
             f" Give the command again. {by_hand}"
         ) from None
-    return Path(found)
+    return Path(file)
 
 
 class Resuming:
@@ -115,16 +115,17 @@ class Resuming:
     ) -> None:
         """Download the url `fname` to the file `action`, as pooch calls the two."""
         name = fname.rpartition("/")[2].partition("?")[0]
-        part = self.folder / f"{name}.partial"
-        with part.open("ab") as file:
+        partial = self.folder / f"{name}.partial"
+        with partial.open("ab") as file:  # append: what a killed download left stays
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise FetchError(
-                    f"another process downloads {part}; wait for it"
+                    f"another process downloads {partial}; wait for it"
                 ) from None
             download(fname, file)
-            os.replace(part, action)
+            # Still locked, so that no other process goes on with the file moved away.
+            os.replace(partial, action)
 
 
 def download(url: str, file: Any) -> None:

@@ -48,6 +48,7 @@ def of_sets(sets: Sequence[Manifest], images: Any, storage: str) -> Identity:
     labels = [(list(m.classes), m.labels) for m in sets]
     people = [(m.name, column) for m in sets for column in m.people().values()]
     return {
+        # Younger than the first runs. A part that one side lacks is not compared.
         **({"people": _hash(people)} if people else {}),
         "images": _hash(about),
         "labels": _hash(labels),
@@ -73,6 +74,7 @@ def of_external(sets: Sequence[Identity]) -> Identity:
 def _hash(parts: Sequence[tuple[Any, np.ndarray]]) -> str:
     sha = hashlib.sha256()
     for name, values in parts:
+        # With the length, so that two columns cannot run into one another.
         sha.update(f"{name} {len(values)}\n".encode())
         if values.dtype == object:
             sha.update("\0".join(values.tolist()).encode())

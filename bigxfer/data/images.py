@@ -30,6 +30,7 @@ class Files:
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """uint8 [b, S, S, C]; the padding of a batch repeats a row, read once."""
+        # Threads: Pillow lets go of the interpreter's lock while it decodes.
         rows, places = np.unique(index, return_inverse=True)
         with ThreadPoolExecutor() as pool:
             return np.stack(list(pool.map(self.read, rows.tolist())))[places]
@@ -42,6 +43,7 @@ class Files:
                 raise decode.DecodeError("all its pixels have one value")
         except decode.DecodeError as error:
             self.bad[row] = str(error)
+            # Black keeps the batch whole; the caller leaves the row out by `bad`.
             return np.zeros(self.shape[1:], np.uint8)
         return image
 
@@ -55,6 +57,7 @@ def listed(images: Path, outside: bool = False) -> tuple[Path, list[str]]:
     """
     if images.is_dir():
         listing = files.walk(images)
+        # DICOM often has no ending, so its files are told by their first bytes.
         names = [
             file
             for file in listing.files
@@ -78,6 +81,7 @@ def listed(images: Path, outside: bool = False) -> tuple[Path, list[str]]:
     column = table.column("file", "path")
     table.check_filled(column)
     for row, path in enumerate(table[column]):
+        # The list may be a stranger's, and must not make us read any file.
         if tables.outside(path) and not outside:
             table.fail(row, f"{path!r} lies outside {images.parent}; allow: --outside")
     return images.parent, table[column]
@@ -95,6 +99,7 @@ def fitted(images: np.ndarray, size: int, channels: int) -> np.ndarray:
         )
     if images.ndim == 4 and images.shape[3] not in (1, 3):
         raise ValueError(f"images have {images.shape[3]} channels; expected 1 or 3")
+    # Pillow takes no [h, w, 1].
     planes = images[..., 0] if images.shape[3:] == (1,) else images
     return np.stack([decode.fit_array(plane, size, channels) for plane in planes])
 

@@ -192,6 +192,7 @@ def intersection(manifests: Sequence[Manifest]) -> Manifest:
     So the predecessor merged its upstreams: CheXpert, MIMIC and NIH (and PadChest)
     give PREDECESSOR7. Multi-label only. Raises ValueError where nothing is shared.
     """
+    # An image whose one class is not shared would be left without any.
     if not all(m.multilabel for m in manifests):
         raise ValueError("intersection is of multi-label sets; use union")
     sets = [{canonical(c) for c in m.classes} for m in manifests]
@@ -225,6 +226,7 @@ def concatenate(manifests: Sequence[Manifest], classes: Classes, how: str) -> Ma
         for name in COLUMNS:
             columns[name].append(getattr(m, name))
         for name, parts in people.items():
+            # A set that knows no ages beside one that does: unknown, not left out.
             parts.append(m.people().get(name, np.full(len(m), "", object)))
         prefix = "" if inner == "." else Path(inner).as_posix() + "/"
         columns["id"][-1] = np.array([f"{m.name}/{i}" for i in m.id], object)
@@ -244,16 +246,16 @@ def concatenate(manifests: Sequence[Manifest], classes: Classes, how: str) -> Ma
 def under(manifest: Manifest, classes: Classes, multilabel: bool) -> np.ndarray:
     """The labels of one set, rewritten for the classes of the whole."""
     index = {name: i for i, name in enumerate(classes)}
-    own = [index.get(canonical(name), -1) for name in manifest.classes]
+    targets = [index.get(canonical(name), -1) for name in manifest.classes]
     if not multilabel:
-        return np.array(own)[manifest.labels]
+        return np.array(targets)[manifest.labels]
     labels = np.full((len(manifest), len(classes)), np.nan, np.float32)
     if manifest.multilabel:
-        for source, target in enumerate(own):
+        for source, target in enumerate(targets):
             if target >= 0:
                 labels[:, target] = manifest.labels[:, source]
     else:
         # Only its own classes: of the others' it says nothing.
-        labels[:, own] = 0
-        labels[np.arange(len(manifest)), np.array(own)[manifest.labels]] = 1
+        labels[:, targets] = 0
+        labels[np.arange(len(manifest)), np.array(targets)[manifest.labels]] = 1
     return labels

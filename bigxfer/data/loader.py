@@ -95,6 +95,7 @@ class Loader:
                 order = rng.permutation(n)
             else:
                 order = rng.choice(n, n, p=self.weights)
+            # Two, since a batch may end one epoch and begin the next.
             recent = dict(list(self.epochs.items())[-1:])
             self.epochs = {**recent, epoch: order}
             return order
@@ -122,6 +123,7 @@ class Loader:
             here = epoch == e
             index[here] = self.stream[self.order(int(e))[place[here]]]
         if k := self.rare_in_batch:  # drawn for the whole batch, by every process
+            # 1: numpy pads seeds by 0, so [seed, step] is the order of an epoch.
             rng = np.random.default_rng([self.seed, step, 1])
             whole = np.full(self.batch_size, -1, np.int32)
             whole[rng.choice(self.batch_size, k, replace=False)] = rng.choice(
@@ -140,6 +142,7 @@ class Loader:
         for start in range(0, len(self.rows), batch):
             place = start + position
             real = place < len(self.rows)
+            # Padding repeats a row: all processes need batches of one shape.
             index = self.rows[np.where(real, place, 0)]
             yield self.gather(index, position, real.astype(np.float32))
 
@@ -180,7 +183,9 @@ class Prefetch:
         self.left = max(0, stop - start)
         self.ready: queue.Queue = queue.Queue(depth)
         self.closed = threading.Event()
+        # Not self: a thread that held it would keep it from ever being collected.
         args = (loader, range(start, stop), self.ready, self.closed)
+        # daemon: a run that fails must not wait for its data.
         self.thread = threading.Thread(target=fill, args=args, daemon=True)
         self.thread.start()
 
@@ -192,7 +197,7 @@ class Prefetch:
             self.close()
             raise StopIteration
         began = time.perf_counter()
-        item = self.ready.get()
+        item = self.ready.get()  # the thread puts its exception there, too
         if not self.busy():
             self.waited += time.perf_counter() - began
         self.left -= 1
@@ -221,6 +226,7 @@ def fill(
             item = error
         while not closed.is_set():
             try:
+                # A put without end would never see that nobody takes any more.
                 ready.put(item, timeout=0.1)
                 break
             except queue.Full:

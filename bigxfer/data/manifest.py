@@ -251,7 +251,7 @@ class Manifest:
             there = [name for name in PEOPLE if name in file.schema_arrow.names]
             people = {n: _strings(file, n, hashlib.sha256()) for n in there}
         sha.update(np.ascontiguousarray(labels).data)
-        found = cls(
+        manifest = cls(
             name=about["name"],
             root=about["root"],
             classes=classes,
@@ -261,10 +261,10 @@ class Manifest:
             **columns,
             **people,
         )
-        sums = sha.hexdigest(), found.people_hash()
+        sums = sha.hexdigest(), manifest.people_hash()
         if sums != (about["hash"], about.get("people", "")):
             raise ValueError(f"{path} is damaged: its rows do not fit its hash")
-        return found
+        return manifest
 
 
 def is_sex(value: str) -> bool:

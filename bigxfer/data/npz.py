@@ -25,6 +25,7 @@ class Rows:
         with damage(path):
             try:
                 archive = zipfile.ZipFile(path)  # open while its rows are read
+                # A stream: numpy.load would unpack the whole array.
                 self.file = archive.open(f"{key}.npy")
             except KeyError:
                 raise KeyError(f"{path} holds no array {key!r}") from None
@@ -77,6 +78,7 @@ def damage(path: str):
 
 def rows(path: str, key: str) -> Rows:
     """The array, opened once as long as the file stays the same."""
+    # The time is part of the key: a file that was replaced is opened anew.
     return _rows(path, key, os.stat(path).st_mtime_ns)
 
 

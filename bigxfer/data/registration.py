@@ -49,6 +49,7 @@ def register(
     warp[:, ::2] = 1 - 2 * margin[:, None]
     half = whole.reshape(n, side, 2, side, 2).mean(axis=(2, 4))
     target = cut.reshape(n, side, 2, side, 2).mean(axis=(2, 4))
+    # Blurred, so that a gradient leads over more than its own pixel.
     half, target = blur(half, 1), unit(blur(target, 1))
     place = ((np.arange(side) + 0.5) / side - 0.5).astype(np.float32)
     for _ in range(steps):
@@ -57,12 +58,15 @@ def register(
         columns = [down * place[:, None], down, right * place, right]
         jacobian = np.stack(columns, axis=1).reshape(n, 4, -1) * side
         error = (target - now).reshape(n, -1, 1)
+        # The last term: flat images have no gradient, and a singular matrix.
         square = jacobian @ jacobian.swapaxes(1, 2) + 1e-6 * np.eye(4)
         warp += np.linalg.solve(square, jacobian @ error)[..., 0]
+        # Wider than any crop that is searched for; a lost pair wanders no further.
         warp[:, ::2] = np.clip(warp[:, ::2], 0.7, 1.3)
         warp[:, 1::2] = np.clip(warp[:, 1::2], -0.2, 0.2)
-    found = sample(whole, warp)
-    a, b = (unit(x - blur(x, x.shape[1] / 16)) for x in (found, cut))
+    fitted = sample(whole, warp)
+    # The coarse shape is what two radiographs of different people share.
+    a, b = (unit(x - blur(x, x.shape[1] / 16)) for x in (fitted, cut))
     return (a * b).sum(axis=(1, 2))
 
 

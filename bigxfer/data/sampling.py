@@ -56,6 +56,7 @@ def choose(train: Manifest, member: np.ndarray, data: Data) -> Sampling:
     Raises ConfigError for multi-label sets, a class that is not there, or a set of the
     mix without a training image.
     """
+    # Few-shot draws are balanced already, and left uniform by the predecessor too.
     kind = data.sampling if data.shots == "full" else "uniform"
     if kind != "uniform" and train.multilabel:
         raise ConfigError(
@@ -70,20 +71,22 @@ def choose(train: Manifest, member: np.ndarray, data: Data) -> Sampling:
     member = member if data.mix else np.zeros(len(train), int)
     weights = np.zeros(len(train))
     for number, share in enumerate(mix / mix.sum()):
-        mine = np.flatnonzero(member == number)
-        if not len(mine):
+        rows = np.flatnonzero(member == number)
+        if not len(rows):
             name = data.reader.split("+")[number]
             raise ConfigError(f"config.data.mix: no training image is left of {name}")
-        own = np.ones(len(mine))
+        within = np.ones(len(rows))
         if kind == "classes":
-            own /= np.bincount(train.labels[mine])[train.labels[mine]]
-        weights[mine] = share * own / own.sum()
+            within /= np.bincount(train.labels[rows])[train.labels[rows]]
+        # Each set sums to its share, whatever its size and its classes.
+        weights[rows] = share * within / within.sum()
     return Sampling(weights=weights)
 
 
 def rare(train: Manifest, data: Data) -> np.ndarray:
     """bool [n]: the rows of data.sampling_class, or of the rarest class there is."""
     count = np.bincount(train.labels, minlength=len(train.classes))
+    # Of the classes that are there: a draw may have lost the rarest of the set.
     if not (name := data.sampling_class):
         present = np.flatnonzero(count)
         number = int(present[count[present].argmin()])

@@ -42,27 +42,27 @@ class Probe:
 def probe_all(manifest: Manifest, images: Images, rows: np.ndarray) -> list[Probe]:
     """All probes that the manifest allows, of these rows of it and of the images."""
     rows = sampled(manifest, rows)
-    part = manifest.select(rows)
+    looked_at = manifest.select(rows)
     small = registration.thumbnails(images, rows, SIDE)
     inside = slice(RIM, SIDE - RIM)
     rim = np.ones((SIDE, SIDE), bool)
     rim[inside, inside] = False
     pixels = small.reshape(len(rows), -1)
-    evidence = {"rim": small[:, rim], "size": size_features(sizes(part))}
+    evidence = {"rim": small[:, rim], "size": size_features(sizes(looked_at))}
     for name in ("view", "source"):
-        column = getattr(part, name).astype(str)
+        column = getattr(looked_at, name).astype(str)
         if len(names := np.unique(column)) > 1:
             evidence[name] = (column[:, None] == names).astype(float)
-    classes, labels = list(part.classes), part.labels
-    if not part.multilabel:
-        labels = split.positives(part).astype(float)
+    classes, labels = list(looked_at.classes), looked_at.labels
+    if not looked_at.multilabel:
+        labels = split.positives(looked_at).astype(float)
     probes = [
-        probe(name, "class", features, labels, classes, part)
+        probe(name, "class", features, labels, classes, looked_at)
         for name, features in evidence.items()
     ]
     if "source" in evidence:
-        names = np.unique(part.source.astype(str)).tolist()
-        args = (evidence["source"], names, part)
+        names = np.unique(looked_at.source.astype(str)).tolist()
+        args = (evidence["source"], names, looked_at)
         probes.append(probe("rim", "source", evidence["rim"], *args))
         probes.append(probe("pixels", "source", pixels, *args))
     return [p for p in probes if p.auroc]
@@ -134,7 +134,7 @@ def aurocs(
     The limits are limits.auroc's, None below five patients of either side. The fits are
     taken as given: other folds would give other scores.
     """
-    found, people = {}, Patients.of(patients)
+    scores_of, people = {}, Patients.of(patients)
     one = np.ones((1, len(labels)))
     for k, name in enumerate(classes):
         truth = np.where(np.isfinite(scores[:, k]), labels[:, k], np.nan)
@@ -143,10 +143,10 @@ def aurocs(
             continue
         value = float(order.areas(one)[0][0])
         effect = influence.of_auroc(truth, scores[:, k])
-        found[name] = limits.auroc(value, effect, truth, people)
-    if found:
-        found["macro"] = limits.average(list(found.values()))
-    return {name: score.entry() for name, score in found.items()}
+        scores_of[name] = limits.auroc(value, effect, truth, people)
+    if scores_of:
+        scores_of["macro"] = limits.average(list(scores_of.values()))
+    return {name: score.entry() for name, score in scores_of.items()}
 
 
 def sizes(manifest: Manifest) -> np.ndarray:

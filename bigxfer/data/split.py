@@ -97,6 +97,7 @@ def reference(manifest: Manifest) -> np.ndarray:
 
 def check(manifest: Manifest) -> list[str]:
     """The known patients that stand in two splits, sorted; [] is what one wants."""
+    # "unknown" is no person: images that share it are not one patient's.
     known = manifest.known_patients()
     people, splits = manifest.patient[known], manifest.split[known]
     patient, index = np.unique(people.astype(str), return_inverse=True)

@@ -109,6 +109,7 @@ class Stack:
             return self[index[None]][0]
         # "right": the row that ends one set is the first of the next.
         which = np.searchsorted(self.ends, index, side="right")
+        # One read of each cache for all its rows, not one a row.
         out = np.empty((len(index), *self.shape[1:]), np.uint8)
         for number, part in enumerate(self.parts):
             here = which == number
