@@ -102,17 +102,17 @@ def open(
 def read(data: Data, say: Callable[[str], None]) -> Opened:
     """The set or the union, split, with the pixels of every row that decodes."""
     # Where there is no data, drawings take their place, and say so.
-    parts = [replace(d, root=d.root or standin(d)) for d in unions.members(data)]
-    sets = as_read = [readers.read(part) for part in parts]
+    members = [replace(d, root=d.root or standin(d)) for d in unions.members(data)]
+    sets = as_read = [readers.read(member) for member in members]
     if len(sets) == 1:
         manifest = split.assign(sets[0], data)
         sets = [manifest]
     else:
         manifest, sets = unions.join(sets, data)
-    for line in [line for part in sets for line in part.remarks()]:
+    for line in [line for member in sets for line in member.remarks()]:
         say(line)
     # Each set has its own cache, which other unions share.
-    pixels = [decoded(part, data, say) for part in sets]
+    pixels = [decoded(member, data, say) for member in sets]
     images = pixels[0].images if len(sets) == 1 else Stack([p.images for p in pixels])
     # Rows without pixels stay in the manifest, so that rows and caches keep their numbers.
     ok = np.concatenate([p.ok for p in pixels])
@@ -136,13 +136,13 @@ def draw(opened: Opened, data: Data, seed: int) -> Dataset:
     rows = {name: ok[manifest.split[ok] == name] for name in SPLITS}
     report = {"counts": {name: len(r) for name, r in rows.items()}, **manifest.notes}
     report["undecodable"] = opened.bad
-    rows["train"], found = drawn(manifest, rows["train"], data, seed)
-    if "fraction" in found:  # the size of the training set, as the tables know it
-        report["counts"]["train"] = found["fraction"]["images"]
+    rows["train"], draws = drawn(manifest, rows["train"], data, seed)
+    if "fraction" in draws:  # the size of the training set, as the tables know it
+        report["counts"]["train"] = draws["fraction"]["images"]
     # After the draw: the shares of the classes are those of what trains.
     train = rows["train"]
     sampling = choose(manifest.select(train), opened.member[train], data)
-    report |= found
+    report |= draws
     known = {**opened.identity, **identity.of_rows(manifest, rows)}
     images, codes = opened.images, opened.codes
     return Dataset(manifest, images, rows, report, sampling, known, codes)
@@ -185,27 +185,28 @@ def drawn(
 ) -> tuple[np.ndarray, dict]:
     """(the training rows that data.fraction and data.shots leave, what to report)."""
     report: dict = {}
+    # The fraction first: shots are drawn from the images that it leaves.
     if data.fraction < 1:
-        part = manifest.select(train)
-        train = train[fewshot.fraction(part, data.fraction, data.fraction_of, seed)]
+        training = manifest.select(train)
+        train = train[fewshot.fraction(training, data.fraction, data.fraction_of, seed)]
         report["fraction"] = {
             "of": data.fraction_of,
             "images": len(train),
             "patients": len(set(manifest.patient[train])),
         }
     if data.shots != "full":
-        part, shots = manifest.select(train), int(data.shots)
+        training, shots = manifest.select(train), int(data.shots)
         if data.support:
             file = fewshot.support_file(data.support, seed)
-            train = train[fewshot.read_support(part, file)]
+            train = train[fewshot.read_support(training, file)]
             report["support"] = f"{file.name} ({data.support_digest})"
         else:
-            train = train[fewshot.draw(part, shots, seed, data.negatives)]
+            train = train[fewshot.draw(training, shots, seed, data.negatives)]
         report["drawn"] = manifest.id[train].tolist()
         if manifest.multilabel:
             report["without_finding"] = {
                 "negatives": data.negatives,
                 "drawn": int(fewshot.without_finding(manifest.labels[train]).sum()),
-                "in_training": int(fewshot.without_finding(part.labels).sum()),
+                "in_training": int(fewshot.without_finding(training.labels).sum()),
             }
     return train, report

@@ -117,15 +117,16 @@ def near(
     says which pairs count.
     """
     images_b, prints_b, rows_b = other or (images, prints, rows)
-    found = candidates(prints, prints_b if other else None)
+    likely = candidates(prints, prints_b if other else None)
     pairs = []
-    keys = sorted(found)
+    keys = sorted(likely)
     for start in range(0, len(keys), 32):
-        part = keys[start : start + 32]
-        i, j = np.array(part).T
-        distance, cut_a, cut_b = np.array([found[key] for key in part]).T
+        some = keys[start : start + 32]
+        i, j = np.array(some).T
+        distance, cut_a, cut_b = np.array([likely[key] for key in some]).T
         a = thumbnails(images, rows[i])
         b = thumbnails(images_b, rows_b[j])
+        # `register` looks for the second within the first.
         swap = (cut_b > cut_a)[:, None, None]
         margin = np.maximum(cut_a, cut_b)
         fine = register(np.where(swap, b, a), np.where(swap, a, b), margin)
@@ -140,6 +141,7 @@ def near(
     i, j, distance, fine, exact = map(np.array, zip(*pairs, strict=True))
     white, white_b = (w[0] for w in whitened(prints, prints_b))
     a, b = (images, rows, white), (images_b, rows_b, white_b)
+    # The side that is the more like others: a set of one pose must not pass for copies.
     usually = np.maximum(*usual(a, b, i, j, other is None))
     share = (1 - fine) / np.maximum(1 - usually, 1e-6)
     pairs = [
@@ -164,10 +166,10 @@ def usual(
     for x, y in zip(i.tolist(), j.tolist(), strict=True):
         partners[0].setdefault(x, {x} if same else set()).add(y)
         partners[1 - same].setdefault(y, {y} if same else set()).add(x)
-    found = alike(a, b, partners[0])
-    other = found if same else alike(b, a, partners[1])
-    left = np.array([found[x] for x in i.tolist()])
-    return left, np.array([other[y] for y in j.tolist()])
+    by_a = alike(a, b, partners[0])
+    by_b = by_a if same else alike(b, a, partners[1])
+    left = np.array([by_a[x] for x in i.tolist()])
+    return left, np.array([by_b[y] for y in j.tolist()])
 
 
 def alike(a: Side, b: Side, partners: dict[int, set[int]]) -> dict[int, float]:
@@ -194,9 +196,9 @@ def alike(a: Side, b: Side, partners: dict[int, set[int]]) -> dict[int, float]:
         one = np.repeat(thumbnails(images, rows[some]), counts, axis=0)
         others = thumbnails(images_b, rows_b[np.concatenate(nearest)])
         fine = register(one, others, np.zeros(len(one), np.float32), STEPS)
-        parts = np.split(fine, np.cumsum(counts)[:-1])
-        for x, part in zip(some, parts, strict=True):
-            out[x] = float(np.median(part)) if len(part) else -1.0
+        each = np.split(fine, np.cumsum(counts)[:-1])
+        for x, others_of_x in zip(some, each, strict=True):
+            out[x] = float(np.median(others_of_x)) if len(others_of_x) else -1.0
     return out
 
 
@@ -239,10 +241,11 @@ def whitened(a: Prints, b: Prints) -> list[np.ndarray]:
     """
 
     def contrast(dct: np.ndarray) -> np.ndarray:
-        dct = dct[..., 1:]
+        dct = dct[..., 1:]  # without the brightness, which a viewer's window sets
         return dct / np.maximum(np.linalg.norm(dct, axis=-1, keepdims=True), 1e-6)
 
     both = np.concatenate([contrast(a.dct[0]), contrast(b.dct[0])])
+    # Of both sets at once: the products of two differently whitened sides mean nothing.
     mean, deviation = both.mean(axis=0), both.std(axis=0) + 1e-6
     out = []
     for prints in (a, b):

@@ -35,6 +35,7 @@ def radiograph(
         base=body.base - abs(float(rng.normal(0, 0.05))),  # shallow breath
         lift=(float(rng.normal(0, 0.015)), float(rng.normal(0, 0.015))),
     )
+    # The body first: the maps of the scene are built upon it.
     for name in findings:
         if name in OF_THE_BODY:
             OF_THE_BODY[name](body, rng)
@@ -78,6 +79,7 @@ def volume_loss(body: Body, rng: Rng) -> None:
 
 def heart(s: Scene) -> np.ndarray:
     b = s.body
+    # A little to the patient's left, the right of the image, as the heart lies.
     return (np.abs(s.x - 0.2 * b.heart) < 1.2 * b.heart) & (
         np.abs(s.y - b.base + 0.14) < 0.28
     )
@@ -104,6 +106,7 @@ def of(s: Scene, side: int) -> np.ndarray:
 def fill(s: Scene, mask: np.ndarray, strength: float) -> np.ndarray:
     """Replaces a share of the air under the mask by fluid."""
     share = np.clip(s.severity * strength * mask, 0, 1)
+    # Of the air that is left: two findings at one place never fill more than all.
     s.opacity = 1 - (1 - s.opacity) * (1 - share)
     return mask
 
@@ -199,6 +202,7 @@ def pneumothorax(s: Scene) -> np.ndarray:
 
 def atelectasis(s: Scene) -> np.ndarray:
     """Bands of collapsed lung over a raised hemidiaphragm."""
+    # The side that volume_loss raised: collapsed lung pulls the diaphragm up.
     side = -1 if s.body.lift[0] < s.body.lift[1] else 1
     rng, lines = s.rng, []
     for _ in range(rng.integers(1, 4)):
@@ -215,12 +219,13 @@ def ball(s: Scene, low: float, high: float) -> np.ndarray:
     side, u = one_side(s)
     rows, columns = np.nonzero(of(s, side) > 0.9)
     radius = s.rng.uniform(low, high)
+    # A tiny image may leave no pixel that is well inside a lung.
     if not len(rows):
         return np.zeros_like(s.x)
     k = s.rng.integers(len(rows))
     x, y = u[rows[k], columns[k]], s.y[rows[k], columns[k]]
     far = ((u - x) ** 2 + (s.y - y) ** 2) / radius**2
-    mask = np.sqrt(np.maximum(1 - far, 0))
+    mask = np.sqrt(np.maximum(1 - far, 0))  # the chord through a ball
     s.soft += (0.20 + 1.6 * radius) * mask
     return mask
 

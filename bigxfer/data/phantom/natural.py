@@ -15,6 +15,7 @@ def _polygon(size: int, rng: Rng, radii: list[float]) -> np.ndarray:
     reach = rng.uniform(0.22, 0.42) * np.asarray(radii)
     x = rng.uniform(0.35, 0.65) + reach * np.cos(angle) * rng.uniform(0.75, 1.0)
     y = rng.uniform(0.35, 0.65) + reach * np.sin(angle)
+    # Twice the size and shrunk: Pillow draws polygons without antialiasing.
     image = Image.new("L", (2 * size, 2 * size))
     points = list(zip(x * 2 * size, y * 2 * size, strict=True))
     ImageDraw.Draw(image).polygon(points, fill=255)
@@ -77,6 +78,7 @@ def spots(size: int, rng: Rng) -> np.ndarray:
 
 
 def _step(value: np.ndarray, size: int) -> np.ndarray:
+    # An edge of one pixel, whatever the size of the image.
     return np.clip(value * size + 0.5, 0, 1)
 
 
@@ -103,6 +105,7 @@ def natural(name: str, size: int, rng: Rng) -> np.ndarray:
         np.asarray(Image.fromarray(s).resize((size, size), 3), np.float32)
         for s in small
     )
+    # Not of the class: only its shape tells it.
     colours = rng.uniform(0, 255, (2, 3))
     back, front = 0.45 * back + 0.55 * colours[0], 0.3 * front + 0.7 * colours[1]
     shade = 1 - 0.3 * rng.random() * np.linspace(0, 1, size)[:, None, None]

@@ -61,19 +61,20 @@ def write(kind: str, folder: Path | str, phantom: Phantom) -> Path:
             " sets. Give another folder, or empty this one."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+    # Beside the folder: a rename moves nothing within one file system.
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
     try:
-        part.chmod(0o755)  # mkdtemp keeps others out; a shared cache lets them read
-        truth = _render(part, LAYOUTS[kind](part, phantom))
-        write_csv(part / "truth.csv", TRUTH, truth)
-        (part / DONE).write_text(note)
+        draft.chmod(0o755)  # mkdtemp keeps others out; a shared cache lets them read
+        truth = _render(draft, LAYOUTS[kind](draft, phantom))
+        write_csv(draft / "truth.csv", TRUTH, truth)
+        (draft / DONE).write_text(note)
         if _done(folder, note):  # another process was faster
             return folder
         if folder.exists():
             shutil.rmtree(folder)
-        part.rename(folder)
+        draft.rename(folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
@@ -95,11 +96,13 @@ def _done(folder: Path, note: str) -> bool:
 
 def _draw(folder: Path, drawing: Drawing) -> list[list]:
     """Draws and saves one image; the rows of truth.csv."""
+    # Of the image's own seed: the cut of the work over processes changes no pixel.
     rng = np.random.default_rng([*drawing.image, 2])
     boxes: list[tuple[str, draw.Box]] = []
     if drawing.scanner < 0:
         image = natural(drawing.findings[0], drawing.pixels, rng)
     else:
+        # Of the patient's seed: all films of a patient show one body.
         body = draw.person(
             np.random.default_rng([*drawing.patient, 3]), drawing.distance
         )
@@ -121,13 +124,13 @@ def _draw_many(work: tuple[Path, list[Drawing]]) -> list[list]:
 
 def _render(folder: Path, drawings: list[Drawing]) -> list[list]:
     """Draws all drawings, in processes where it is worth it; the rows of truth.csv."""
-    parts = [(folder, drawings[k : k + 64]) for k in range(0, len(drawings), 64)]
+    pieces = [(folder, drawings[k : k + 64]) for k in range(0, len(drawings), 64)]
     cores = len(host.cores())
     if cores > 1 and sum(drawing.pixels**2 for drawing in drawings) > WORTH_IT:
         # spawn: a fork of a process that runs jax may hang
         with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-            return [row for part in pool.map(_draw_many, parts) for row in part]
-    return [row for part in parts for row in _draw_many(part)]
+            return [row for rows in pool.map(_draw_many, pieces) for row in rows]
+    return [row for piece in pieces for row in _draw_many(piece)]
 
 
 LAYOUTS = {

@@ -53,6 +53,7 @@ def build(
     """
     say = progress or (lambda line: None)
     refuse(manifest)
+    # Size 0: the encoded bytes serve every size.
     folder = Path(folder) / cache.digest(manifest, 0, channels)
     allowed, workers = max_bad * len(manifest), workers or len(host.cores())
     with cache_store.locked(folder, say) as writable:
@@ -60,6 +61,7 @@ def build(
         maker = ShardMaker(manifest, folder, channels, stats, workers, say)
         starts = range(0, len(manifest), SHARD)
         shards = {s: maker.known(s) for s in starts}
+        # Perhaps the reason of the bad rows has gone: a codec is installed since.
         if writable and sum(len(s.bad) for s in shards.values() if s) > allowed:
             shards = {s: k if k and not k.bad else None for s, k in shards.items()}
         todo = [s for s, known in shards.items() if known is None]
@@ -143,6 +145,7 @@ class ShardMaker:
         began = told = time.monotonic()
         stop = min(start + SHARD, len(self.manifest))
         with durable.replacing(path) as temporary:
+            # Single records, since an epoch reads rows in random order.
             writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
             for row, data, reason in self.fetched(range(start, stop)):
                 writer.write(data)
@@ -157,15 +160,16 @@ class ShardMaker:
                         f" {rate:.0f} images/s, {left:.0f} s left"
                     )
             writer.close()
-        made = Shard(bad, np.array(sums, checked.SUM))
-        durable.write(path.with_suffix(".sums"), made.sums.tobytes())
+        finished = Shard(bad, np.array(sums, checked.SUM))
+        durable.write(path.with_suffix(".sums"), finished.sums.tobytes())
         about = {
             "source": self.source(start),
             "bad": {str(r): w for r, w in bad.items()},
         }
-        about["sums"] = checked.identity(made.sums)
+        about["sums"] = checked.identity(finished.sums)
+        # Last: a shard without it counts as not made.
         durable.write_sealed(path.with_suffix(".json"), about)
-        return made
+        return finished
 
     def fetched(self, rows: range) -> Iterator[tuple[int, bytes, str]]:
         """(row, its bytes or b"", the reason why it is bad or "") in order."""
@@ -177,6 +181,7 @@ class ShardMaker:
                 place = containers.parse(self.manifest.path[row])
                 data = decode.fetched(self.manifest.root, place)
                 assert isinstance(data, bytes)
+                # Whole, if small: what training will read is known to decode.
                 decode.decode(data, CHECKED, self.channels)
             except decode.DecodeError as error:
                 return row, b"", str(error)
@@ -252,6 +257,7 @@ class Encoded:
     def damage(self, row: int, reason: str) -> ValueError:
         """The error for a damaged shard, which is made again when it is next opened."""
         path = shard(self.folder, row)
+        # Without its .json the shard is made again; a read-only cache stays as it is.
         with suppress(OSError):
             path.with_suffix(".json").unlink()
         return ValueError(

@@ -50,10 +50,10 @@ def load(root: Path | str, path: str, size: int, channels: int) -> np.ndarray:
     if place.planes:
         gray = [load(root, plane, size, 1) for plane in place.planes]
         return fit(Image.fromarray(np.concatenate(gray, axis=2)), size, channels)
-    found = fetched(root, place)
-    if isinstance(found, np.ndarray):
-        return fit_array(found, size, channels)
-    return decode(found, size, channels)
+    content = fetched(root, place)
+    if isinstance(content, np.ndarray):
+        return fit_array(content, size, channels)
+    return decode(content, size, channels)
 
 
 def fetched(root: Path | str, place: containers.Plain) -> bytes | np.ndarray:
@@ -109,6 +109,7 @@ def picture(data: bytes, channels: int) -> Image.Image:
     image = opened(plain or data)
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise DecodeError("several frames; one was expected")
+    # By the header, before a pixel is decoded: a bomb must not fill the memory.
     check_size(*image.size, bytes_each(image))
     if image.format == "TIFF" and image.mode.startswith("RGB") and tiff_bits(image) > 8:
         raise DecodeError(
@@ -123,6 +124,7 @@ def picture(data: bytes, channels: int) -> Image.Image:
     if deep is None and image.mode.startswith(("I", "F")):
         deep = from_16_bit(image, plain is not None)
     if deep is not None:
+        # A new image has no EXIF, and its orientation would be lost.
         deep.info["exif"] = image.getexif().tobytes()
         image = deep
     ImageOps.exif_transpose(image, in_place=True)
@@ -191,6 +193,7 @@ def from_16_bit(image: Image.Image, inverted: bool) -> Image.Image:
     """Modes I;16, I and F; a transparent gray level (PNG's tRNS) becomes black."""
     pixels = np.asarray(image)
     clear = image.info.get("transparency")
+    # What is transparent is no level of the picture: it stays out of the percentiles.
     seen = np.ones(pixels.shape, bool) if clear is None else pixels != clear
     gray = stretch_seen(pixels, seen)
     return Image.fromarray(255 - gray if inverted else gray)
@@ -235,15 +238,15 @@ def side_lengths(root: Path | str, path: str) -> tuple[int, int]:
         place = containers.parse(path)
         if place.planes:
             place = containers.parse(place.planes[0])
-        found = place.fetch(root)
-        if isinstance(found, np.ndarray):
-            return found.shape[1], found.shape[0]
-        if found[128:132] == b"DICM":
+        content = place.fetch(root)
+        if isinstance(content, np.ndarray):
+            return content.shape[1], content.shape[0]
+        if content[128:132] == b"DICM":
             import pydicom
 
-            header = pydicom.dcmread(io.BytesIO(found), stop_before_pixels=True)
+            header = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
             return int(header.Columns), int(header.Rows)
-        return opened(found).size
+        return opened(content).size
     except (OSError, ImportError, ValueError, IndexError, KeyError, AttributeError):
         return 0, 0
 

@@ -141,6 +141,7 @@ def keep_views(manifest: Manifest, views: tuple[str, ...]) -> Manifest:
 
     Raises ValueError where no image of a class is left.
     """
+    # The default, PA and AP, would keep no image of a set that records none.
     if not (manifest.view != "").any():
         note = {"views": "none recorded, all kept"}
         return replace(manifest, notes={**manifest.notes, **note})

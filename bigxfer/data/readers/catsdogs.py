@@ -23,6 +23,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         names, pattern = files.names(top), re.compile(r"(cat|dog)\.(\d+)\.(?i:jpe?g)")
     matches = [match for name in names if (match := pattern.fullmatch(name))]
     good = [match for match in matches if match[0] not in BAD]
+    # By number: os.listdir's order is the file system's.
     good.sort(key=lambda match: (match[1], int(match[2])))
     if not good:
         raise DataError(f"{top}: no file such as Cat/1.jpg or cat.1.jpg")

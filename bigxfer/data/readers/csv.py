@@ -134,18 +134,19 @@ def read_people(table: Table, data: Data) -> tuple[dict[str, list[str]], Table]:
     A column is read so where every cell is a sex, or an age, or blank. One of marks (0 and
     1), or that data.labels names, is left for a class; another is left out, and said.
     """
-    known, rest = {}, dict(table.columns)
+    known, others = {}, dict(table.columns)
     for name, spelling in (("sex", spellings.sex), ("age", spellings.age)):
         column = next((c for c in table.columns if c.casefold() == name), "")
         if not column or column in data.labels:
             continue
         cells = set(table[column])
+        # A column "sex" of 0 and 1 may be what somebody wants to predict.
         if all(spellings.mark(cell) is not None for cell in cells):
             continue
         if all(spelling(cell) is not None for cell in cells):
-            known[name] = rest.pop(column)
+            known[name] = others.pop(column)
     people = Table(table.path, known, table.lines).people("sex", "age")
-    return people, replace(table, columns=rest)
+    return people, replace(table, columns=others)
 
 
 def single(table: Table) -> tuple[tuple[str, ...], np.ndarray, dict, dict]:
@@ -203,6 +204,7 @@ def no_class(table: Table, name: str) -> str:
     if None not in some:  # nearly all columns: told without a look at every row
         return ""
     cells = table[name]
+    # NaN, the mark of a blank, is not equal to itself; None, of no mark, is.
     filled = [row for row, c in enumerate(cells) if marks[c] == marks[c]]
     bad = [row for row in filled if marks[cells[row]] is None]
     cell, line = table[name][bad[0]], table.lines[bad[0]]

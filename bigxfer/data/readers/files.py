@@ -84,9 +84,8 @@ def walk(root: Path, tops: Iterable[str] = ("",)) -> Listing:
     Links to folders are entered, except to one that the link itself lies in.
     """
     out = Listing()
-    ways: dict[
-        str, str
-    ] = {}  # the real path of a folder, or of a linked file -> its way
+    # The real path of a folder, or of a linked file -> the way that led to it first.
+    ways: dict[str, str] = {}
     links: list[tuple[str, str]] = []  # (real path, way) of linked files
     todo = [(top, _real(root, top)) for top in tops]
     while todo:
@@ -115,6 +114,8 @@ def walk(root: Path, tops: Iterable[str] = ("",)) -> Listing:
                         out.broken.append(way)
     for real, way in links:
         parent, name = os.path.split(real)
+        # Where the target's folder is walked too, the file is listed there without the
+        # link: both together would count one image twice.
         direct = os.path.join(ways[parent], name) if parent in ways else way
         if (first := ways.setdefault(real, direct)) != way:
             out.twice.append((first, way))

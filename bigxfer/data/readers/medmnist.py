@@ -13,12 +13,8 @@ from bigxfer.data.readers import spellings
 from bigxfer.data.readers.folder import NOBODY
 from bigxfer.data.readers.tables import Columns, DataError, build
 
-SIZES = (
-    28,
-    64,
-    128,
-    224,
-)  # side of the images, pixels; a file of 28 has no size in its name
+# Side of the images, pixels. A file of 28 has no size in its name.
+SIZES = (28, 64, 128, 224)
 SPLITS = spellings.splits("train", "val", "test")
 
 
@@ -222,14 +218,15 @@ def read(root: str | Path, data: Data) -> Manifest:
     path, known = str(root / f"{name}.npz"), SETS[set_name]
     labels, ids, paths, splits, counts = [], [], [], [], []
     for part, split in SPLITS.items():
-        found = array(path, f"{part}_labels").all()
+        marks = array(path, f"{part}_labels").all()
         images = array(path, f"{part}_images").shape
-        check(path, part, known, images, found)
-        labels.append(found)
-        counts.append(len(found))
-        paths += [f"{name}.npz#{part}_images:{row}" for row in range(len(found))]
-        ids += [f"{set_name}-{part}-{row}" for row in range(len(found))]
-        splits += [split] * len(found)
+        check(path, part, known, images, marks)
+        labels.append(marks)
+        counts.append(len(marks))
+        paths += [f"{name}.npz#{part}_images:{row}" for row in range(len(marks))]
+        # Without the size: a draw takes the same images at 28 and at 224 pixels.
+        ids += [f"{set_name}-{part}-{row}" for row in range(len(marks))]
+        splits += [split] * len(marks)
     # Labels of all sets fit in memory; images may not, and stay in the file.
     every = np.concatenate(labels)
     notes = {"patients": NOBODY, "split": "official", "file": f"{name}.npz"}

@@ -88,13 +88,14 @@ def read_people(root: Path, images: Table) -> dict[str, list[str]]:
     patients.check_unique("subject_id")
     patients.groups("anchor_year", r"\d{4}", "a year")
     patients.groups("anchor_age", r"\d+", "years")
-    of = dict(zip(patients["subject_id"], zip(*(patients[n] for n in known[1:]))))
+    people = dict(zip(patients["subject_id"], zip(*(patients[n] for n in known[1:]))))
     sexes, ages = [], []
     dates = images.columns.get("StudyDate", [""] * len(images))
     for subject, date in zip(images["subject_id"], dates):
-        gender, age, year = of.get(subject, ("", "", ""))
+        gender, age, year = people.get(subject, ("", "", ""))
         sexes.append(gender)
         known_year = age and date[:4].isdigit()
+        # Both years are shifted alike for a patient, so their difference holds.
         ages.append(str(int(age) + int(date[:4]) - int(year)) if known_year else "")
     columns = {"sex": sexes, "age": ages}
     return Table(images.path, columns, images.lines).people("sex", "age")
@@ -118,8 +119,9 @@ def splits(root: Path, images: Table) -> tuple[list[str], str]:
         return [""] * len(images), "no split file found"
     official = table(root, "split", ("dicom_id", "split"))
     official.check_unique("dicom_id")
-    of = dict(zip(official["dicom_id"], official.values("split", SPLITS)))
+    split_of = dict(zip(official["dicom_id"], official.values("split", SPLITS)))
     for row, name in enumerate(images["dicom_id"]):
-        if name not in of:
+        if name not in split_of:
             images.fail(row, f"the image {name} has no row in {official.path.name}")
-    return [of[name] for name in images["dicom_id"]], "official, validate as valid"
+    assigned = [split_of[name] for name in images["dicom_id"]]
+    return assigned, "official, validate as valid"

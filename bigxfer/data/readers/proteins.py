@@ -37,6 +37,7 @@ def read(root: str | Path, data: Data) -> Manifest:
     kept = np.ones(len(table), bool)
     if data.version == "single":
         kept = labels.sum(axis=1) == 1
+        # A class without an image could be neither drawn nor judged.
         present = np.flatnonzero(labels[kept].any(axis=0))
         classes = tuple(PLACES[i] for i in present)
         labels = labels[kept][:, present].argmax(axis=1) if kept.any() else labels[:0]
@@ -48,6 +49,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         labels=labels,
         columns=Columns(
             id=names,
+            # Yellow is left out: the nets take three planes.
             path=[f"train/{name}_{{red,green,blue}}.png" for name in names],
             patient=[f"proteins-{name}" for name in names],
         ),

@@ -31,7 +31,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         source = builder.as_data_source(split, decoders=encoded(builder.info.features))
         for index in range(len(source)):
             number = int(source[index][label])
-            unlabelled += number < 0
+            unlabelled += number < 0  # -1 in the test split of imagenet2012
             if number >= 0:
                 rows.append((split, index, number))
     where = folder.relative_to(root).as_posix()

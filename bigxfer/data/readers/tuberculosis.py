@@ -36,6 +36,7 @@ def read(root: str | Path, data: Data) -> Manifest:
             if not files.is_image(name):
                 other.append(f"{folder.relative_to(root)}/{name}")
                 continue
+            # The label stands nowhere else: a name that cannot be read is no "normal".
             if not (match := NAME.fullmatch(name)):
                 raise DataError(
                     f"{folder / name}: CHNCXR_0001_0.png or MCUCXR_0001_1.png expected"
