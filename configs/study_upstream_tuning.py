@@ -4,8 +4,9 @@
 
 DATA/tiny_imagenet holds the tar files of 200 classes, 250 photographs of 64 px each. R26x0.25 at
 48 px in grey, 6,000 steps of 32 with a tenth of warm-up and a cosine, weight decay 1e-4: each
-optimizer, rate and augmentation once, with the same budget. The choice is by top-1 on 5% of the
-images; the test split stays unseen until it is made. The order is the likely best first, so that
+optimizer, rate and augmentation once, with the same budget. The choice is by 5% of the images:
+by top-1, and by the loss where top-1 does not tell settings apart; the test split stays unseen
+until it is made. The order is the likely best first, so that
 a sweep that is cut short has tried those and both sides of them. What was found stands in
 presets.set_recipe, "short".
 """
