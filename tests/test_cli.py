@@ -191,6 +191,11 @@ def test_an_installed_package_within_a_repository_takes_no_commit_of_it(
     assert folders.commit() == "unknown"
 
 
+def test_a_machine_without_git_has_no_commit_to_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert folders.commit() == "unknown"
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The bin folder of an environment that has the wheel and no source.

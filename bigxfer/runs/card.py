@@ -39,16 +39,17 @@ POINT = (
 def write(folder: Path, result: dict[str, Any], drawn: bool | None = None) -> None:
     """Write folder/card.md, and card.svg; `result` is what result.json holds.
 
-    drawn: whether with curves and the confusion matrix; None: where the net was trained. A
-    head on features takes less time than they do, and has a thousand draws.
+    drawn: whether with curves and the confusion matrix; None: where the net was trained.
     """
     run = Finished(folder, folders.read(folder / "config.json"), result)
     about, test = run.about, run.predictions("test")
     head = about["config"].get("freeze", {}).get("head", "trained")
+    # A fitted head takes less time than its curves, and has a thousand draws.
     drawn = head == "trained" if drawn is None else drawn
     picture = card_curves.picture(run, test) if drawn else ""
     if picture:
         durable.write(folder / "card.svg", picture)
+    # Validation is predicted only where its labels were allowed to choose something.
     valid = run.predictions("valid") if run.has("valid") else None
     sections = [
         card_training.head(run),
@@ -63,6 +64,7 @@ def write(folder: Path, result: dict[str, Any], drawn: bool | None = None) -> No
         shortcuts(about, result, test, valid),
         use(run),
     ]
+    # A section without lines is left out.
     text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
     durable.write(folder / "card.md", text)
 
@@ -77,10 +79,10 @@ def results(result: dict) -> Lines:
         + [cell(values[f"{kind}/{name}"]) for kind in ("auroc", "auprc")]
         for name, n in counts.items()
     ]
-    many = f"{result['images']:,} images of {result['patients']:,} patients"
+    size = f"{result['images']:,} images of {result['patients']:,} patients"
     how = "95% intervals over patients"
     heads = ["class", "positive", "negative", "unknown", "AUROC", "AUPRC"]
-    lines = ["## Results on the test split", "", f"{many}; in brackets {how}.", ""]
+    lines = ["## Results on the test split", "", f"{size}; in brackets {how}.", ""]
     lines += [*table(["metric", "value"], whole), "", *table(heads, by_class)]
     return [*lines, *reasons(values)]
 
@@ -89,6 +91,7 @@ def reasons(values: dict[str, Any]) -> Lines:
     """Why metrics have no interval or no value: a macro mean names what it lacks."""
     told: dict[str, list[str]] = {}
     for name, title in METRICS.items():
+        # Metrics that share a reason share a line: in a small set that is most of them.
         if why := values.get(name, {}).get("reason"):
             told.setdefault(why, []).append(title)
     lines = [f"- {', '.join(titles)}: {why}" for why, titles in told.items()]
@@ -109,8 +112,8 @@ def operating_point(result: dict) -> Lines:
             rows.append([name, p["reason"], *["-"] * 6])
         else:
             values = [cell(p[k]) for k in ("sensitivity", "specificity")]
-            of = two_by_two(p, result["counts"][name])
-            rows.append([name, f"{p['threshold']:.3g}", *values, *of])
+            counts = two_by_two(p, result["counts"][name])
+            rows.append([name, f"{p['threshold']:.3g}", *values, *counts])
     titles = ["class", "threshold", "sensitivity", "specificity"]
     titles += ["found", "missed", "false alarms", "rightly not called"]
     return [*lines, POINT, "", *table(titles, rows)]
@@ -118,13 +121,14 @@ def operating_point(result: dict) -> Lines:
 
 def two_by_two(point: dict, counts: dict) -> list[int | str]:
     """Images found, missed, called falsely, and rightly not called, at a threshold."""
+    # result.json has shares and no counts here: rounding undoes the division.
     out: list[int | str] = []
-    for kind, of in (("sensitivity", "positive"), ("specificity", "negative")):
-        share, n = point[kind]["value"], counts[of]
+    for kind, label in (("sensitivity", "positive"), ("specificity", "negative")):
+        share, n = point[kind]["value"], counts[label]
         right = 0 if share is None else round(share * n)
         out += ["-", "-"] if share is None else [right, n - right]
-    found, missed, rest, alarms = out
-    return [found, missed, alarms, rest]
+    found, missed, not_called, alarms = out
+    return [found, missed, alarms, not_called]
 
 
 def shortcuts(
@@ -140,18 +144,21 @@ def shortcuts(
         )
     for source, name, images in by_source.one_class(vars(test)):
         lines.append(f"- All {images} test images of {source} are {name}")
+    # If the origin of an image alone predicts as well as the net, the net may have
+    # learned nothing else.
     for column, name in (("sources", "source"), ("views", "view")):
+        # With one source, or one view, there is nothing to guess by.
         if valid is None or len(np.unique(getattr(test, column))) < 2:
             continue
-        guess, own = (
+        by_column, of_net = (
             by_source.guessed(column, vars(test), vars(valid)),
             result["metrics"],
         )
-        if guess["value"] is not None:
+        if by_column["value"] is not None:
             lines.append(
                 f"- Knowing nothing but the {name}, and the classes by {name} on"
-                f" validation, has a macro AUROC of {cell(guess)}; the net has"
-                f" {cell(own['auroc_macro'])}"
+                f" validation, has a macro AUROC of {cell(by_column)}; the net has"
+                f" {cell(of_net['auroc_macro'])}"
             )
     lines.append(
         "- Not looked at here: near-duplicates, the rim of the image, its size;"
@@ -177,6 +184,7 @@ def use(run: Finished) -> Lines:
 def commands(run: Finished) -> Lines:
     """What can be done with the run as it is; DIR is the folder of the card."""
     if not run.keeps:
+        # config/checks.py refuses config.keep for both: neither has a net's parameters.
         if run.about.get("features") or run.run.freeze.head == "knn":
             return ["There are no parameters of a net to predict with or to export."]
         text = (
@@ -186,9 +194,11 @@ def commands(run: Finished) -> Lines:
         )
         return [text]
     lines = ["    python -m bigxfer.predict --run DIR --images FOLDER --out FILE.csv"]
+    # Parameters are saved as float32.
     size = 4 * run.result["cost"]["parameters"]
     if size < LARGEST_EXPORT:
         lines.append("    python -m bigxfer.export --run DIR --to stablehlo --out FILE")
+    # timm has names for BiT's layers only.
     elif run.about["config"]["model"]["name"] == "bit":
         lines.append(
             "    python -m bigxfer.export --run DIR --to timm --out FILE.safetensors"
@@ -205,6 +215,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="finished runs")
     for folder in parser.parse_args().folders:
         try:
+            # Whoever asks for the card by hand gets the curves of a fitted head too.
             write(folder, finished.read(folder).result, drawn=True)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")

@@ -25,6 +25,7 @@ LEFT, TOP, RIGHT, BOTTOM = 52, 34, 14, 46  # its margins
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1d2430}.soft{fill:#5a6472}"
     ".grid{stroke:#d5dae1;stroke-width:.6}path{fill:none}"
+    # A page that shows the card may be dark; the SVG then needs light text.
     "@media(prefers-color-scheme:dark){text{fill:#e6eaf0}.soft{fill:#a3adba}"
     ".grid{stroke:#39424e}}"
 )
@@ -49,7 +50,10 @@ class Chart(NamedTuple):
 
 
 def picture(run: Finished, test: Predictions) -> str:
-    """The SVG: ROC and precision-recall by class, loss and accuracy by step; "" of none."""
+    """The SVG: ROC and precision-recall by class, loss and accuracy by step.
+
+    "" where there is nothing to draw.
+    """
     charts = [*_judged(test), *_trained(run)]
     if not charts:
         return ""
@@ -69,9 +73,9 @@ def picture(run: Finished, test: Predictions) -> str:
 
 def lines(test: Predictions, drawn: bool) -> Lines:
     """The section of card.md: the picture, what its bands cover, the confusion matrix."""
-    found = ["## Curves", ""]
+    out = ["## Curves", ""]
     if drawn:
-        found += [
+        out += [
             "![ROC, precision-recall and training curves](card.svg)",
             "",
             (
@@ -82,23 +86,18 @@ def lines(test: Predictions, drawn: bool) -> Lines:
         ]
     shares = confusion.scores(test.labels, test.logits, test.classes, test.patients)
     if not shares:
-        return found if drawn else []
+        return out if drawn else []
     rows = []
     for i, name in enumerate(test.classes):
         row: list = [name, int((test.labels == i).sum())]
         for j in range(len(test.classes)):
-            share = shares.get(confusion.name_of(i, j))
-            ends = "" if share is None else f" [{share.low:.2f}, {share.high:.2f}]"
-            known = share is not None and np.isfinite(share.low)
-            row.append(
-                "-" if share is None else f"{share.value:.2f}{ends if known else ''}"
-            )
+            row.append(_share(shares.get(confusion.name_of(i, j))))
         rows.append(row)
     heads = ["of the images of", "images", *(f"called {c}" for c in test.classes)]
     note = (
         "Confusion: shares by the largest probability; in brackets 95% over patients."
     )
-    return [*found, "", note, "", *table(heads, rows)]
+    return [*out, "", note, "", *table(heads, rows)]
 
 
 def _share(score: Score | None) -> str:
@@ -128,6 +127,7 @@ def _judged(test: Predictions) -> list[Chart]:
                 ends = values[:, 1], values[:, 2]
                 curves.append(Line("mean", roc.GRID, values[:, 0], *ends))
             else:
+                # The mean has the first colour; if the rest do not suffice, all are grey.
                 many = len(test.classes) >= len(COLOURS)
                 curves.append(Line("" if many else label, roc.GRID, values[:, 0]))
         if curves:
@@ -140,12 +140,12 @@ def _trained(run: Finished) -> list[Chart]:
     shares = {"accuracy": "training accuracy", "valid/accuracy": "validation accuracy"}
     shares |= {"valid/auroc_macro": "validation macro AUROC"}
     losses = {"loss": "training", "valid/loss": "validation"}
-    found = history.read(run.folder, {*shares, *losses})
+    logged = history.read(run.folder, {*shares, *losses})
     charts = []
     for title, names, top in (("loss", losses, None), ("share", shares, 1.0)):
         curves = []
-        for name in names.keys() & found.keys():
-            steps, values = history.thinned([found], name)
+        for name in names.keys() & logged.keys():
+            steps, values = history.thinned([logged], name)
             curves.append(Line(names[name], steps, values[0]))
         if curves:
             curves.sort()
@@ -157,11 +157,13 @@ def _drawn(chart: Chart) -> str:
     """The elements of one chart, from its own corner."""
     xs = np.concatenate([line.x for line in chart.lines])
     ys = np.concatenate([line.y for line in chart.lines])
+    # 5% of air above the curve; 1 where all values are 0, since the axis divides by it.
     right, top = float(xs.max()), chart.top or float(np.nanmax(ys)) * 1.05 or 1.0
     right = 1.0 if right < 1 else right  # rates
     inner = WIDE - LEFT - RIGHT, HIGH - TOP - BOTTOM
 
     def place(x: np.ndarray, y: np.ndarray) -> list[str]:
+        # "nan" in a path would end it there.
         kept = np.isfinite(x) & np.isfinite(y)
         across = LEFT + x[kept] / right * inner[0]
         down = TOP + (1 - np.clip(y[kept] / top, 0, 1)) * inner[1]
@@ -181,6 +183,7 @@ def _drawn(chart: Chart) -> str:
     out.append(_text(12, TOP + inner[1] / 2, chart.up, "middle", turned))
     for line, colour in zip(chart.lines, COLOURS * 3, strict=False):
         if line.low is not None and line.high is not None:
+            # Along the upper limits and back along the lower ones.
             corners = [*place(line.x, line.high), *place(line.x, line.low)[::-1]]
             shape = f'points="{" ".join(corners)}" fill="{colour}" fill-opacity=".18"'
             out.append(f"<polygon {shape}/>")
@@ -193,8 +196,10 @@ def _drawn(chart: Chart) -> str:
 
 def _ticks(end: float) -> list[float]:
     """Three to six round numbers from 0 to the end of an axis."""
+    # Below a third of the axis, so that 1, 2, 5 or 10 times it is a fitting step.
     power = 10.0 ** np.floor(np.log10(end / 3))
     step = max(s * power for s in (1, 2, 5, 10) if s * power <= end / 2.5)
+    # Rounded, since arange gives 0.30000000000000004.
     return [round(float(t), 10) for t in np.arange(0, end * 1.0001, step)]
 
 
@@ -204,6 +209,7 @@ def _legend(lines_of: Sequence[Line]) -> str:
     colours = dict(zip((line.name for line in lines_of), COLOURS * 3, strict=False))
     for key, colour in colours.items():
         name, colour = (key, colour) if key else ("each class", GREY)
+        # SVG cannot measure text: 7.2 px stands for a letter of 13 px type.
         wide = 20 + 7.2 * len(name)
         if x + wide > WIDE:
             return "".join([*out, _text(x, HIGH + 6, "...", "start")])

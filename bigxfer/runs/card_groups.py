@@ -19,21 +19,21 @@ def lines(result: dict) -> Lines:
             "Neither sex, age, site nor view tells two groups of the test set.",
         ]
     rows, notes = [], []
-    for factor, of in groups.items():
-        for name, group in of["groups"].items():
+    for factor, judged in groups.items():
+        for name, group in judged["groups"].items():
             macro = group["metrics"]["auroc_macro"]
             counts = f"{group['images']:,}, {group['patients']:,}"
             rows.append([factor, name, counts, cell(macro)])
             if macro["value"] is None:
                 notes.append(f"- {factor} {name}: {macro['reason']}")
-        gap = of["gaps"]["auroc_macro"]
+        gap = judged["gaps"]["auroc_macro"]
         if gap["value"] is None:
             notes.append(f"- {factor}: no gap, {gap['reason']}")
         else:
             counts = f", the largest of {gap['pairs']}; its interval covers them all"
             notes.append(
                 f"- {factor}: the largest gap is {cell(gap)}, {' above '.join(gap['of'])}"
-                f"{counts if gap['pairs'] > 1 else ''}; over {', '.join(of['classes'])}"
+                f"{counts if gap['pairs'] > 1 else ''}; over {', '.join(judged['classes'])}"
             )
     heads = ["", "group", "images, patients", "macro AUROC"]
     return [*head, *table(heads, rows), "", *notes]
@@ -45,20 +45,20 @@ def external(result: dict) -> Lines:
     if not sets:
         return []
     rows, notes = [], []
-    for name, of in sets.items():
-        gap = of["gaps"]["auroc_macro"]
-        counts = f"{of['images']:,}, {of['patients']:,}"
-        values = of["metrics"]["auroc_macro"], of["own"]["auroc_macro"], gap
+    for name, judged in sets.items():
+        gap = judged["gaps"]["auroc_macro"]
+        counts = f"{judged['images']:,}, {judged['patients']:,}"
+        values = judged["metrics"]["auroc_macro"], judged["own"]["auroc_macro"], gap
         rows.append([name, counts, *map(cell, values)])
-        paired = f"paired over {of['shared_patients']:,} patients that are in both"
-        how = paired if of["shared_patients"] else "no patient is in both"
+        paired = f"paired over {judged['shared_patients']:,} patients that are in both"
+        how = paired if judged["shared_patients"] else "no patient is in both"
         notes.append(
-            f"- {name}: {of['data']['of']}; over {', '.join(of['classes']) or 'no class'};"
+            f"- {name}: {judged['data']['of']}; over {', '.join(judged['classes']) or 'no class'};"
             f" {how}"
         )
         if why := gap.get("reason"):
             notes.append(f"- {name}: no gap, {why}")
-        if leaked := of["data"]["patients_in_training"]:
+        if leaked := judged["data"]["patients_in_training"]:
             notes.append(f"- LEAK: {leaked} patients of {name} are trained on")
     heads = ["", "images, patients", "macro AUROC", "own test split", "gap"]
     return ["## On other sets", "", *table(heads, rows), "", *notes]
@@ -79,12 +79,15 @@ def sources(test: Predictions) -> Lines:
     wanted |= {f"auroc/{name}": f"AUROC {name}" for name in test.classes}
     rows = [["images, patients", *counts]]
     for metric, label in wanted.items():
+        # Some metrics do not exist for all data: findings have no accuracy.
         entries = [f["metrics"].get(metric) for f in within.values()]
         if entries[0]:
             rows.append([label, *map(cell, entries)])
-    rest = len(test.labels) - sum(f["images"] for f in within.values())
+    hidden = len(test.labels) - sum(f["images"] for f in within.values())
     more = (
-        f" Not shown: {rest} images of {len(names) - SOURCES} sources." if rest else ""
+        f" Not shown: {hidden} images of {len(names) - SOURCES} sources."
+        if hidden
+        else ""
     )
     note = f"A dash: the source lacks a positive or a negative label.{more}"
     heads = ["", *(name or "(unknown)" for name in within)]

@@ -56,6 +56,7 @@ def head(of_run: Finished) -> Lines:
 def origin(init: dict, encoder: dict | None) -> str:
     """Where the weights, or the features of a net that is not ours, come from."""
     if encoder:
+        # A features file may leave out what is not known of its encoder.
         size = encoder["upstream_size"]
         seen = f"{size:,} images" if size is not None else "an unknown number of images"
         where = f"{seen} of {encoder['domain'] or 'an unknown domain'}"
@@ -100,10 +101,11 @@ def data(about: dict, result: dict) -> Lines:
     lines.append(f"- Split: {split.get('kind', d['split'])}; manifest {hash_}")
     rows = []
     for name, images in kept["counts"].items():
-        of = split.get(name, {})  # before the draw and what could not be decoded
+        before = split.get(name, {})  # before the draw and what could not be decoded
         rows.append(
-            [name, images, of["patients"] if of.get("images") == images else ""]
+            [name, images, before["patients"] if before.get("images") == images else ""]
         )
+    # The last row is test, whose patients were counted among the images that decoded.
     rows[-1][-1] = result["patients"]
     return [*lines, "", *table(["split", "images", "patients"], rows)]
 

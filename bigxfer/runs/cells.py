@@ -27,6 +27,7 @@ def draws(cell: Run) -> Iterator[Run]:
     """The run of each draw: of one seed, from the cell's on."""
     for seed in range(cell.seed, cell.seed + cell.data.draws):
         one = replace(cell, seed=seed, data=replace(cell.data, draws=1))
+        # Each draw has its own support file, and the digest names it.
         features.name_files(one)
         yield one
 
@@ -34,12 +35,13 @@ def draws(cell: Run) -> Iterator[Run]:
 def tell(cell: Run, folder: Path, one: Callable[[Run, Path], dict]) -> dict:
     """Do every draw by `one` (run, folder), then write the cell's own two files."""
     digest = config.digest(cell)
+    # For its errors only: each draw decides by itself whether it is done.
     resume.begun(folder, digest)
     results: list[dict[str, Any]] = []
     for run in draws(cell):
-        own = folder / DRAWS / config.digest(run)
-        own.mkdir(parents=True, exist_ok=True)
-        result = one(run, own)
+        draw_folder = folder / DRAWS / config.digest(run)
+        draw_folder.mkdir(parents=True, exist_ok=True)
+        result = one(run, draw_folder)
         results.append({"seed": run.seed, **result})
     names = results[0]["metrics"]
     values = {
@@ -55,10 +57,12 @@ def tell(cell: Run, folder: Path, one: Callable[[Run, Path], dict]) -> dict:
         "cost": {k: sum(r["cost"][k] for r in results) for k in results[0]["cost"]},
         "synthetic": results[0]["synthetic"],
         "digest": digest,
+        # Draws that were done before a kill may be of an earlier commit.
         "commit": results[-1]["commit"],
         "finished": folders.now(),
     }
     if jax.process_index() == 0:
+        # The first draw's config.json tells what all share: data, versions, device.
         first = folder / DRAWS / results[0]["digest"]
         about = {**folders.read(first / "config.json"), "digest": digest}
         about["config"] = config.to_dict(cell)
@@ -84,6 +88,7 @@ def pool(
     if cell.data.draws == 1:
         return data.rows["train"]
     drawn = [
+        # Cheap: the set is among `kept`, and only the shots are drawn again.
         dataset.open(run.data, run.seed, lambda _: None, kept).rows["train"]
         for run in draws(cell)
     ]

@@ -27,6 +27,7 @@ class Choice:
     def said(self) -> dict[str, Any]:
         """Return what result.json says of it."""
         ends = {min(self.of): "lowest", max(self.of): "highest"}
+        # JSON has no NaN.
         finite = [s if math.isfinite(s) else None for s in self.scores]
         return {**vars(self), "scores": finite, "edge": ends.get(self.value, "")}
 
@@ -44,34 +45,36 @@ def best(
             f"no {what} of {tuple(of)} gives a finite {metric}; take other values for"
             " --config.optim.tune"
         )
+    # Penalties come strongest first: of equal ones the strongest is taken.
     value = of[int(np.nanargmax(ranked))]
     return Choice(what, value, tuple(of), tuple(map(float, scores)), metric, folds)
 
 
-def fold_of(part: Manifest) -> tuple[np.ndarray, int]:
+def fold_of(training: Manifest) -> tuple[np.ndarray, int]:
     """(the fold int [n] of each training image, how many), by patient.
 
     Raises ValueError where all images are of one patient.
     """
-    folds = min(config.FOLDS, len(set(part.patient)))
+    folds = min(config.FOLDS, len(set(training.patient)))
     if folds < 2:
         raise ValueError(
-            f"the {len(part)} training images are of one patient: no folds can be made"
+            f"the {len(training)} training images are of one patient: no folds can be made"
             " of them; set --config.eval.select_on=none"
         )
-    return split.folds(part, folds, seed=0), folds
+    return split.folds(training, folds, seed=0), folds
 
 
 def words(result: dict[str, Any]) -> str:
     """What a result.json says was chosen, by which labels, and whether at an end."""
+    # A run from before config.optim.tune.
     if "tuned" not in result and "head" in result:
         return "Whether its penalty was chosen is not recorded"
-    if not (found := result.get("tuned")):
+    if not (tuned := result.get("tuned")):
         return "Untuned: no label chose the rate or the penalty"
-    value, many, folds = found["value"], len(found["of"]), found["folds"]
+    value, many, folds = tuned["value"], len(tuned["of"]), tuned["folds"]
     how = f"by {folds} folds of the shots" if folds else "on validation"
-    line = f"Tuned: {found['what']} {value:.4g} of {many}, chosen {how}"
+    line = f"Tuned: {tuned['what']} {value:.4g} of {many}, chosen {how}"
     edge = (
-        f"; it is the {found['edge']} of them, and a wider grid may give a better one"
+        f"; it is the {tuned['edge']} of them, and a wider grid may give a better one"
     )
-    return line + edge * bool(found["edge"])
+    return line + edge * bool(tuned["edge"])

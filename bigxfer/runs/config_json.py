@@ -20,10 +20,14 @@ def of(
     data: Dataset,
     encoder: features.Features | None = None,
 ) -> dict:
-    """Of a run that is about to begin, by its data and, in place of a net, its encoder."""
+    """Return what config.json holds of a run that is about to begin.
+
+    encoder: the features file that stands in place of a net, if there is one.
+    """
     about, d = dict(data.report), run.data
     if run.optim.schedule == "hyperrule":
         area = dataset.image_area(data.manifest, data.rows["train"])
+        # The paper's rule gives R152x4 larger images than any other net.
         big = (run.model.blocks, run.model.width) == (config.DEPTHS[152], 4.0)
         about["resolution"] = hyperrule.branch(
             area, d.resize, d.crop, run.optim.variant, big
@@ -43,6 +47,7 @@ def of(
         **({"features": encoder.about()} if encoder else {}),
         "data": about,
         "versions": folders.versions(),
+        # Only the same flags give the same bits again (docs/run_folder.md).
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "device": jax.devices()[0].device_kind,

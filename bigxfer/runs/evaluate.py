@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def points(manifest: Manifest, rows: np.ndarray, logits: np.ndarray) -> dict:
     """{metric: value} without intervals, NaN where it cannot be computed."""
     split = manifest.select(rows)
-    given = split.labels, logits, split.classes, split.patient
-    values = metrics.compute(*given, limits=False)["metrics"]
+    inputs = split.labels, logits, split.classes, split.patient
+    values = metrics.compute(*inputs, limits=False)["metrics"]
     none = float("nan")
     return {k: none if v["value"] is None else v["value"] for k, v in values.items()}
 
@@ -57,19 +57,22 @@ def judge(
             else:
                 rows, logits = cast(Callable, by_net)(job.loader(name))
             judged[name] = manifest.select(rows), logits
+            # Every process has all logits, and they share the folder: one writes.
             if jax.process_index() == 0:
                 predictions.save(job.folder / file, *judged[name])
     test, logits = judged["test"]
+    # Named when intervals were bootstrapped; today only 0 or not matters.
     limits = job.run.eval.resamples > 0
     out = metrics.compute(test.labels, logits, test.classes, test.patient, limits)
     out |= {"head": fitted.said} if fitted else {}
     if limits and (groups := by_group.judge(vars(predictions.of(test, logits)))):
         out["groups"] = groups
     for name, other in job.data.external.items():
+        # external.py puts all that a further set is judged on into its "test".
         loader = feed.loader(other, "test", job.run)
         predicted = cast(Callable, by_net)(loader)
-        own = predictions.of(test, logits)
-        compared = beside(job.folder, name, other, predicted, own)
+        of_test = predictions.of(test, logits)
+        compared = beside(job.folder, name, other, predicted, of_test)
         out.setdefault("external", {})[name] = compared
     if "valid" in judged:
         valid, valid_logits = judged["valid"]
@@ -89,16 +92,16 @@ def beside(
     name: str,
     other: Dataset,
     predicted: tuple[np.ndarray, np.ndarray],
-    own: Predictions,
+    of_test: Predictions,
 ) -> dict[str, Any]:
     """What result.json says of a set of data.external, whose predictions it saves.
 
-    predicted: (rows, logits) of the set; own: the predictions of the run's test split. The
-    gaps are `other` less `own`, on the classes that both can be judged by.
+    predicted: (rows, logits) of the set; of_test: the predictions of the run's test split.
+    The gaps are `other` less `of_test`, on the classes that both can be judged by.
     """
     rows, logits = predicted
     split = other.manifest.select(rows)
     if jax.process_index() == 0:
         predictions.save(folder / predictions.external(name), split, logits)
-    told = vars(predictions.of(split, logits))
-    return {**by_group.against(told, vars(own)), "data": other.report}
+    of_other = vars(predictions.of(split, logits))
+    return {**by_group.against(of_other, vars(of_test)), "data": other.report}

@@ -46,6 +46,7 @@ class Finished:
     def run(self) -> Run:
         """The config; ConfigError where it is of a version that had other fields."""
         run = config.from_dict(self.about["config"])
+        # The fields' defaults of today would misstate what an older run did.
         if self.draws_no_negatives:
             run.data.negatives = "none"
         if self.before_strengths:
@@ -54,14 +55,14 @@ class Finished:
 
     @property
     def before_strengths(self) -> bool:
-        """Whether its head was fitted by the rules before config.eval.select_on."""
+        """Whether its head was fitted by the rules of before config.eval.select_on."""
         about = self.about["config"]
         head = about.get("freeze", {}).get("head", "trained")
         return head != "trained" and "select_on" not in about["eval"]
 
     @property
     def draws_no_negatives(self) -> bool:
-        """Whether its shots were drawn before config.data.negatives was there."""
+        """Whether its shots were drawn before config.data.negatives existed."""
         data = self.about["config"]["data"]
         return self.multilabel and data["shots"] != "full" and "negatives" not in data
 
@@ -105,7 +106,7 @@ class Finished:
 
     @property
     def notice(self) -> str:
-        """What stands on everything that is made from the run."""
+        """The notice that everything made from the run bears."""
         return "SYNTHETIC DATA. " * self.synthetic + NOTICE
 
     def file(self, name: str) -> Path:
@@ -116,6 +117,7 @@ class Finished:
         """
         path, known = self.folder / name, self.result.get("files")
         if not path.is_file():
+            # A file that was kept and is lost is damage; one never kept is not.
             if known and name in known:
                 raise ValueError(f"{path} is lost; {AGAIN}")
             raise ValueError(f"{self.folder} has no {name}")
@@ -131,7 +133,7 @@ class Finished:
         return self.kept(PARAMETERS)
 
     def kept(self, name: str) -> bool:
-        """Whether the run kept a file of this name, be it lost since."""
+        """Whether the run wrote and kept this file, even if it was lost since."""
         return name in self.result.get("files", ()) or (self.folder / name).is_file()
 
     def has(self, split: str) -> bool:
@@ -169,6 +171,7 @@ class Finished:
                     valid.labels, valid.logits, valid.patients
                 )
                 few = f", which are few: 95% interval {low:.3g} to {high:.3g}"
+        # Where the images bound no temperature, the net's own probabilities stay.
         except ValueError as error:
             return 1.0, f"none: {error}"
         images = len(valid.labels)
@@ -179,6 +182,7 @@ class Finished:
         """float [n, classes] of logits [n, classes]."""
         from scipy.special import expit, softmax
 
+        # In float32 all probabilities within 6e-8 of 1 are equal.
         scaled = np.asarray(logits, np.float64) / temperature
         return expit(scaled) if self.multilabel else softmax(scaled, axis=1)
 
@@ -192,7 +196,7 @@ class Trained(Finished):
 
     @property
     def image_shape(self) -> tuple[int, int, int, int]:
-        """Of one image as the net takes it: (1, crop, crop, 3)."""
+        """The shape of one image as the net takes it: (1, crop, crop, 3)."""
         crop = self.run.data.crop
         return 1, crop, crop, 3
 
@@ -219,6 +223,7 @@ def read(folder: Path) -> Finished:
                 " finish it, or name the folder of a finished run"
             )
     about, result = (folders.read(folder / n) for n in ("config.json", "result.json"))
+    # Each file can be whole and yet not belong to the other: one of them was copied.
     if about["digest"] != result["digest"]:
         raise ValueError(
             f"config.json is of run {about['digest']}, result.json of"
@@ -244,6 +249,7 @@ def open(folder: Path) -> Trained:
     parameters, run = done.parameters(), done.run
     model = models.build(run.model, len(done.classes))
     shape = (1, run.data.crop, run.data.crop, 3)
+    # Names and shapes are enough to check the file by; nothing is drawn.
     template = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
     stats = {"batch_stats": template.get("batch_stats", {})}
     params = weights.load(parameters, {**template["params"], **stats}, keep_head=True)
@@ -280,11 +286,12 @@ def with_data(folder: Path, root: str, say: Callable[[str], None]) -> WithData:
 
 def vars_of(run: Finished) -> dict[str, Any]:
     """The fields of a Finished."""
+    # Not vars(): cached_property keeps `run` there, which is no field.
     return {name: getattr(run, name) for name in Finished.__dataclass_fields__}
 
 
 def parameters(path: Path) -> tuple[str, str]:
-    """(npz file, its digest) of a run folder or an npz; the file's own sha256 there.
+    """(npz file, digest) of a run folder or an npz, whose digest is its own sha256.
 
     Raises FileNotFoundError or ValueError that says what was looked for.
     """

@@ -44,11 +44,13 @@ def alone(folder: Path, primary: bool) -> Iterator[None]:
     first holds it for all. Where the file system knows no locks, nobody holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # One lock for all processes of a run: the others would wait for their own first.
     file = lock(folder) if primary else None
     try:
         yield
     finally:
         if file:
+            # While it is held: who waits for this file then sees that it is gone.
             Path(file.name).unlink(missing_ok=True)
             file.close()
 
@@ -57,6 +59,7 @@ def lock(folder: Path) -> IO[str] | None:
     """The open lock file of a folder, once it is ours; None: there are no locks here."""
     path = folder / "lock"
     while True:
+        # "a+" creates the file but keeps the holder's line, which is read below.
         file = path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,10 +70,12 @@ def lock(folder: Path) -> IO[str] | None:
                 " waiting for it to end"
             )
             fcntl.flock(file, fcntl.LOCK_EX)
+        # Such as ENOLCK, of a network file system without locks.
         except OSError:
             file.close()
             return None
         with suppress(FileNotFoundError):
+            # Else two commands could hold two files of this name, one of them removed.
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 break
         file.close()  # its holder has removed it
@@ -82,6 +87,7 @@ def lock(folder: Path) -> IO[str] | None:
 
 def begin(folder: Path, about: dict[str, Any]) -> None:
     """Write config.json; a result.json that is there is damaged, and goes."""
+    # First: a folder with a new config.json and an old result.json must never be seen.
     (folder / "result.json").unlink(missing_ok=True)
     write(folder / "config.json", about)
 
@@ -104,6 +110,7 @@ def sums(folder: Path) -> dict[str, str]:
 def tidy(folder: Path) -> None:
     """Remove what a run needs only until it is finished: checkpoints and trials."""
     for name in ("checkpoints", "trials"):
+        # What is left costs disk, not results: it must not fail a finished run.
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -113,6 +120,7 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     packages = {name: metadata.version(name) for name in PACKAGES}
+    # Keras is an extra, and only its models depend on it.
     for name in OPTIONAL:
         with suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
@@ -122,17 +130,22 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """The commit of this source tree, "-dirty" where it was changed since.
 
-    "unknown" for an installed wheel, also where it lies within somebody's repository.
+    "unknown" for an installed wheel, also where it lies within somebody's repository, and
+    where there is no git.
     """
     here = Path(__file__).parents[1]
+    if not shutil.which("git"):
+        return "unknown"
 
     def git(*args: str) -> str:
         call = ["git", "-C", str(here), *args]
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
+    # In somebody's repository git finds a HEAD, but the wheel's files are not in it.
     if not git("ls-files", "--", "tree.py"):
         return "unknown"
+    # "." alone: a changed README or a results folder does not change the package.
     changed = "-dirty" if git("status", "--porcelain", "--", ".") else ""
     return git("rev-parse", "HEAD") + changed
 
@@ -142,6 +155,7 @@ def progress(folder: Path) -> tuple[int, int]:
     step = steps = 0
     with suppress(OSError, ValueError, IndexError, KeyError):
         with (folder / "metrics.jsonl").open("rb") as file:
+            # The end alone: status and watch ask this of every run of a study.
             file.seek(-min(4096, os.path.getsize(file.name)), os.SEEK_END)
             whole = file.read().rpartition(b"\n")[0]  # the last line may be half there
         step = json.loads(whole.splitlines()[-1])["step"]

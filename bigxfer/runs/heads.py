@@ -40,12 +40,12 @@ class CellImages:
 
 @dataclass(frozen=True)
 class OfRun:
-    """What a run's head gives the run."""
+    """What the fitted head gives to the story of its run."""
 
     state: loop.State | None  # with the head in it; None where there is no net
     logits: dict[str, np.ndarray]  # {split: [n, classes]}
-    said: dict[str, Any]  # of result.json
-    choice: Choice | None  # of its strength; None: no label chose it
+    said: dict[str, Any]  # what result.json holds under "head"
+    choice: Choice | None  # how its strength was chosen; None: no label chose it
     spent: Spent
 
 
@@ -72,32 +72,35 @@ def of_run(
     `cell` is the run of all draws, or the run itself; they share `seen`.
     """
     began, how, rows = time.monotonic(), job.run.freeze.head, job.data.rows
+    # All splits are judged in one go and cut apart afterwards: one fit, one space.
     splits = np.cumsum([len(rows[name]) for name in job.judged])[:-1]
     judged = np.concatenate([rows[name] for name in job.judged])
     net = None if isinstance(source, features.Features) else source
     images = None if seen is None else seen.get("images")
     if images is None:
+        # Where the net's start depends on the seed, every draw has features of its own.
         shared = seen is not None and (net is None or starts_alike(job.run.init))
         pool = cells.pool(cell, job.data, kept) if shared else rows["train"]
         images = look(seer(job, source), job.data.manifest, pool, judged)
         if seen is not None and shared:
             seen["images"] = images
     train = rows["train"]
-    of = heads.strengths(how, len(train), job.run.optim.tune)
-    chosen = choose(how, images, train, rows["valid"], job.select_on, of)
-    found = fit(how, images, train, judged, chosen)
+    grid = heads.strengths(how, len(train), job.run.optim.tune)
+    chosen = choose(how, images, train, rows["valid"], job.select_on, grid)
+    fitted = fit(how, images, train, judged, chosen)
     clock, many = loop.Clock(train=time.monotonic() - began), len(rows["train"])
     job.log.say(f"{how} head on {many} images: {clock.train:.1f} s")
     flops, state = 0.0, None
     if net:
         programs, state = net
         flops = programs.flops * many
-        if found.head:
-            params = probe.put(state.params, programs.model.head, found.head)
+        if fitted.head:
+            # So params.npz is a whole net, which predict and export can open.
+            params = probe.put(state.params, programs.model.head, fitted.head)
             state = replace(state, params=params)
-    logits = dict(zip(job.judged, np.split(found.logits, splits), strict=True))
+    logits = dict(zip(job.judged, np.split(fitted.logits, splits), strict=True))
     folds = chosen.folds if chosen else 0
-    said = {"how": how, "strength": found.strength, "folds": folds}
+    said = {"how": how, "strength": fitted.strength, "folds": folds}
     return OfRun(state, logits, said, chosen, Spent(1, many, flops, clock))
 
 
@@ -109,12 +112,14 @@ def seer(job: "Job", source: Started | features.Features) -> See:
     predict = cast(predictor.Predict, programs.features)
 
     def see(rows: np.ndarray) -> np.ndarray:
+        # In ascending order, so that the cache is read forwards.
         order = np.argsort(rows)
-        some = replace(job.data, rows={"seen": rows[order]})
-        loader = feed.loader(some, "seen", job.run)
-        seen, values = predict(loop.variables(state), loader)
+        subset = replace(job.data, rows={"seen": rows[order]})
+        loader = feed.loader(subset, "seen", job.run)
+        seen_rows, values = predict(loop.variables(state), loader)
         out = np.empty_like(values)
-        out[order] = values[np.argsort(seen)]
+        # predict says which rows it gives: their order is the batches', not ours.
+        out[order] = values[np.argsort(seen_rows)]
         return out
 
     return see
@@ -122,19 +127,22 @@ def seer(job: "Job", source: Started | features.Features) -> See:
 
 def starts_alike(init: Init) -> bool:
     """Whether a net starts the same for every seed."""
+    # Below the zero head a whole copy has nothing random in it.
     return init.kind == "pretrained" and (init.how, init.upto) == ("copy", "")
 
 
 def look(
     see: See, manifest: Manifest, pool: np.ndarray, others: np.ndarray
 ) -> CellImages:
-    """See the rows `pool`, which may train, and `others`.
+    """Compute the features of the rows `pool`, which may train, and of `others`.
 
     Raises ValueError that names the first image whose features are not finite.
     """
     pool = np.unique(pool)
+    # The pool first: Products makes the dot products of all with these.
     rows = np.concatenate([pool, others[~np.isin(others, pool)]])
     features = see(rows)
+    # A single NaN would spread to every score through the products.
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         first = manifest.id[rows[int(np.argmin(finite))]]
@@ -149,11 +157,11 @@ def look(
 
 def choose(
     how: str,
-    seen: CellImages,
+    images: CellImages,
     train: np.ndarray,
     valid: np.ndarray,
     select_on: str,
-    of: tuple[float, ...],
+    grid: tuple[float, ...],
 ) -> Choice | None:
     """Choose the strength `of` the head of the rows `train` as `select_on` says.
 
@@ -161,29 +169,31 @@ def choose(
     validation: by the least loss on the rows `valid`. Raises ValueError where the shots
     are of one patient, so that there are no folds.
     """
-    if select_on == "none" or len(of) == 1:
+    # Nothing to choose, so that no label is used and the result says "untuned".
+    if select_on == "none" or len(grid) == 1:
         return None
     folds = 0
     if select_on == "validation":
-        losses = _losses(how, seen, train, valid, of)
+        losses = _losses(how, images, train, valid, grid)
     else:
-        losses, of, folds = _folded(how, seen, train, of)
+        losses, grid, folds = _folded(how, images, train, grid)
     what = "neighbours" if how == "knn" else "penalty"
-    return choice.best(what, of, losses.tolist(), "loss", folds)
+    return choice.best(what, grid, losses.tolist(), "loss", folds)
 
 
 def fit(
     how: str,
-    seen: CellImages,
+    images: CellImages,
     train: np.ndarray,
     judged: np.ndarray,
     chosen: Choice | None,
 ) -> Fitted:
     """Fit the head to the rows `train`, with heads.fixed where nothing was chosen."""
-    labels, classes = seen.manifest.labels, len(seen.manifest.classes)
+    labels, classes = images.manifest.labels, len(images.manifest.classes)
     strength = chosen.value if chosen else heads.fixed(how, len(train))
-    space = seen.products.space(seen.place[train], seen.place[judged])
+    space = images.products.space(images.place[train], images.place[judged])
     if how not in heads.LINEAR:
+        # Neighbours are no kernel and bias: there is no head to put into the net.
         logits = heads.scores(how, space, labels[train], classes, (strength,))
         return Fitted(strength, chosen, logits[0], None)
     w, b = heads.weights(how, space, labels[train], classes, (strength,))
@@ -193,31 +203,33 @@ def fit(
 
 def _losses(
     how: str,
-    seen: CellImages,
+    images: CellImages,
     train: np.ndarray,
     held: np.ndarray,
-    of: tuple[float, ...],
+    grid: tuple[float, ...],
 ) -> np.ndarray:
-    labels, classes = seen.manifest.labels, len(seen.manifest.classes)
-    space = seen.products.space(seen.place[train], seen.place[held])
-    found = heads.scores(how, space, labels[train], classes, of)
-    return heads.loss(how, found, labels[held])
+    labels, classes = images.manifest.labels, len(images.manifest.classes)
+    space = images.products.space(images.place[train], images.place[held])
+    logits = heads.scores(how, space, labels[train], classes, grid)
+    return heads.loss(how, logits, labels[held])
 
 
 def _folded(
-    how: str, seen: CellImages, train: np.ndarray, of: tuple[float, ...]
+    how: str, images: CellImages, train: np.ndarray, grid: tuple[float, ...]
 ) -> tuple[np.ndarray, tuple[float, ...], int]:
     """(the mean loss of each strength over the folds, the strengths, how many folds).
 
-    Of knn only the numbers of neighbours that every fold can have, the last ones.
+    For knn, only the numbers of neighbours that every fold can have: the smallest.
     """
-    fold, folds = choice.fold_of(seen.manifest.select(train))
+    fold, folds = choice.fold_of(images.manifest.select(train))
     if how == "knn":
         fewest = len(train) - np.bincount(fold).max()
-        of = tuple(k for k in of if k <= fewest) or (1.0,)
-    total = np.zeros(len(of))
+        # In a fold of fewer images there are no k neighbours to vote.
+        grid = tuple(k for k in grid if k <= fewest) or (1.0,)
+    total = np.zeros(len(grid))
     for number in range(folds):
         held = fold == number
-        losses = _losses(how, seen, train[~held], train[held], of)
+        losses = _losses(how, images, train[~held], train[held], grid)
+        # Folds are of patients and differ in images: each image counts once.
         total += held.sum() * losses
-    return total / len(train), of, folds
+    return total / len(train), grid, folds

@@ -129,6 +129,7 @@ def execute(
         encoder=features.read(run.init.features) if filed else None,
         seen={} if run.data.draws > 1 else None,
     )
+    # Before the first look into the folder: two commands would both find it free.
     with folders.alone(folder, jax.process_index() == 0):
         if run.data.draws == 1:
             return tell(run, folder, common)
@@ -139,16 +140,19 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
     """The story of a run; the draws of a cell share what was `seen`."""
     digest = config.digest(run)
     primary = jax.process_index() == 0
+    # Before the data are opened: another config's folder is refused at once.
     before, done, damage = resume.begun(folder, digest)
     log = RunLog(folder, run.log, primary)
     if damage:
         log.say(f"{damage}; the run is done again")
 
+    # The first process decodes into the cache; the others find it there.
     data = processes.in_turn(
         partial(external.open, run.data, run.seed, log.say, common.sets)
     )
     plan = optim.plan(run.optim, len(data.rows["train"]))
     about = config_json.of(run, digest, plan, data, common.encoder)
+    # Before `done` is returned: a run is what its config and its data say.
     resume.check_data(folder, before, about, done)
     if done:
         return resume.reuse(done, about, run, log)
@@ -175,6 +179,7 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
         source = net or cast(features.Features, common.encoder)
         fitted = heads.of_run(job, source, common.cell, common.sets, common.seen)
         state, spent, chosen = fitted.state, fitted.spent, fitted.choice
+    # None for features from a file: then every split was predicted by the fitted head.
     by_net = partial(net[0].predict, loop.variables(state)) if net and state else None
     result: dict[str, Any] = {
         **evaluate.judge(job, fitted, by_net),
@@ -189,6 +194,7 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
         "commit": job.about["commit"],
         "finished": folders.now(),
     }
+    # result.json before the checkpoints go: a kill between leaves a finished run.
     finish(job, state, result)
     job.checkpoints.delete()
     log.end(result["metrics"])
@@ -213,6 +219,8 @@ def prepare(
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
     on = config.select_on(run)
     trained = run.freeze.head == "trained"
+    # Folds of the support choose a rate or a penalty; a trained net without optim.tune
+    # has neither to choose, and its result must not say that labels chose.
     nothing = trained and on == "support" and not run.optim.tune  # to choose by folds
     if nothing or (on == "validation" and not len(data.rows["valid"])):
         on = "none"
@@ -249,11 +257,13 @@ def finish(job: Job, state: loop.State | None, result: dict) -> None:
     """Write params.npz, where it is to be kept, card.md and then result.json."""
     host = None
     if state and job.keeps:
+        # On every process, since gathering shards is a collective; one writes.
         host = sharding.to_host({"params": state.params, "batch_stats": state.stats})
     if jax.process_index() == 0:
         if host:
             flat = {**host["params"], "batch_stats": host["batch_stats"]}
             tree.save_npz(job.folder / "params.npz", flat)
+        # Before result.json, after which nothing of the run may be missing.
         card.write(job.folder, result)
         result = {**result, "files": folders.sums(job.folder)}
         folders.write(job.folder / "result.json", result)

@@ -25,6 +25,7 @@ def cell(entry: dict[str, Any]) -> str:
 
 def table(titles: Lines, rows: list[list]) -> Lines:
     """A table of Markdown whose columns also line up as plain text."""
+    # A bar in a class name would start a column.
     cells = [[str(c).replace("|", r"\|") for c in row] for row in [titles, *rows]]
     wide = [max(map(len, column)) for column in zip(*cells)]
     lines = [

@@ -24,6 +24,7 @@ def of_run(run: Trained, root: str, say: Callable[[str], None]) -> novelty.Known
     ImportError, which say why it cannot be known: no data, too few images.
     """
     path, names = run.folder / FILE, novelty.Known.__dataclass_fields__
+    # The sum of params.npz: a run that was done again has other features.
     parameters = run.result.get("files", {}).get(PARAMETERS, "")
     if path.is_file():
         kept = tree.load_npz(path)
@@ -34,6 +35,7 @@ def of_run(run: Trained, root: str, say: Callable[[str], None]) -> novelty.Known
             values = {n: v if v.ndim else v.item() for n, v in kept.items()}
             return novelty.Known(**values)
     known = compute(finished.with_data(run.folder, root, say), say)
+    # predict must work on a shared folder that it may not write to.
     try:
         tree.save_npz(path, {**vars(known), "parameters": np.asarray(parameters)})
     except OSError as error:
@@ -45,17 +47,19 @@ def compute(run: WithData, say: Callable[[str], None]) -> novelty.Known:
     """Fit the features of at most MOST training and validation images of the run."""
     rng = np.random.default_rng(0)
     rows = {
+        # At random, since files of one kind lie together; sorted to read forwards.
         split: np.sort(rng.permutation(run.data.rows[split])[:MOST])
         for split in ("train", "valid")
     }
-    novelty.check(*(len(some) for some in rows.values()))
-    counts = " and ".join(f"{len(some)} {split}" for split, some in rows.items())
+    # Before the forward passes, which take the time.
+    novelty.check(*(len(chosen) for chosen in rows.values()))
+    counts = " and ".join(f"{len(chosen)} {split}" for split, chosen in rows.items())
     say(f"once for this run: the features of {counts} images, kept in {FILE}")
     batch = run.run.eval.batch
     mesh = sharding.make(1, batch)
     features = make_predict(probe.Headless(run.model), run.run, mesh)
     training, validation = (
-        features(run.variables, unlabelled(run.data.images, some, batch))[1]
-        for some in rows.values()
+        features(run.variables, unlabelled(run.data.images, chosen, batch))[1]
+        for chosen in rows.values()
     )
     return novelty.fit(training, validation, run.data.manifest.patient[rows["valid"]])

@@ -30,6 +30,7 @@ class Predictions:
 
     def select(self, rows: np.ndarray) -> "Predictions":
         """Those of these rows (indices or a boolean mask), in this order."""
+        # None stays None: it cannot be indexed.
         known = {k: v for k, v in vars(self).items() if v is not None}
         columns = {k: v[rows] for k, v in known.items() if k != "classes"}
         return Predictions(**columns, classes=self.classes)
@@ -40,22 +41,22 @@ def external(name: str) -> str:
     return f"predictions_external_{name}.npz"
 
 
-def of(part: Manifest, logits: np.ndarray) -> Predictions:
+def of(manifest: Manifest, logits: np.ndarray) -> Predictions:
     """The predictions of a manifest's images; logits [n, classes] in their order."""
     return Predictions(
-        ids=part.id.astype(str),
-        patients=part.patient.astype(str),
-        sources=part.source.astype(str),
-        views=part.view.astype(str),
-        labels=part.labels,
+        ids=manifest.id.astype(str),
+        patients=manifest.patient.astype(str),
+        sources=manifest.source.astype(str),
+        views=manifest.view.astype(str),
+        labels=manifest.labels,
         logits=np.asarray(logits, np.float64),
-        classes=tuple(part.classes),
-        **{PEOPLE[name]: c.astype(str) for name, c in part.people().items()},
+        classes=tuple(manifest.classes),
+        **{PEOPLE[name]: c.astype(str) for name, c in manifest.people().items()},
     )
 
 
 def read(path: Path) -> Predictions:
-    """Read one file, whoever's it is; finished.Finished.predictions knows its sum too.
+    """Read one file, of a run or not; Finished.predictions compares its sum as well.
 
     Raises FileNotFoundError where it is not there, ValueError where it is damaged or
     holds no predictions.
@@ -67,6 +68,7 @@ def read(path: Path) -> Predictions:
         raise ValueError(f"{path} lacks {missing}: it is no predictions.npz of a run")
     columns = {name: arrays[name] for name in fields if name not in lacks}
     n, classes = len(columns["ids"]), tuple(columns.pop("classes").tolist())
+    # Saved as the net gave them, float32; all statistics are in float64.
     columns["logits"] = columns["logits"].astype(np.float64)
     if columns["logits"].shape != (n, len(classes)) or any(
         len(column) != n for column in columns.values()
@@ -75,8 +77,9 @@ def read(path: Path) -> Predictions:
     return Predictions(**columns, classes=classes)
 
 
-def save(path: Path, part: Manifest, logits: np.ndarray) -> None:
+def save(path: Path, manifest: Manifest, logits: np.ndarray) -> None:
     """Write the logits [n, classes] of a manifest's images, as the net gave them."""
-    found = vars(of(part, logits)) | {"logits": logits}
-    arrays = {name: column for name, column in found.items() if column is not None}
-    tree.save_npz(path, arrays | {"classes": np.asarray(part.classes)})
+    # In their own dtype, which takes half of the disk of float64.
+    columns = vars(of(manifest, logits)) | {"logits": logits}
+    arrays = {name: column for name, column in columns.items() if column is not None}
+    tree.save_npz(path, arrays | {"classes": np.asarray(manifest.classes)})

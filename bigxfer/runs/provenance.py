@@ -22,6 +22,7 @@ def data_differs(before: dict[str, Any], now: dict[str, Any]) -> str:
         return " and ".join(identity.differences(before["identity"], now["identity"]))
     if before.get("manifest_hash") != now["manifest_hash"]:
         return "images, labels or splits"
+    # Equal manifests can have been drawn from differently, before data.negatives.
     drawn = [about.get("data", {}).get("drawn") for about in (before, now)]
     if None not in drawn and drawn[0] != drawn[1]:
         return (
@@ -40,6 +41,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     }
     forms = [about.get("identity", {}).get("form") for about in (before, now)]
     roots = [about["config"]["data"]["root"] for about in (before, now)]
+    # The form names decoder and sizes, the root may be a copy: worth a line, no error.
     pairs |= {"pixels": tuple(forms), "data.root": tuple(roots)}
     return [
         f"{what} {new} (then {old or 'not recorded'})"

@@ -18,6 +18,7 @@ def show(run: config.Run, folder: Path) -> None:
     Reads the data as the run would: images that no cache holds are decoded, and stay
     decoded. Raises what the run would raise for its config and its data.
     """
+    # No RunLog is made here, which checks this in a real run.
     writers.check(run.log.writers)
     data = external.open(run.data, run.seed, print)
     counts = ", ".join(f"{len(rows):,} {name}" for name, rows in data.rows.items())
@@ -28,8 +29,9 @@ def show(run: config.Run, folder: Path) -> None:
     else:
         model = models.build(run.model, len(data.manifest.classes))
         shape = (1, run.data.crop, run.data.crop, 3)
-        made = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
-        size = tree.count(made["params"])
+        # Shapes are enough to count, and no weights are drawn.
+        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))
+        size = tree.count(variables["params"])
         print(
             f"net      {net_name(vars(run.model))}, {size:,} parameters, {shape[1]} px"
         )

@@ -14,9 +14,9 @@ from bigxfer.training.log import RunLog
 def begun(folder: Path, digest: str) -> tuple[dict | None, Finished | None, str]:
     """(config.json, the finished run, what is wrong with it) of what a folder holds.
 
-    (None, None, "") where no run was begun there. A finished run that is damaged is none:
-    the text says so, and it is to be done again. Raises ValueError where the folder is
-    another config's, or nothing sound tells whose it is.
+    (None, None, "") where no run was begun there. A damaged finished run counts as not
+    finished: the text says what is wrong, and the run has to be done again. Raises
+    ValueError where the folder is another config's, or is too damaged to tell.
     """
     damage, about, done = "", None, None
     if (folder / "result.json").exists():
@@ -26,6 +26,7 @@ def begun(folder: Path, digest: str) -> tuple[dict | None, Finished | None, str]
             damage = f"{error}"
     if (folder / "config.json").exists():
         try:
+            # finished.read has compared its sum; otherwise its own seal has to do.
             about = done.about if done else folders.read(folder / "config.json")
         except ValueError as error:
             damage = f"{error}"
@@ -36,6 +37,7 @@ def begun(folder: Path, digest: str) -> tuple[dict | None, Finished | None, str]
             f"{folder} holds another config's run ({about['digest']}, not {digest});"
             " take another --workdir, or move that run away"
         )
+    # The digest did not change with the field, but what is drawn did.
     if done and done.draws_no_negatives:
         raise ValueError(
             f"{folder} holds a run whose shots were drawn before they had images without"
@@ -67,7 +69,7 @@ def check_data(
 
 
 def reuse(done: Finished, about: dict, run: Run, log: RunLog) -> dict:
-    """The result of a finished run, after one line on it; about: of today's run."""
+    """Say one line on a finished run and return its result; about: today's config.json."""
     changes = "; ".join(provenance.changes(done.about, about)) or "nothing"
     kept = ""
     if run.keep in ("all", run.kind) and not done.keeps:

@@ -7,11 +7,11 @@ from bigxfer.training import loop
 
 @dataclass(frozen=True)
 class Spent:
-    """Of steps of training, or of one fit of a head."""
+    """The cost of a training by steps, or of one fit of a head."""
 
     steps: int
     images: int
-    flops: float  # of features from a file 0: theirs are not known
+    flops: float  # 0 for features from a file, whose FLOPs are not known
     clock: loop.Clock
 
     def with_trials(self, trials: "list[Spent]") -> "Spent":
@@ -21,6 +21,7 @@ class Spent:
             self,
             flops=sum(one.flops for one in every),
             clock=loop.Clock(
+                # "waiting_for_data" is a share of the whole time, trials included.
                 sum(one.clock.train for one in every),
                 sum(one.clock.waiting for one in every),
             ),

@@ -1,4 +1,4 @@
-"""Training by gradients, and what it is worth on validation."""
+"""Training by gradients, and its metrics on validation."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ def take(
 ) -> tuple[loop.State, Spent]:
     """Train by gradients, from the last checkpoint if there is one."""
     valid = partial(validate, job, programs.predict)
+    # Within, a signal waits for the end of the step, so that it can be saved.
     with stop.training():
         state, clock = loop.fit(job, state, programs.step, job.feed, valid, stop)
     steps, images = job.plan.steps, job.plan.steps * job.run.optim.batch

@@ -17,6 +17,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
         reason = entry.get("reason", "" if entry["low"] is not None else "no interval")
         print(f"  {name:28} {cell(entry):5}  {reason}".rstrip())
     for where, leaks in result.get("leaks", {}).items():
+        # Only leaks that are there: the card lists the others.
         if leaks["first"]:
             print(exposure.line(where, leaks))
     print(f"run folder: {folder}")
@@ -42,6 +43,7 @@ def columns(
         table.add_column(Text(title), justify=how, no_wrap=True)
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))  # Text: [ is no markup
+    # Far wider than any table: rich would else fold cells at the terminal's width.
     console = Console(file=io.StringIO(), color_system=None, width=100_000)
     with console.capture() as text:
         console.print(table)

@@ -40,27 +40,31 @@ def choose(
     By config.eval.select or else the loss: on validation, or its mean over the images of
     all folds. Raises ValueError where every rate diverges.
     """
-    of, metric = job.run.optim.tune, job.run.eval.select or "loss"
-    parts, scores, spent = list(folds(job)), [], []
-    held = [len(part.data.rows["valid"]) for part in parts]
-    for rate in of:
+    rates, metric = job.run.optim.tune, job.run.eval.select or "loss"
+    fold_jobs, scores, spent = list(folds(job)), [], []
+    held = [len(fold_job.data.rows["valid"]) for fold_job in fold_jobs]
+    for rate in rates:
         each = []
-        for number, part in enumerate(parts):
-            at = with_rate(part, rate)
-            score, cost = trial(at, f"{rate:g}-{number}", metric, shared, stop)
+        for number, fold_job in enumerate(fold_jobs):
+            trial_job = with_rate(fold_job, rate)
+            score, cost = trial(trial_job, f"{rate:g}-{number}", metric, shared, stop)
             each.append(score)
             spent.append(cost)
+        # Folds are of patients and differ in images: each image counts once.
         scores.append(float(np.average(each, weights=held)))
         job.log.say(f"rate {rate:g}: {metric} {scores[-1]:.4f} on {job.select_on}")
-    count = len(parts) if job.select_on == "support" else 0
-    found = choice.best("rate", of, scores, metric, count)
-    job.log.say(f"chose rate {found.value:g} of {len(of)}, after {len(spent)} trials")
-    return with_rate(job, found.value), found, spent
+    count = len(fold_jobs) if job.select_on == "support" else 0
+    chosen = choice.best("rate", rates, scores, metric, count)
+    job.log.say(
+        f"chose rate {chosen.value:g} of {len(rates)}, after {len(spent)} trials"
+    )
+    return with_rate(job, chosen.value), chosen, spent
 
 
 def folds(job: "Job") -> Iterator["Job"]:
     """The job itself where validation judges, else one job for each fold of its support."""
     if job.select_on == "validation":
+        # Validation images do not train anyway: one trial a rate is enough.
         yield job
         return
     train = job.data.rows["train"]
@@ -68,15 +72,17 @@ def folds(job: "Job") -> Iterator["Job"]:
     for number in range(count):
         kept = fold != number
         rows = {**job.data.rows, "train": train[kept], "valid": train[~kept]}
+        # Its weights are one an image of the training rows, which are fewer here.
         sampling = job.data.sampling.only(kept)
-        part = replace(job, data=replace(job.data, rows=rows, sampling=sampling))
-        reads = feed.of(part.loader("train"), job.task.mesh, job.run.data.resident)
-        yield replace(part, feed=reads)
+        fold_job = replace(job, data=replace(job.data, rows=rows, sampling=sampling))
+        reads = feed.of(fold_job.loader("train"), job.task.mesh, job.run.data.resident)
+        yield replace(fold_job, feed=reads)
 
 
 def with_rate(job: "Job", rate: float) -> "Job":
     """The job at this config.optim.lr, with as many steps."""
     run = replace(job.run, optim=replace(job.run.optim, lr=rate))
+    # Not planned anew: a fold's fewer images must not change the number of steps.
     plan = replace(job.plan, lr=optim.peak(run.optim))
     task = tasks.of(run, plan, job.data.manifest)
     about = {**job.about, "plan": vars(plan)}
@@ -92,12 +98,14 @@ def trial(
         known = durable.read_sealed(folder / "trial.json")
     except (ValueError, OSError):  # not done, or damaged
         folder.mkdir(parents=True, exist_ok=True)
+        # No writers: a trial would show up in W&B or MLflow as a run of its own.
         log = RunLog(folder, replace(job.run.log, writers=()), job.log.primary)
         saved = checkpoint.Checkpoints(folder / "checkpoints", job.digest)
-        own = replace(job, folder=folder, log=log, checkpoints=saved)
-        known = train(own, metric, shared, stop)
+        trial_job = replace(job, folder=folder, log=log, checkpoints=saved)
+        known = train(trial_job, metric, shared, stop)
         if job.log.primary:
             durable.write_sealed(folder / "trial.json", known)
+        # After trial.json: a kill between the two loses no trial.
         saved.delete()
         processes.barrier("trial")  # all are to read the same file
     score = math.nan if known["score"] is None else known["score"]
@@ -106,16 +114,16 @@ def trial(
 
 
 def train(
-    own: "Job", metric: str, shared: compiled.Shared, stop: Stop
+    job: "Job", metric: str, shared: compiled.Shared, stop: Stop
 ) -> dict[str, Any]:
-    """What trial.json says of a training; of one that diverged no score."""
-    programs = compiled.get(own.run, own.task, own.feed, own.log, shared)
-    flops = programs.flops * own.plan.steps  # of one that diverged too: at most so many
+    """Train, and return what trial.json holds: "score" is None where it diverged."""
+    programs = compiled.get(job.run, job.task, job.feed, job.log, shared)
+    flops = programs.flops * job.plan.steps  # an upper bound where it diverges
     try:
-        state, spent = steps.take(own, programs, programs.first_state(own.run), stop)
+        state, spent = steps.take(job, programs, programs.first_state(job.run), stop)
     except FloatingPointError as error:
-        own.log.say(f"{own.folder.name} diverges, and so counts as the worst: {error}")
+        job.log.say(f"{job.folder.name} diverges, and so counts as the worst: {error}")
         return {"score": None, "flops": flops, "clock": vars(loop.Clock())}
-    score = steps.validate(own, programs.predict, state)[metric]
+    score = steps.validate(job, programs.predict, state)[metric]
     score = score if math.isfinite(score) else None
     return {"score": score, "flops": flops, "clock": vars(spent.clock)}
