@@ -48,15 +48,15 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path | str, digest: str):
-        self.folder = Path(folder).absolute()
+        self.folder = Path(folder).absolute()  # orbax refuses relative paths
         self.digest = digest
         self.orbax_folder = self.folder
         if PATTERNS.search(str(self.folder)):
             alias = Path(tempfile.mkdtemp(prefix="bigxfer-"))
             weakref.finalize(self, shutil.rmtree, alias, ignore_errors=True)
             self.orbax_folder = alias / "checkpoints"
-            self.orbax_folder.symlink_to(self.folder)
-        self.orbax = ocp.StandardCheckpointer()
+            self.orbax_folder.symlink_to(self.folder)  # a path without such characters
+        self.orbax = ocp.StandardCheckpointer()  # it writes in the background
         # It logs a traceback for each of its threads; what went wrong is raised here.
         logging.getLogger("absl").addFilter(_not_orbax)
         self.thread = ThreadPoolExecutor(1, "checkpoint")
@@ -85,22 +85,25 @@ class Checkpoints:
                 self._clean()
                 _remove(path)
                 path.mkdir(parents=True)
+            # nobody writes into a folder yet to be removed
             processes.barrier("checkpoint-folder")
             size = sum(leaf.nbytes for leaf in flat.values())
             if size > (free := shutil.disk_usage(self.folder).free):
                 wanted = f"{size / 1e9:.2f} GB are needed, {free / 1e9:.2f} free"
                 raise OSError(f"No space left on device: {wanted}")
             self.orbax.save(self.orbax_folder / str(step) / "state", flat)
+        # One thread, so that a mark is made after the save that it is of.
         self.pending = [self.thread.submit(self._finish, step, json.loads(text))]
 
     def _finish(self, step: int, record: dict[str, Any]) -> None:
-        """In the background: seals the step once orbax has written it."""
+        """Seal the step, in the background, once orbax has written it."""
         with self._told(step):
             self.orbax.wait_until_finished()
             if jax.process_index() == 0:
                 path = self.folder / str(step)
                 record["sums"] = durable.sums(path / "state")
                 durable.write_sealed(path / "record", record)
+                # the step's own name too has to survive a crash
                 durable.sync_folder(self.folder)
         if jax.process_index() == 0:
             self._prune()
@@ -126,7 +129,7 @@ class Checkpoints:
         """Remove what killed runs left: steps without a record."""
         complete = self.steps()
         for path in self._folders():
-            if int(path.name) not in complete:
+            if int(path.name) not in complete:  # orbax refuses a `state` that exists
                 _remove(path)
 
     def _prune(self) -> None:
@@ -136,7 +139,7 @@ class Checkpoints:
                 _remove(self.folder / str(step))
 
     def wait(self) -> None:
-        """Until the save under way is complete; raises what went wrong in it."""
+        """Wait until the save under way is complete; raise what went wrong in it."""
         pending, self.pending = self.pending, []
         for future in pending:
             future.result()
@@ -254,6 +257,7 @@ class Checkpoints:
             problem = error
         kinds = [None, Damaged, CheckpointError]  # the worst one counts for all
         worst = kinds[
+            # Who went on alone would wait for the others in orbax's restore.
             processes.largest(kinds.index(type(problem) if problem else None))
         ]
         if worst and type(problem) is not worst:

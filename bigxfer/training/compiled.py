@@ -40,6 +40,7 @@ class Programs:
     def first_state(self, run: Run) -> loop.State:
         """The state at step 0. No device ever holds it whole if it is sharded."""
         seed = jnp.int32(run.seed)
+        # Drawn on its shards: no host or device holds a large net whole.
         if run.init.kind == "random":
             return self.scratch(seed)
         shape, key = (1, run.data.crop, run.data.crop, 3), jax.random.key(run.seed)
@@ -55,11 +56,13 @@ def get(run: Run, task: Task, feed: Feed, log: RunLog, shared: Shared) -> Progra
     Raises what an impossible start would raise, before the minutes of compiling.
     """
     shapes = {name: [*s.shape, str(s.dtype)] for name, s in feed.shapes.items()}
+    # With the batch's shapes, which the resident pool's size enters.
     key = task.key + json.dumps(shapes)
     if key in shared:
         log.say("compiled for a run of the same shape")
         return shared[key]
     model = models.build(task.run.model, task.classes)
+    # The programs do not read run.init: runs with other starts share them.
     init.check(run.init, model, task.variables(model))
     shared[key] = build(task, model, feed, log)
     return shared[key]
@@ -87,6 +90,7 @@ def build(task: Task, model: Model, feed: Feed, log: RunLog) -> Programs:
     if run.freeze.head == "trained":
         step, flops = compile_step(task, stages, feed, placed(state, placement), log)
     else:
+        # Without the head, whose input is what a head is fitted to.
         net = probe.Headless(model)
         features = predictor.make_predict(net, run, task.mesh)
         image = jax.ShapeDtypeStruct(
@@ -132,22 +136,27 @@ def compile_step(
         steps = [loop.make_step(task, stage, micro) for stage in stages]
         step = feed.wrap(phases.switch(stages, steps))
         program = jax.jit(step, donate_argnums=0, out_shardings=out)
+        # Lowered from shapes: no batch is read to compile.
         return program.lower(state, feed.shapes)
 
     whole = lower(o.batch)
+    # In one program the stages are branches, whose costs XLA does not tell apart.
     alone = [whole] if len(stages) == 1 else [lower(o.batch, [s]) for s in stages]
     costs = [(low.cost_analysis() or {}).get("flops", 0.0) for low in alone]
     flops = phases.mean_cost(stages, costs, task.plan.steps)
     asked = o.micro_batch
+    # Batch norm takes its moments over a micro-batch: another size is another training.
     if not asked and not state.stats:
         asked = memory.cache_sized(o.batch, task.run.data.crop, task.mesh)
     step, micro = memory.fit_memory(
+        # Lowering takes long: what was lowered for its cost serves again.
         lambda m: (whole if m == o.batch else lower(m)).compile(),
         o.batch,
         asked,
         task.mesh,
         task.run.mesh.memory_gb,
     )
+    # What the compiler freed stays in the heap: 90 MB of 622 for R26x0.25 (NOTES.md).
     host.give_back()
     seconds = time.monotonic() - began
     parts = "" if micro == o.batch else f", {micro} images at a time"

@@ -40,6 +40,7 @@ class Feed:
             "position": ((size,), np.int32),
         }
         place = sharding.batch(self.mesh)
+        # The dtypes as jax will hold them: without x64 int64 arrives as int32.
         return {
             name: jax.ShapeDtypeStruct(
                 shape, jax.dtypes.canonicalize_dtype(dtype), sharding=place
@@ -52,11 +53,11 @@ class Feed:
         return self.loader.batch(step)
 
     def place(self, batch: Batch) -> dict[str, jax.Array]:
-        """The shares of all processes as the arrays that `shapes` says."""
+        """Join the shares of all processes into the arrays that `shapes` describes."""
         return sharding.to_global(self.mesh, batch)
 
     def wrap(self, step: Callable) -> Callable:
-        """The step for these batches, from one for batches with images."""
+        """Turn a step for batches with images into one for these batches."""
         return step
 
 
@@ -94,8 +95,9 @@ class Resident(Feed):
         return jax.make_array_from_callback(self.shape, place, read)
 
     def batch(self, step: int) -> Batch:
-        """As of the loader, with `place` int32 [b], rows of the pool, for the images."""
+        """The loader's batch with `place` int32 [b], rows of the pool, for the images."""
         index, position = self.loader.order_of(step)
+        # Every row of a batch is in the pool, so the place found is its own.
         place = np.searchsorted(self.rows, index).astype(np.int32)
         mask = np.ones(len(index), np.float32)
         return {**self.loader.about(index, position, mask), "place": place}
@@ -105,10 +107,11 @@ class Resident(Feed):
 
     def wrap(self, step: Callable) -> Callable:
         def whole(state: Any, batch: dict) -> tuple[Any, dict]:
-            rest = {k: v for k, v in batch.items() if k not in ("pool", "place")}
+            others = {k: v for k, v in batch.items() if k not in ("pool", "place")}
             images = batch["pool"][batch["place"]]
+            # From here on the program is that of images from the host.
             images = jax.lax.with_sharding_constraint(images, sharding.batch(self.mesh))
-            return step(state, {**rest, "images": images})
+            return step(state, {**others, "images": images})
 
         return whole
 

@@ -1,4 +1,4 @@
-"""The mean of summed gradients and its length, in the forms that XLA's CPU compiler runs well."""
+"""The mean of summed gradients and its norm, in the forms that XLA runs well on a CPU."""
 
 from typing import Any
 

@@ -22,6 +22,7 @@ class RunLog:
     def __init__(self, folder: Path, cfg: Log, primary: bool) -> None:
         self.every, self.primary = cfg.every, primary
         self.path = folder / "metrics.jsonl"
+        # One curve a run: other processes would write the same into the same place.
         self._asked = cfg.writers if primary else ()
         self._writers: dict[str, writers.Writer] = {}
         writers.check(self._asked)
@@ -34,16 +35,17 @@ class RunLog:
     def end(self, metrics: dict[str, dict]) -> None:
         """Give the test metrics to the writers, as result.json has them, and close them."""
         final = {
-            f"test/{name}{end}": found[key]
-            for name, found in metrics.items()
+            f"test/{name}{end}": entry[key]
+            for name, entry in metrics.items()
             for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
-            if found.get(key) is not None
+            if entry.get(key) is not None
         }
         self._write("end", final)
         self._writers = {}
 
     def _write(self, call: str, *args: Any) -> None:
         """Call all writers. One that fails is left out: it must not end the training."""
+        # A copy of the list, since a writer that fails is taken out.
         for name, writer in list(self._writers.items()):
             try:
                 getattr(writer, call)(*args)
@@ -70,6 +72,7 @@ class RunLog:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 break  # the line that the kill cut in two
+        # Before the sum is taken, which is of these lines exactly.
         durable.write(self.path, "".join(kept))
         if wanted and self.sum() != wanted:
             self.warn(
@@ -80,7 +83,9 @@ class RunLog:
         """Write finite numbers as numbers and others as null."""
         if not self.primary:
             return
+        # JSON has no NaN, and json.dumps would write one that others cannot read.
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        # Opened for each line: a kill then cuts one line at most, which rewind drops.
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **clean}) + "\n")
         self._write("scalars", step, {k: v for k, v in clean.items() if v is not None})
@@ -117,9 +122,11 @@ class Progress:
     def update(self, step: int, loss: float) -> None:
         """Say something if it is time to: `step` steps are done."""
         now = time.monotonic()
+        # A terminal overwrites its line; in a log file each line stays.
         if now - self.said < (0.5 if self.tty else 10) and step < self.stop:
             return
         self.said = now
+        # Of this process alone: the steps before a resume took none of its time.
         rate = (step - self.start) / max(now - self.began, 1e-9)
         left = time.strftime("%H:%M:%S", time.gmtime((self.stop - step) / rate))
         text = (

@@ -67,10 +67,12 @@ def make_step(task: Task, stage: Stage, micro_batch: int) -> Step:
     run, model, rate = task.run, stage.model, optimizer.schedule(task.plan)
     loss_of = losses.sigmoid if task.multilabel else losses.softmax
     right_of = losses.right_signs if task.multilabel else losses.right_classes
+    # The sum, not the mean: known labels differ between micro-batches.
     grad = jax.value_and_grad(partial(total_loss, model, loss_of), has_aux=True)
     parts = run.optim.batch // micro_batch
 
     def step(state: State, batch: dict) -> tuple[State, dict]:
+        # By seed and step alone, so that a resumed run draws what a whole one does.
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
         key_view, key_mix, key_drop = jax.random.split(key, 3)
         labels = batch["labels"]
@@ -78,11 +80,12 @@ def make_step(task: Task, stage: Stage, micro_batch: int) -> Step:
         batch, share = mixup(key_mix, batch, targets, task.plan.mixup)
 
         def one(sums: tuple, numbered: tuple) -> tuple:
-            (grads, total, right, count, stats), (number, part) = sums, numbered
-            images = view(key_view, part, share, run.data)
+            (grads, total, right, count, stats), (number, piece) = sums, numbered
+            images = view(key_view, piece, share, run.data)
+            # Views need no such number: their keys fold in the place in the batch.
             drop = jax.random.fold_in(key_drop, number)
-            (t, (c, stats, z)), g = grad(state.params, stats, images, part, drop)
-            right += right_of(z, part["targets"], part["mask"])
+            (t, (c, stats, z)), g = grad(state.params, stats, images, piece, drop)
+            right += right_of(z, piece["targets"], piece["mask"])
             grads = jax.tree.map(jnp.add, grads, g)
             return (grads, total + t, right, count + c, stats), None
 
@@ -119,13 +122,13 @@ def total_loss(
     params: Tree,
     stats: Tree,
     images: jax.Array,
-    part: dict,
+    piece: dict,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple]:
     """(sum of the losses, (how many, new batch statistics, logits)) of a micro-batch."""
     inputs = {"params": params, **({"batch_stats": stats} if stats else {})}
     logits, out = model.apply(inputs, images, train=True, rngs={"dropout": key})
-    total, count = loss_of(logits, part["targets"], part["mask"])
+    total, count = loss_of(logits, piece["targets"], piece["mask"])
     return total, (count, out.get("batch_stats", stats), logits)
 
 
@@ -148,12 +151,12 @@ def mixup(
     return {**kept, **partners, "targets": mixed}, share
 
 
-def view(key: jax.Array, part: dict, share: jax.Array | None, data: Data) -> jax.Array:
+def view(key: jax.Array, piece: dict, share: jax.Array | None, data: Data) -> jax.Array:
     """float32 [b, crop, crop, C]: random views, mixed with those of the partners."""
-    images = augment.train_view(key, part["images"], part["position"], data)
+    images = augment.train_view(key, piece["images"], piece["position"], data)
     if share is None:
         return images
-    other = part["partner_images"], part["partner_position"]
+    other = piece["partner_images"], piece["partner_position"]
     return share * images + (1 - share) * augment.train_view(key, *other, data)
 
 
@@ -162,7 +165,7 @@ class Clock:
     """Seconds of this run over all its processes' lives, compile time left out."""
 
     train: float = 0.0
-    waiting: float = 0.0  # of these, for data, with the device idle at their end
+    waiting: float = 0.0  # of these, for data while the device had nothing to do
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,7 @@ def fit(
     batches = prefetch(feed, start, steps, busy=watch.busy)
     began = saved = time.monotonic()
     for number, batch in enumerate(batches, start + 1):
+        # Returns at once: nothing here waits for the device but what is due below.
         state, measured = step(state, feed.place(batch))
         watch.add(number, measured)
         last = number == steps
@@ -211,13 +215,14 @@ def fit(
         judges = judges or (last and bool(run.eval.select))
         if not (saves or judges or last or number % run.log.every == 0):
             continue
-        watch.flush(checkpoints)
+        watch.flush(checkpoints)  # waits; first, so that no state with a NaN is saved
         clock.train += time.monotonic() - began
         if judges:
             scores = validate(state)
             log.scalars(number, {f"valid/{k}": v for k, v in scores.items()})
             if run.eval.select and better(run.eval.select, scores, best):
                 best = {"step": number, **scores}
+        # The best has to be on the disk, since the run ends with it.
         if saves or best.get("step") == number:
             clock_now = {"train": clock.train, "waiting": clock.waiting}
             checkpoints.save(
@@ -227,6 +232,7 @@ def fit(
             if best.get("step") == number:
                 checkpoints.mark_best(number)
         if stops:
+            # It is written in the background, and the process is about to end.
             checkpoints.wait()
             told = f"asked to stop: saved step {number} of {steps}"
             log.say(f"{told}; the same command goes on from it")
@@ -251,12 +257,13 @@ def chosen(session: Session, state: State, clock: Clock, best: dict) -> State:
 def restore(
     state: State, checkpoints: Checkpoints, log: RunLog
 ) -> tuple[State, Clock, dict]:
-    """The state, clock and best scores of the latest checkpoint, or the given."""
-    found = checkpoints.restore_latest(state, log.warn)
-    if found is None:
+    """The state, clock and best scores of the latest checkpoint; anew without one."""
+    resumed = checkpoints.restore_latest(state, log.warn)
+    if resumed is None:
+        # Of a run killed before its first checkpoint: it starts again at step 0.
         log.rewind(0)
         return state, Clock(), {}
-    latest, state, extra = found
+    latest, state, extra = resumed
     log.rewind(latest, extra.get("log", ""))
     log.say(f"resumed from step {latest}")
     if (best := extra["best"].get("step")) in checkpoints.steps():
@@ -291,10 +298,12 @@ class Watch:
 
     def flush(self, checkpoints: Checkpoints) -> None:
         """Logs what is due; FloatingPointError at the first that is not finite."""
+        # All at once: one wait for the device, not one a step.
         for step, values in jax.device_get(self.pending):
             values = {name: float(np.asarray(v)) for name, v in values.items()}
             if step % self.log.every == 0 or not math.isfinite(values["loss"]):
                 self.log.scalars(step, values)
+            # The norm tells it one step before the loss does.
             if not (math.isfinite(values["loss"] + values["grad_norm"])):
                 checkpoints.wait()
                 kept = checkpoints.latest()

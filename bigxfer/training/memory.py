@@ -37,6 +37,7 @@ def memory_limit(mesh: Mesh, memory_gb: float) -> float:
 
 def micro_batches(batch: int, devices: int) -> list[int]:
     """The sizes that divide the batch and spread over the devices, descending."""
+    # Every device gets as many images of each micro-batch.
     sizes = range(batch - batch % devices, 0, -devices)
     return [size for size in sizes if batch % size == 0]
 
@@ -51,6 +52,7 @@ def cache_sized(batch: int, side: int, mesh: Mesh) -> int:
     anything but a CPU.
     """
     if mesh.devices.flat[0].platform != "cpu":
+        # Other devices have no such caches: there memory alone bounds a part.
         return batch
 
     def suits(size: int) -> bool:
@@ -59,6 +61,7 @@ def cache_sized(batch: int, side: int, mesh: Mesh) -> int:
         enough = images >= IMAGES / 2 or pixels >= PIXELS / 2
         return enough and images <= IMAGES and pixels <= PIXELS
 
+    # Two parts of 32 in place of 64 took 3 to 6% longer (NOTES.md, fourth round).
     images = batch / mesh.size
     if images <= 2 * IMAGES and images * side * side <= PIXELS:
         return batch
@@ -76,11 +79,13 @@ def largest_that_fits(
     the rest by bisection, since compiling a large network takes minutes. A compiler
     that itself runs out of memory (TPU) says that the size does not fit.
     """
+    # From the largest on: where it fits, it is the only one that is compiled.
     best, low, high, middle = None, 0, len(candidates), 0
     while low < high:
         try:
             compiled = compile_fn(candidates[middle])
         except jax.errors.JaxRuntimeError as error:
+            # jax has one class for all that XLA raises.
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             compiled = None
@@ -114,6 +119,7 @@ def fit_memory(
     limit = memory_limit(mesh, memory_gb)
     if micro_batch >= 0 and (fitting := largest_that_fits(compile_fn, [asked], limit)):
         return fitting
+    # Where a size was asked for, smaller ones are tried only to name one that fits.
     below = [size for size in sizes if size < asked or micro_batch < 0]
     fitting = largest_that_fits(compile_fn, below, limit)
     where = f"the {limit / 1e9:.1f} GB of a device"

@@ -27,6 +27,7 @@ def make_predict(model: Model, run: Run, mesh: Mesh) -> Predict:
         view = augment.eval_view(images, run.data.crop)
         return model.apply(variables, view, train=False)[0]
 
+    # Replicated, so that every process can judge, and to_host has nothing to gather.
     compiled = jax.jit(forward, out_shardings=replicated)
     size = images_at_once(run, mesh)
 
@@ -36,6 +37,7 @@ def make_predict(model: Model, run: Run, mesh: Mesh) -> Predict:
             batch = sharding.to_global(mesh, batch)
             out = compiled(variables, batch["images"])
             index, mask, out = sharding.to_host((batch["index"], batch["mask"], out))
+            # The last batch is padded, so that all have one shape and one program.
             rows.append(index[mask > 0])
             logits.append(out[mask > 0])
         return np.concatenate(rows), np.concatenate(logits)

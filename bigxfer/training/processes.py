@@ -40,6 +40,7 @@ def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
         }
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return {}
+    # One name alone is a single host, which is one process.
     if "," in environ.get("TPU_WORKER_HOSTNAMES", ""):
         return {}
     return None
@@ -63,9 +64,9 @@ def join(
     `wait` seconds the program ends with status 1 and a line that says who is missing.
     Raises ValueError where only some are given.
     """
-    given = [coordinator, processes, process]
-    if len({value is None for value in given}) > 1:
-        raise ValueError(f"give coordinator, processes and process, or none: {given}")
+    named = [coordinator, processes, process]
+    if len({value is None for value in named}) > 1:
+        raise ValueError(f"give coordinator, processes and process, or none: {named}")
     me = "as Slurm or the TPU pod numbers them"
     if coordinator:
         me = f"process {process} of {processes}, the first at {coordinator}"
@@ -73,6 +74,7 @@ def join(
         "waiting for the other processes of this run, %g s at most (%s)", wait, me
     )
     with guarded(wait, lambda: f"{missing(coordinator, process)} ({me})"):
+        # A minute more than `guarded` waits: jax would end the program by an abort.
         jax.distributed.initialize(
             coordinator, processes, process, initialization_timeout=int(wait) + 60
         )
@@ -92,6 +94,7 @@ def guarded(wait: float, missing: Callable[[], str]) -> Iterator[None]:
     heard, written = socket.socketpair()
     written.setblocking(False)  # as set_wakeup_fd wants it
     in_main = threading.current_thread() is threading.main_thread()
+    # Python takes such a descriptor in the main thread only.
     before = signal.set_wakeup_fd(written.fileno()) if in_main else -1
 
     def watch() -> None:
@@ -123,6 +126,7 @@ def missing(coordinator: str | None, process: int | None) -> str:
     if coordinator and process:
         host, _, port = coordinator.rpartition(":")
         try:
+            # The coordinator's port answers as soon as the first process is there.
             socket.create_connection((host, int(port)), timeout=5).close()
         except (OSError, ValueError):
             return f"the first process does not answer at {coordinator}"
@@ -133,6 +137,7 @@ def missing(coordinator: str | None, process: int | None) -> str:
 def leave(line: str, status: int) -> None:
     """End the program at once: its main thread may never come back from C++."""
     print(line, file=sys.stderr, flush=True)
+    # Not sys.exit, which only raises in the thread that calls it.
     os._exit(status)
 
 
@@ -162,19 +167,21 @@ def in_turn(make: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return make()
-    made: list[T] = []
+    results: list[T] = []
+    # Two rounds, and all meet after each: the others begin once the first is done.
     for mine in (first(), not first()):
         error = None
         try:
-            made += [make()] if mine else []
+            results += [make()] if mine else []
         except Exception as raised:  # noqa: BLE001 whatever it is, the others wait
             error = raised
         agree(error)
-    return made[0]
+    return results[0]
 
 
 def agree(error: Exception | None) -> None:
     """Raise in every process where one of them brings an error."""
+    # Cut to one length for all, since an all-gather needs arrays of one shape.
     text = f"{type(error).__name__}: {error}".encode()[:TOLD] if error else b""
     mine = np.zeros(TOLD, np.uint8)
     mine[: len(text)] = np.frombuffer(text, np.uint8)
@@ -183,5 +190,6 @@ def agree(error: Exception | None) -> None:
         raise error
     for process, row in enumerate(every):
         if row.any():
+            # The cut may go through a letter of several bytes.
             told = bytes(row[row > 0]).decode(errors="replace")
             raise ValueError(f"process {process} of this run failed: {told}")

@@ -27,6 +27,7 @@ def make(fsdp: int = 1, batch: int = 0) -> Mesh:
     """
     devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     if batch and jax.process_count() == 1 and devices[0].platform == "cpu":
+        # So a batch of 10 runs on 2 of 4 threads in place of being refused.
         devices = devices[: math.gcd(batch, len(devices))]
     if fsdp < 1 or len(devices) % fsdp:
         raise ValueError(
@@ -89,6 +90,7 @@ def to_host(values: Any) -> Any:
     def fetch(leaf: Any) -> np.ndarray:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return np.asarray(leaf)
+        # The whole of it lies here: no word to the other processes is needed.
         if leaf.is_fully_replicated:
             return np.asarray(leaf.addressable_data(0))
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))

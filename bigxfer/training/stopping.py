@@ -56,6 +56,7 @@ class Stop:
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """Note the signal, or raise Preempted where nothing has to be saved first."""
+        # So that a second one ends the program at once, whatever it is doing.
         signal.signal(number, signal.SIG_DFL)
         self.number = number
         if jax.process_count() > 1:

@@ -52,4 +52,5 @@ def of(run: Run, plan: optim.Plan, manifest: Manifest) -> Task:
     """The task of a run on this data, on all devices."""
     mesh = sharding.make(run.mesh.fsdp, run.optim.batch)
     classes, multilabel = len(manifest.classes), manifest.multilabel
+    # Other fields are at their defaults: a program that reads one reads no run's own.
     return Task(config.only(run, "program"), plan, classes, multilabel, mesh)

@@ -29,6 +29,7 @@ class Writer(Protocol):
 
 def check(names: Sequence[str]) -> None:
     """Raise ConfigError, which says what to install, where a package is absent."""
+    # Looked for, not imported: these packages take seconds to load.
     for name in names:
         if importlib.util.find_spec(package := PACKAGES[name]) is None:
             raise config.ConfigError(
@@ -56,7 +57,7 @@ class Board:
 
 
 class Wandb:
-    """A W&B run. WANDB_MODE, WANDB_PROJECT and all else that W&B reads are its user's."""
+    """A W&B run. The user sets WANDB_MODE, WANDB_PROJECT and all else that W&B reads."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         import wandb
@@ -88,19 +89,25 @@ class Mlflow:
 
         self.client = mlflow.MlflowClient()
         self.entities = mlflow.entities
+        # The client does not read this by itself, as MLflow's fluent functions do.
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        there = self.client.get_experiment_by_name(name)
-        where = there.experiment_id if there else self.client.create_experiment(name)
-        own = identity(folder, about)
-        begun = self.client.search_runs([where], f"tags.bigxfer = '{own}'")
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment:
+            experiment_id = experiment.experiment_id
+        else:
+            experiment_id = self.client.create_experiment(name)
+        ours = identity(folder, about)
+        # MLflow gives runs ids of its own, so ours is kept as a tag.
+        begun = self.client.search_runs([experiment_id], f"tags.bigxfer = '{ours}'")
         if begun:  # a run that was killed goes on in its own curves
             self.id = begun[0].info.run_id
             self.client.update_run(self.id, status="RUNNING")
             return
-        labels = {"bigxfer": own, **dict.fromkeys(tags(about), "yes")}
-        run = self.client.create_run(where, run_name=folder.name, tags=labels)
+        labels = {"bigxfer": ours, **dict.fromkeys(tags(about), "yes")}
+        run = self.client.create_run(experiment_id, run_name=folder.name, tags=labels)
         self.id = run.info.run_id
         pairs = [
+            # older servers refuse more characters
             self.entities.Param(name, str(value)[:500])
             for name, value in settings(about).items()
         ]
@@ -109,12 +116,13 @@ class Mlflow:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         now = int(1000 * time.time())
-        found = [
+        points = [
             self.entities.Metric(NOT_MLFLOW.sub("_", name), value, now, step)
             for name, value in values.items()
         ]
-        for start in range(0, len(found), 1000):
-            self.client.log_batch(self.id, metrics=found[start : start + 1000])
+        # The most metrics that MLflow takes at once.
+        for start in range(0, len(points), 1000):
+            self.client.log_batch(self.id, metrics=points[start : start + 1000])
 
     def end(self, final: dict[str, float]) -> None:
         self.scalars(0, final)
