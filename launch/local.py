@@ -67,10 +67,10 @@ def rehearsal(states: list[grid.Standing]) -> str:
     """A line for each run that a launch would do, in the order of the study."""
     todo = [s for s in states if s.state not in ("done", "given up")]
     lines = [f"{s.state:8} {s.node.digest}  {s.node}" for s in todo]
-    rest = (
+    hint = (
         "bigxfer study list says what they cost; --retry also takes what was given up"
     )
-    return "\n".join([*lines, f"{len(todo)} of {len(states)} would be done; {rest}"])
+    return "\n".join([*lines, f"{len(todo)} of {len(states)} would be done; {hint}"])
 
 
 def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
@@ -89,10 +89,11 @@ def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
         print(line, file=sys.stderr)
     done = {state.node.digest for state in states if state.state == "done"}
     name = Path(path.partition(":")[0]).stem
-    found = table.collect([runs], runs / name)
-    rows = [row for row in found.rows if table.node_of(row) in done]
+    collected = table.collect([runs], runs / name)
+    # Of this study alone, and of it what was compared with the data of now.
+    rows = [row for row in collected.rows if table.node_of(row) in done]
     digests = {node.digest for node in study}
-    bad = {f: why for f, why in found.bad.items() if Path(f).name in digests}
+    bad = {f: why for f, why in collected.bad.items() if Path(f).name in digests}
     for folder, why in bad.items():
         print(f"not in the table: {folder}: {why}", file=sys.stderr)
     table.save(rows, runs / name)
@@ -103,8 +104,8 @@ def conclude(study: list[grid.Node], path: str, runs: Path) -> int:
     print(f"\nrun folders: {runs}/DIGEST; table: {runs}/{name}/table.csv")
     if any(row["kind"] == "transfer" for row in rows):
         whole = table.load(runs / name / "table.parquet")  # every column of every row
-        given = table_args.Given(whole, runs / name / "table.parquet", path)
-        report.write(given, runs / name / "report.html", predictions)
+        study_table = table_args.Given(whole, runs / name / "table.parquet", path)
+        report.write(study_table, runs / name / "report.html", predictions)
     for line in predictions.unreadable:
         print(f"left out of intervals: {line}", file=sys.stderr)
     unfinished = [state for state in states if state.state != "done"]

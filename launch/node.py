@@ -32,6 +32,7 @@ class Work:
     ] = ()  # before the worker's command, where a run has many tasks
 
     def __call__(self) -> None:
+        # By digest: the config may have been edited while the job was queued.
         study = [n for n in grid.nodes(self.config) if n.digest in self.digests]
         if len(study) != len(self.digests):
             raise ValueError(f"{self.config} has changed since this job was submitted")
@@ -54,13 +55,15 @@ class Work:
         signal.signal(signal.SIGTERM, on_term)
         workers.run()
         states = grid.states(study, workers.runs)
+        # Waiting runs need one of these first, so they do not count by themselves.
         left = [s for s in states if s.state in ("running", "ready", "failed")]
         if workers.stopping and left:
             requeue(claims.job_id(os.environ))
 
 
 def requeue(job: str) -> None:
-    """Puts this job back into the queue, which ends it; Slurm may have done so itself."""
+    """Put this job back into the queue, which ends it."""
+    # Not check=True: Slurm may have requeued it already, and refuses to do so again.
     done = subprocess.run(
         ["scontrol", "requeue", job], capture_output=True, text=True, check=False
     )

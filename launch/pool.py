@@ -26,7 +26,7 @@ from bigxfer.study import claims, grid
 
 RELEASED = (75, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses; 75: run saved
 KILLED = "killed by SIGKILL"
-TOUCH = 10.0  # seconds between touches of a claim; far below tries.STALE
+TOUCH = 10.0  # seconds between touches of a claim; far below claims.STALE
 
 
 def show(line: str) -> None:
@@ -82,7 +82,7 @@ class Pool:
         self.deadline = float("inf")  # for those that were asked to leave
 
     def run(self) -> None:
-        """Until there is nothing left to do, or `stopping`.
+        """Work until there is nothing left to do, or until `stopping` is set.
 
         Raises OSError when workers die again and again before they are ready to work.
         """
@@ -108,6 +108,7 @@ class Pool:
             self.deadline = time.monotonic() + self.grace
             for slot in self.slots:
                 if slot.process and self.pass_on:
+                    # a worker saves its step and exits with 75
                     slot.process.terminate()
         elif time.monotonic() > self.deadline:
             for slot in self.busy():
@@ -124,6 +125,7 @@ class Pool:
         states = grid.states(self.study, self.runs, self.done)
         for state in states:
             if state.state == "done" and state.node.digest not in known:
+                # of a kill after result.json
                 folders.tidy(state.node.folder(self.runs))
         ready = [state for state in states if state.state == "ready"]
         ready.sort(key=lambda state: bool(state.error))  # those that failed: last
@@ -139,11 +141,8 @@ class Pool:
         if self.busy():
             self.idle_since = now
             return False
-        over = (
-            "done",
-            "given up",
-            "unchecked",
-        )  # caches are left where it is unchecked
+        # A run is unchecked only while its cache is left to be opened.
+        over = ("done", "given up", "unchecked")
         left = [s for s in states if s.state not in over]
         return not left or now - self.idle_since > self.patience
 
@@ -165,7 +164,7 @@ class Pool:
     def give(self, slot: Slot, node: grid.Node, claim: Path) -> None:
         if slot.process is None:
             slot.process, slot.ready = self.start(slot.environ), False
-            slot.shapes = set()
+            slot.shapes = set()  # a new process has compiled nothing
         claims.add_worker(claim, slot.process.pid)
         slot.node, slot.claim, slot.verdict = node, claim, ""
         slot.shapes.add(node.shape)
@@ -232,7 +231,7 @@ class Pool:
             return
         with suppress(FileNotFoundError):  # somebody has removed the folder
             claims.finish(slot.claim, how, kind, message)
-        self.next_look = 0
+        self.next_look = 0  # what waited for this run may be ready now
         if how == "done":
             self.done.add(node.digest)
         note = "" if how == "done" else f"  {how} {kind}: {message}".rstrip(": ")
@@ -264,9 +263,9 @@ class Pool:
             slot.node = None
             self.end(slot)
             return
-        found = newest(slot.node.folder(self.runs))
-        if found != slot.newest:
-            slot.newest, slot.moved = found, now
+        latest = newest(slot.node.folder(self.runs))
+        if latest != slot.newest:
+            slot.newest, slot.moved = latest, now
         if now - slot.moved > self.hang and slot.process:
             slot.verdict = f"nothing new in its folder for {self.hang:.0f} s"
             slot.process.kill()
@@ -305,6 +304,7 @@ def newest(folder: Path) -> float:
     for path in (*(folder, folder / "checkpoints"), *folder.glob("trials/*/**/")):
         with suppress(FileNotFoundError):
             for entry in os.scandir(path):
+                # The pool touches these itself: they tell nothing of the run.
                 if entry.name != "tries":
                     with suppress(FileNotFoundError):
                         latest = max(latest, entry.stat().st_mtime)

@@ -9,7 +9,7 @@ from bigxfer.config import ConfigError, Run
 
 
 def one(run: Run) -> int:
-    """Every run in a single process."""
+    """Return 1: every run in a single process."""
     return 1
 
 
@@ -46,9 +46,9 @@ def load(path: str) -> Profile:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = getattr(module, "PROFILE", None)
-    if not isinstance(found, Profile):
+    profile = getattr(module, "PROFILE", None)
+    if not isinstance(profile, Profile):
         raise ConfigError(f"{path} has no PROFILE = Profile(...) (launch/profile.py)")
-    if found.gpus and found.workers > found.gpus:
-        raise ConfigError(f"{path}: {found.workers} workers, but {found.gpus} GPUs")
-    return found
+    if profile.gpus and profile.workers > profile.gpus:
+        raise ConfigError(f"{path}: {profile.workers} workers, but {profile.gpus} GPUs")
+    return profile

@@ -20,6 +20,7 @@ def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
     """
     environ = {"GLIBC_TUNABLES": TUNABLES, **environ}
     named = environ.get("CUDA_VISIBLE_DEVICES", "")
+    # Those that Slurm or a person has left to us, by their own numbers.
     gpus = named.split(",") if named else [str(n) for n in range(count_gpus())]
     if workers == 1:
         return [environ]
@@ -35,4 +36,5 @@ def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
 
 
 def count_gpus() -> int:
+    # By the driver's files: jax would take the GPUs' memory from the workers.
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

@@ -49,6 +49,7 @@ def main(argv: list[str]) -> None:
     profile = replace(profile, account=f.account or profile.account)
     launch = Launch(f.config, Path(f.runs).absolute(), study, profile, f.hang)
     try:
+        # For its errors, before anything is submitted.
         launch.parameters(launch.name)
     except config.ConfigError as error:
         sys.exit(f"error: {error}")
@@ -72,6 +73,7 @@ class Launch:
     ) -> None:
         self.path, self.runs, self.study = path, runs, study
         self.profile, self.hang = profile, hang
+        # The same command has the same name, and so finds its jobs in the queue again.
         here = hashlib.sha256(f"{path} {runs}".encode()).hexdigest()[:8]
         self.name = f"bigxfer-{here}"
         self.small = [n for n in study if self.tasks(n) == 1]
@@ -100,6 +102,7 @@ class Launch:
                 self.submit_missing(states, jobs(self.name))
                 self.deaf = 0
             except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+                # The jobs go on meanwhile: a scheduler that restarts ends no study.
                 self.deaf += 1
                 said = str(getattr(error, "stderr", "") or error).strip()
                 print(f"Slurm: {said}", file=sys.stderr, flush=True)
@@ -109,6 +112,7 @@ class Launch:
 
     def submit_missing(self, states: list[grid.Standing], queued: list[str]) -> None:
         """One job for each large run that is ready, and nodes for the small ones."""
+        # Grows with every run that a job takes: else jobs end before they work.
         tried = sum(len(s.tries) for s in states) + len(self.done)
         ready = {s.node.digest for s in states if s.state in ("ready", "failed")}
         running = {s.node.digest for s in states if s.state == "running"}
@@ -120,6 +124,8 @@ class Launch:
                 submitted += 1
         small = {n.digest for n in self.small}
         if small & ready:
+            # Running runs have workers already, so that nodes for all are counted;
+            # rounded up.
             wanted = -(-len(small & (ready | running)) // self.profile.workers)
             missing = min(wanted, self.profile.nodes) - queued.count(self.name)
             if missing > 0:
@@ -140,6 +146,7 @@ class Launch:
         import submitit
 
         work, parameters = job
+        # submitit's default, three time-outs of a job, is too few for a long study.
         executor = submitit.SlurmExecutor(self.runs / "slurm", max_num_timeout=1000)
         executor.update_parameters(**parameters)
         with executor.batch():
@@ -173,8 +180,10 @@ class Launch:
         p, tasks = self.profile, self.tasks(n)
         each = min(tasks, p.gpus or tasks)  # tasks of a node; each sees all its GPUs
         cpus = max(1, p.cpus // each)
+        # Without it the tasks that are left would wait for the one that died.
         srun = ("srun", "--kill-on-bad-exit=1", f"--cpus-per-task={cpus}")
         how = {"nodes": -(-tasks // each), "ntasks_per_node": each}
+        # Not within submitit's own srun: node.Work calls srun itself.
         how |= {"cpus_per_task": cpus, "use_srun": False}
         work = self.work((n.digest,), 1, srun)
         return work, {**self.parameters(f"{self.name}-{n.digest}"), **how}
@@ -183,6 +192,7 @@ class Launch:
         self, digests: tuple[str, ...], workers: int, srun: tuple[str, ...] = ()
     ) -> node.Work:
         p = self.profile
+        # Half a minute of the lead is left to requeue the job.
         grace = max(5.0, p.lead - 30.0)
         runs = str(self.runs)
         return node.Work(
@@ -200,9 +210,11 @@ class Launch:
             "stderr_to_stdout": True,
             "setup": [
                 f'export PYTHONPATH={shlex.quote(str(root))}:"$PYTHONPATH"',
+                # In the job too, where submitit sets its handler by it.
                 "export SUBMITIT_PREEMPT_SIGNAL=TERM",
                 *p.setup,
             ],
+            # Else the cluster decides whether a job may be requeued.
             "additional_parameters": {"requeue": True, **p.sbatch},
         }
         if p.account:
@@ -235,6 +247,7 @@ def news(before: list[grid.Standing], now: list[grid.Standing]) -> Iterator[str]
 
 def jobs(name: str) -> list[str]:
     """The names of our jobs of this study that are queued or running."""
+    # --array: a line for each job of an array, also while it is pending.
     call = ["squeue", "--me", "--noheader", "--array", "--format=%j"]
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     return [line for line in done.stdout.split() if line.startswith(name)]

@@ -123,6 +123,7 @@ def setup(repo: str, commit: str, nfs: str) -> str:
     """Shell: the code, its environment, and the share, on a new host or an old one."""
     return "\n".join(
         (
+            # Each line can be repeated: a slice that comes back may be half set up.
             "set -e",
             "sudo apt-get -qq update && sudo apt-get -qq install -y nfs-common",
             f"sudo mkdir -p {MOUNT}",
@@ -183,6 +184,7 @@ def keep(s: Slice) -> bool:
         if not wait_until_active(s):
             continue
         if call(s.ssh(s.setup)) == 0 and call(s.ssh(s.work)) == 0:
+            # A slice costs money for as long as it exists.
             call(s.delete())
             return True
     call(s.delete())

@@ -75,12 +75,14 @@ def work(orders: queue.SimpleQueue[str], answers: TextIO, stop: "Stop") -> None:
         try:
             with log_to(folder, jax.process_index()):
                 perform(nodes[digest], runs, stop, shared, kept)
+        # A SystemExit, so it has to come before the next clause.
         except Preempted:
             if first:
                 tell("released")
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 all go to the pool
             with suppress(OSError):
+                # The pool gets one line; the traceback is for whoever looks into it.
                 (folder / "error.txt").write_text(traceback.format_exc())
             tell("failed", type(error).__name__, " ".join(str(error).split()))
             os._exit(1)  # a device may be in a bad state: the next starts afresh
@@ -90,6 +92,7 @@ def work(orders: queue.SimpleQueue[str], answers: TextIO, stop: "Stop") -> None:
 
 def listen(orders: queue.SimpleQueue) -> None:
     """Passes on the lines of stdin; its end ends this process, in mid-run too."""
+    # At its end os._exit: sys.exit would end this thread, not the run in the main one.
     for line in sys.stdin:
         orders.put(line.strip())
     os._exit(1)
@@ -109,6 +112,7 @@ def perform(
         folders.write(folder / "result.json", build_cache(node, kept))
         return
     for need in node.needs:
+        # Only known once the upstream is done, unlike the digest in init.digest.
         if not need.startswith("caches/"):
             node.run.init.checkpoint = str(finished.read(runs / need).parameters())
     job.execute(node.run, node.folder(runs), stop, shared, kept)
@@ -121,6 +125,7 @@ def build_cache(node: grid.Node, kept: dict) -> dict:
 
     began = time.monotonic()
     say = logging.getLogger("bigxfer").info
+    # Any seed: the cache is of the whole set, before a draw.
     data = dataset.open(node.run.data, 0, say, kept)
     about = {"digest": node.digest, "counts": data.report["counts"]}
     about["identity"] = identity.of_set(data.identity)
@@ -129,15 +134,16 @@ def build_cache(node: grid.Node, kept: dict) -> dict:
 
 
 def share_programs(runs: Path) -> None:
-    """Compiled programs are kept on disk, for all workers and the next launch."""
+    """Keep compiled programs on disk, for all workers and the next launch."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(runs.parent / "cache" / "xla"))
+    # jax leaves out what compiles within a second, as most programs of small nets do.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def quieten() -> None:
-    """To stderr from warnings up; what a run says goes to its own file."""
+    """Print warnings of others alone; what a run says goes to its own file."""
     for name in ("absl", "jax"):
         logging.getLogger(name).setLevel(logging.WARNING)
     ours = logging.getLogger("bigxfer")
@@ -147,7 +153,7 @@ def quieten() -> None:
 
 @contextmanager
 def log_to(folder: Path, process: int) -> Iterator[None]:
-    """What the package logs goes to folder/log.txt; the pool sees by it that we live."""
+    """Log to folder/log.txt, by whose growth the pool sees that the run gets on."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"log-{process}.txt" if process else "log.txt"
     handler = logging.FileHandler(folder / name)
@@ -163,6 +169,6 @@ def log_to(folder: Path, process: int) -> Iterator[None]:
 if __name__ == "__main__":
     flags.DEFINE_string("config", "", "The study: a config file with a sweep().")
     flags.DEFINE_string("runs", "runs", "The folder of all run folders.")
-    flags.DEFINE_string("only", "", "Do this one run, unasked, and leave.")
+    flags.DEFINE_string("only", "", "The digest of one run to do, without a pool.")
     cli.set_xla_flags()
     app.run(main, flags_parser=cli.parse)
