@@ -17,6 +17,7 @@ def flops_and_parameters(cfg: Model, crop: int, classes: int) -> tuple[float, in
         kernel = size**2 * channels * features
         flops += 2 * kernel * side**2
         parameters += kernel
+    # A unit's output is four times as wide as its middle (models/bit.py).
     last = 4 * presets.bit_widths(cfg)[-1]
     head = last * classes
     return float(flops + 2 * head), parameters + norms(cfg) + head + classes
@@ -35,6 +36,7 @@ def convolutions(cfg: Model, crop: int) -> Iterator[tuple[int, int, int, int]]:
         for unit in range(units):
             halves = stage > 0 and unit == 0
             yield 1, channels, width, side
+            # The stride is at the 3 x 3 layer, so the first 1 x 1 has the larger side.
             side = halved(side) if halves else side
             if halves or channels != 4 * width:
                 yield 1, channels, 4 * width, side  # the shortcut

@@ -50,6 +50,7 @@ class Try:
         """Whether its owner may still be at it."""
         if self.end is not None:
             return False
+        # A process id means nothing on another machine, or after a reboot.
         if self.owner["machine"] == machine():
             return running(self.owner["pid"], self.owner["born"])
         return now - self.touched < STALE
@@ -100,12 +101,13 @@ def contents(path: Path) -> dict[str, Any]:
         return {"owner": dict(UNKNOWN), "end": None}
 
 
-def past(folder: Path, found: list[Try]) -> Past:
+def past(folder: Path, tries: list[Try]) -> Past:
     """Counts the failures: those of one kind since the run last saved more."""
-    if not found:
+    if not tries:
         return Past()
     here, kinds, lost = saved(folder), Counter(), 0
-    for tried in reversed(found):
+    # Latest first: what failed before the run got on says nothing of today.
+    for tried in reversed(tries):
         end = tried.end or {"how": "lost", "saved": tried.owner["saved"]}
         if end["how"] == "forgiven" or end["saved"] != here:
             break
@@ -113,18 +115,18 @@ def past(folder: Path, found: list[Try]) -> Past:
         if end["how"] == "failed":
             kinds[end["kind"]] += 1
     strikes = max(kinds.values(), default=0)
-    return Past(found, strikes, strikes >= STRIKES or lost > LOST)
+    return Past(tries, strikes, strikes >= STRIKES or lost > LOST)
 
 
-def claim(folder: Path, found: list[Try]) -> Path | None:
+def claim(folder: Path, tries: list[Try]) -> Path | None:
     """The file of this process's own new try; None where another was quicker.
 
-    `found` are the tries as they were read when the run was judged to be free. A
+    `tries` are those that were read when the run was judged to be free. A
     worker of a killed launcher, should it still run, is killed.
     """
-    if found and found[-1].end is None:
-        kill_orphan(found[-1].owner)
-    path = folder / "tries" / f"{found[-1].number + 1 if found else 1}.json"
+    if tries and tries[-1].end is None:
+        kill_orphan(tries[-1].owner)
+    path = folder / "tries" / f"{tries[-1].number + 1 if tries else 1}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     owner = {
         "host": socket.gethostname(),
@@ -135,6 +137,7 @@ def claim(folder: Path, found: list[Try]) -> Path | None:
         "saved": saved(folder),
     }
     text = durable.to_json({"owner": owner, "end": None})
+    # The number makes it exclusive: two launchers that judged alike want the same file.
     return path if durable.create(path, text) else None
 
 
@@ -151,6 +154,7 @@ def touch(path: Path) -> bool:
         os.utime(path)
     except FileNotFoundError:
         return False
+    # We may have slept longer than STALE, and another launcher made the next try.
     return not path.with_name(f"{int(path.stem) + 1}.json").exists()
 
 
@@ -179,6 +183,7 @@ def saved(folder: Path) -> int:
 
 def kill_orphan(owner: Mapping[str, Any]) -> None:
     """Kills the worker that a killed launcher left on this machine, if it lives."""
+    # With its start, since the id may be another process's by now.
     pid = owner.get("worker")
     if pid and owner["machine"] == machine() and running(pid, owner["worker_born"]):
         with suppress(ProcessLookupError):
@@ -189,6 +194,7 @@ def machine() -> str:
     """Names what process ids are unique in: a boot of a machine, and a namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # Two containers of one machine can have the same process id.
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux
         return socket.gethostname()
@@ -197,6 +203,7 @@ def machine() -> str:
 def born(pid: int) -> str:
     """When a process began, in clock ticks; tells it from a later one of its id."""
     try:
+        # After the last ")": a program's name in it may hold spaces and brackets.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
         return ""
@@ -207,6 +214,7 @@ def running(pid: int, since: str) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    # It lives, as another user's.
     except PermissionError:
         pass
     return born(pid) == since and not zombie(pid)

@@ -46,7 +46,7 @@ COPIES = 2 * 3  # two checkpoints of parameters and two averages of them, while 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one node."""
+    """What one node costs."""
 
     flops: float = 0.0
     disk: float = 0.0  # bytes that stay
@@ -57,7 +57,7 @@ class Cost:
 
 
 def costs(study: list[Node]) -> list[Cost]:
-    """Of every node, in the order of the study; each shape of a model is traced once."""
+    """Return each node's cost, in the order of the study; each model is traced once."""
     traced: dict[str, tuple[float, int]] = {}
     return [_cost(node, traced) for node in study]
 
@@ -91,6 +91,7 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
         trials = flops * len(run.optim.tune) * trainings(run)
     else:
         flops, trials = forward * images, 0.0
+    # float32, whatever model.dtype is.
     kept = 4.0 * parameters if run.keep in ("all", run.kind) else 0.0
     scratch, disk = 4.0 * parameters * COPIES, (kept + 1e6) * data.draws
     return Cost(flops + trials, disk, scratch, guessed, kept, trials)
@@ -128,9 +129,8 @@ def size(data: Data) -> tuple[int, int, str]:
 def shape(run: Run, traced: dict[str, tuple[float, int]]) -> tuple[float, int]:
     """(FLOPs of a forward pass of one image, parameters), with a head of CLASSES.
 
-    Nothing is computed. `traced` holds
-    (FLOPs a pixel, parameters) of each model but BiT: the first crop stands for the
-    others, since convolutions cost in proportion to the pixels.
+    Nothing is computed. `traced` holds (FLOPs a pixel, parameters) of each model but
+    BiT: the first crop stands for the others.
     """
     crop, key = run.data.crop, str(run.model)
     if run.model.name == "bit":
@@ -139,6 +139,7 @@ def shape(run: Run, traced: dict[str, tuple[float, int]]) -> tuple[float, int]:
         flops, count = _trace(run.model, crop)
         traced[key] = flops / crop**2, count
     each, parameters = traced[key]
+    # Convolutions cost in proportion to the pixels.
     return each * crop**2, parameters
 
 

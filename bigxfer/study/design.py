@@ -63,9 +63,10 @@ class Share:
         if not assurance:
             return self
         whole, less = self.square
-        most = (
-            whole * self.freedom / float(scipy.special.chdtri(self.freedom, assurance))
-        )
+        chi_square = float(scipy.special.chdtri(self.freedom, assurance))
+        # The limit of the whole mean square, less the rest: a limit of the difference
+        # itself could come out below 0.
+        most = whole * self.freedom / chi_square
         return Share(max(most - less, self.own), self.patients)
 
 
@@ -128,6 +129,7 @@ def parts(v: Variances, d: Design) -> list[Part]:
         components.append(Part.even("upstreams", np.maximum(own - rests[i], 0), u - 1))
     rest = np.sum(rests, axis=0)
     if v.draws is not None:
+        # A draw's mean over the seeds still holds a part of each run's own luck.
         own = v.draws.at(p) + sum(run.at(p) for run in runs) / u
         own = own / n * _chi_square(n - 1, 4)
         components.append(Part.even("draws", np.maximum(own - rest, 0), n - 1))
@@ -154,6 +156,7 @@ def _chi_square(freedom: int, column: int) -> np.ndarray:
     ratio, which fills the cube of all columns evenly.
     """
     ratio = 1.0
+    # Converges to the root of x ** (SQUARES + 1) = x + 1.
     for _ in range(60):
         ratio = (1 + ratio) ** (1 / (SQUARES + 1))
     even = (0.5 + np.arange(1, NODES + 1) * ratio ** -(column + 1)) % 1
@@ -178,10 +181,12 @@ class Goal:
         components = parts(v, d)
         if self.half_width:
             return float(np.mean(crossed.reach(components, 0.025, True)))
+        # Holm's first step, which is the strictest: later ones need less.
         half = crossed.reach(components, differences.SURE / self.family / 2, True)
         sd = total(v, d) ** 0.5 or 1.0
 
         def spare(effect: float) -> float:
+            # Either sign counts as told, as in a two-sided test.
             told = scipy.special.ndtr((np.array([[effect], [-effect]]) - half) / sd)
             return float(np.mean(told.sum(0))) - self.power
 
@@ -203,18 +208,19 @@ def reaching(
     """
     draws = range(2, MOST + 1) if v.draws is not None else range(1, 2)
     seeds = range(2, MOST + 1) if v.upstreams else range(1, 2)
-    found: list[tuple[Design, float]] = []
+    designs: list[tuple[Design, float]] = []
     for p, u in product(sorted(patients), seeds):
 
         def enough(n: int, u: int = u, p: int = p) -> bool:
             return goal.reached(v, Design(u, n, p)) <= goal.wanted
 
+        # More draws never undo it, so the fewest are found by bisection.
         if (i := bisect_left(draws, True, key=enough)) == len(draws):
             continue
         d = Design(u, draws[i], p)
-        if not any(_within(smaller, d) for smaller, _ in found):
-            found.append((d, goal.reached(v, d)))
-    return found
+        if not any(_within(smaller, d) for smaller, _ in designs):
+            designs.append((d, goal.reached(v, d)))
+    return designs
 
 
 def _within(a: Design, b: Design) -> bool:

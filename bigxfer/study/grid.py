@@ -102,6 +102,7 @@ def nodes(path: str) -> list[Node]:
     loaded, by_digest = Loaded(), {}
     for overrides in module.sweep(path.partition(":")[2]):
         for node in loaded.nodes(path, overrides):
+            # Upstreams and caches come once for every run that needs them.
             before = by_digest.setdefault(node.digest, node)
             if _roots(before) != _roots(node):
                 raise config.ConfigError(
@@ -119,6 +120,7 @@ def _roots(node: Node) -> list[str]:
     """Where the data of a node lie, however it is written; one for each set of a union."""
     data = node.run.data
     roots = [*data.root.split(os.pathsep), *data.external_root.split(os.pathsep)]
+    # Else "data" and "./data" would count as two places.
     return [os.path.abspath(root) if root else "" for root in roots]
 
 
@@ -136,8 +138,8 @@ class Loaded:
         name = overrides.get("config", path)
         if name not in self.bases:
             self.bases[name] = presets.load(name)
-        rest = {k: v for k, v in overrides.items() if k != "config"}
-        return self.with_needs(config.resolve(_override(self.bases[name], rest)))
+        fields = {k: v for k, v in overrides.items() if k != "config"}
+        return self.with_needs(config.resolve(_override(self.bases[name], fields)))
 
     def with_needs(self, run: Run) -> list[Node]:
         cache, before, reader = self.cache(run), [], ""
@@ -160,16 +162,17 @@ class Loaded:
 
 def _override(base: Run, values: dict) -> Run:
     """A copy of the base with these values of dotted fields; the base stays."""
+    # Only the sections on the way are copied: a grid has thousands of runs.
     run = dataclasses.replace(base)
     for name, value in values.items():
         *sections, last = name.split(".")
-        part = run
+        holder = run
         for section in sections:
-            setattr(part, section, copy.copy(getattr(part, section, None)))
-            part = getattr(part, section)
-        if not hasattr(part, last):
+            setattr(holder, section, copy.copy(getattr(holder, section, None)))
+            holder = getattr(holder, section)
+        if not hasattr(holder, last):
             raise config.ConfigError(f"the sweep overrides {name}, which is no field")
-        setattr(part, last, value)
+        setattr(holder, last, value)
     return run
 
 
@@ -188,6 +191,7 @@ def _whole_set(data: Data) -> Data:
     """These images, without what chooses among them or says how they are used."""
     default, whole = Data(), copy.copy(data)
     for name, (words, _) in config.places().items():
+        # Fields that only choose among the rows leave the decoded images as they are.
         if "rows" in words:
             field = name.removeprefix("data/")
             setattr(whole, field, getattr(default, field))
@@ -254,6 +258,7 @@ def _compared(
     names = [need for need in node.needs if need.startswith("caches/")]
     if "identity" not in about or not names:
         return "done", ""
+    # Read once for all the runs of a set.
     if names[0] not in caches:
         caches[names[0]] = outcome(runs, names[0])[0]
     now = (caches[names[0]] or {}).get("identity")
@@ -276,6 +281,7 @@ def _state(
     caches: dict[str, dict | None],
     here: set[str],
 ) -> Standing:
+    # Known for good within a launch: not even its folder is looked at.
     if node.digest in done:
         return Standing(node, "done", [])
     about, damage = outcome(runs, node.digest)

@@ -36,6 +36,7 @@ def of_pilot(a: Runs, b: Runs, metric: str, predictions: PredictionReader) -> Pi
     _check(pair)
     p, tested = _patients(pair, predictions), pair.tested
     known = variances(pair.sides, p, bool(pair.grids[0].draws), tested.one)
+    # Published runs have limits, but no predictions to pair patients by.
     if tested.sums[0] is None:  # as if of other patients on each side
         ends = [estimates.spread(limits) for limits in tested.limits]
         own = float(np.sum(np.mean(ends, axis=1)))
@@ -46,7 +47,7 @@ def of_pilot(a: Runs, b: Runs, metric: str, predictions: PredictionReader) -> Pi
 def variances(
     sides: Sequence[Side], patients: int, drawn: bool, one: float = 0.0
 ) -> Variances:
-    """Of the runs of two sides; `drawn` says whether their columns are shared draws.
+    """The variances of two sides' runs; `drawn`: whether their columns are shared draws.
 
     `one` is what one patient more could add, as in crossed.parts. Sides without
     influences leave the patients' part 0.
@@ -67,6 +68,7 @@ def variances(
 def _check(pair: Paired) -> None:
     """ValueError, saying what to run, where a variance cannot be had."""
     left, right = pair.grids
+    # One seed has no variance, and to take it as 0 would plan too small a study.
     if any(grid.one_upstream for grid in pair.grids):
         raise ValueError(
             "the pilot has one upstream seed on a side: how upstream seeds differ cannot"
@@ -123,7 +125,7 @@ def _by_patients(sums: np.ndarray) -> tuple[float, float, float]:
 
 
 def _sure(variance: float, patients: int) -> Share:
-    """Of single patients, which the pilot has many of."""
+    """Return the share of single patients, of which the pilot has many."""
     return Share(variance, square=(variance, 0.0), freedom=max(patients - 1, 1))
 
 
@@ -136,13 +138,14 @@ def _share(
     """A mean square less another, each given as (whole, what patients alone add)."""
     whole = max(square[0] - less[0], 0.0)
     of_patients = max(square[1] - less[1], 0.0)
+    # What patients add falls with their number; it cannot be more than the whole.
     falls = min(of_patients, whole)
     taken = square[0], less[0] + of_patients
     return Share(whole - falls, falls * patients, taken, freedom)
 
 
 def _of_side(side: Side, patients: int) -> tuple[Share, Share] | None:
-    """(of its upstream seeds, of its single runs); None of one seed."""
+    """(share of its upstream seeds, of its single runs); None where it has one seed."""
     u, d = side.points.shape
     if u < 2:
         return None
@@ -152,7 +155,7 @@ def _of_side(side: Side, patients: int) -> tuple[Share, Share] | None:
 
 
 def _mean_squares(side: Side) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(of the seeds, of the runs), each with what patients alone add to it."""
+    """(mean square of the seeds, of the runs), each with what patients alone add."""
     seeds, _, runs = (float(s) for s in _squares(side.points))
     if side.sums is None:
         return (seeds, 0.0), (runs, 0.0)
@@ -161,7 +164,7 @@ def _mean_squares(side: Side) -> tuple[tuple[float, float], tuple[float, float]]
 
 
 def _of_draws(sides: Sequence[Side], patients: int) -> Share:
-    """Of the draws of the difference, without what its single runs add."""
+    """The share of the draws of the difference, without what its single runs add."""
     every = [s.sums for s in sides if s.sums is not None]
     points = np.sum([s.sign * s.points.mean(0) for s in sides], axis=0)
     square, less = [float(points.var(ddof=1)), 0.0], np.zeros(2)
@@ -169,5 +172,6 @@ def _of_draws(sides: Sequence[Side], patients: int) -> Share:
         signed = [s.sign * x.mean(1) for s, x in zip(sides, every, strict=True)]
         square[1] = _by_patients(np.sum(signed, axis=0)[:, None, :])[1]
     for side in sides:
+        # A column's mean over U seeds holds a U-th of the variance of the runs.
         less += np.array(_mean_squares(side)[1]) / len(side.points)
     return _share((square[0], square[1]), (less[0], less[1]), patients, len(points) - 1)

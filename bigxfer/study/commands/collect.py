@@ -30,12 +30,13 @@ def of_study(rows: list, args: argparse.Namespace) -> list:
         for state in grid.states(study, args.runs[0])
         if state.state == "given up" and not state.tries
     }
-    of = {row["folder"]: table.node_of(row) for row in rows}
-    for error in {node: other.get(node) for node in of.values()}.values():
+    node_of_row = {row["folder"]: table.node_of(row) for row in rows}
+    # A line for each node, not for each draw of a cell.
+    for error in {node: other.get(node) for node in node_of_row.values()}.values():
         if error:
             print(f"  left out: {error}")
     kept = digests - set(other)
-    return [row for row in rows if of[row["folder"]] in kept]
+    return [row for row in rows if node_of_row[row["folder"]] in kept]
 
 
 def data_lines(rows: list) -> list[str]:
@@ -56,16 +57,16 @@ def _published(folder: Path) -> list:
         cells = len(probes.cells(rows))
         print(f"{len(rows)} published probes of {cells} cells, one seed")
         return rows
-    found = published.read(folder)
+    runs = published.read(folder)
     print(
-        f"{len(found.rows)} published runs from {found.lines} lines,"
-        f" {found.duplicates} of them repeated"
+        f"{len(runs.rows)} published runs from {runs.lines} lines,"
+        f" {runs.duplicates} of them repeated"
     )
-    for line in found.short:
+    for line in runs.short:
         print(f"  stopped early: {line}")
-    for line in found.missing:
+    for line in runs.missing:
         print(f"  missing: {line}")
-    return found.rows
+    return runs.rows
 
 
 def collect(args: argparse.Namespace) -> None:
@@ -82,13 +83,13 @@ def collect(args: argparse.Namespace) -> None:
         raise ValueError("collect needs --out FOLDER, where the table goes")
     rows = []
     if args.runs:
-        found = table.collect(args.runs, args.out, args.study)
-        rows += of_study(found.rows, args) if args.config else found.rows
+        collected = table.collect(args.runs, args.out, args.study)
+        rows += of_study(collected.rows, args) if args.config else collected.rows
         print(
-            f"{len(found.rows)} finished runs ({found.read} read anew),"
-            f" {len(found.unfinished)} unfinished, {len(found.bad)} unreadable"
+            f"{len(collected.rows)} finished runs ({collected.read} read anew),"
+            f" {len(collected.unfinished)} unfinished, {len(collected.bad)} unreadable"
         )
-        for folder, line in found.bad.items():
+        for folder, line in collected.bad.items():
             print(f"  unreadable: {folder}: {line}")
         for line in data_lines(rows):
             print(line)

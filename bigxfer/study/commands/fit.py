@@ -49,6 +49,7 @@ def fit(args: argparse.Namespace) -> None:
     from bigxfer.scaling import crossings, curves, surfaces
     from bigxfer.tables.cells import PredictionReader
 
+    # Elsewhere the file would be ignored without a word.
     if args.distances and args.x != "upstream_size,shots":
         raise ValueError("--distances is read with --x upstream_size,shots only")
     if not 0 < args.reach < 1:
@@ -206,6 +207,7 @@ def _number(value: float) -> float | None:
 def parameter_rows(law, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row a parameter of the chosen form, or one that says why there is none."""
     entry = as_dict(law, args)
+    # Lists fit no cell of a CSV; fits.json has them.
     row = entry.copy()
     for name in ("scales", "draws", "error", "scores", "left_out", "parameters"):
         del row[name]

@@ -51,6 +51,7 @@ def show(args: argparse.Namespace) -> None:
         h, disk = sum(took[i] for i in members), sum(prices[i].disk for i in members)
         lines.append((name, len(members), done, hours(h), size(disk)))
     print(terminal.columns(("", "runs", "done", "device time", "disk"), lines))
+    # The largest alone: how many run at once is the launcher's.
     peak = max(price.scratch for price in prices)
     print(
         f"\nAn estimate, good to a factor of two: at {args.tflops:g} TFLOP/s a device"

@@ -71,11 +71,12 @@ def plan(args: argparse.Namespace) -> None:
         variances, patients = pilot.variances, [n * pilot.patients for n in TIMES]
         print(f"{name}, by {args.metric}.\n{told(pilot)}")
     goal = design.Goal(args.half_width, args.effect, args.power, family)
+    # Standard deviations that are given are taken as known.
     assurance = 0.0 if args.sd else args.assurance
     patients = sorted(set(args.patients or patients))
-    found = design.reaching(variances.upper(assurance), goal, patients)
+    designs = design.reaching(variances.upper(assurance), goal, patients)
     print(wanted(goal, assurance))
-    print("\n".join(table(found, sides, variances.draws is not None)))
+    print("\n".join(table(designs, sides, variances.draws is not None)))
 
 
 # ---- what is known -----------------------------------------------------------------
@@ -93,11 +94,13 @@ class Priced:
 
     def adds(self, d: "Design", full: bool) -> tuple[int, int, float]:
         """(upstreams, transfers, hours) that the design has beyond what is run."""
+        # From scratch there is no upstream to repeat, but at full data a training to.
         seeds = 1 if self.scratch and not full else d.upstreams
         upstreams = 0 if self.scratch else max(seeds - self.seeds, 0)
         both = min(seeds, self.seeds) * min(d.draws, self.draws)
         transfers = seeds * d.draws - both
         price = upstreams * self.upstream if upstreams else 0.0
+        # NaN, an unknown price, must not count where none of it is bought.
         return upstreams, transfers, price + (transfers and transfers * self.transfer)
 
 
@@ -112,6 +115,7 @@ def _given(
     needed = [f for f in FACTORS if not (full and f in ("draws", "runs"))]
     try:
         sd = {k: float(v) for k, _, v in (text.partition("=") for text in args.sd)}
+    # One pair may lack what another has: the first reason is told if none is left.
     except ValueError as error:
         raise ValueError(f"--sd takes FACTOR=NUMBER: {error}") from error
     if set(sd) != set(needed) or not all(0 <= v < math.inf for v in sd.values()):
@@ -147,15 +151,17 @@ def _pilot(args: argparse.Namespace) -> tuple["Pilot", list[Priced], int, str]:
     from bigxfer.study.pilot import of_pilot
     from bigxfer.tables import cells, differences, families, lines
 
-    given = table_args.given(args)
-    rows, _ = lines.lines(given.rows)
+    study_table = table_args.given(args)
+    rows, _ = lines.lines(study_table.rows)
     for column in ("target", "model", "shots"):
-        rows = _one(rows, column, getattr(args, column), given.path)
-    predictions = cells.PredictionReader(given.find)
+        rows = _one(rows, column, getattr(args, column), study_table.path)
+    predictions = cells.PredictionReader(study_table.find)
     compared = families.compare_all(rows, args.metric, predictions)
     every = [c for f in compared for c in f.found.values()]
     if not every:
-        raise ValueError(f"{given.path} has no two lines to compare by {args.metric}")
+        raise ValueError(
+            f"{study_table.path} has no two lines to compare by {args.metric}"
+        )
     names = sorted({side[1] for c in every for side in (c.a, c.b)})
     wanted = {args.a, args.b} - {""}
     if missing := sorted(wanted - set(names)):
@@ -169,18 +175,19 @@ def _pilot(args: argparse.Namespace) -> tuple["Pilot", list[Priced], int, str]:
         ]
         a, b = (runs[side[1],] for runs, side in zip(sides, (c.a, c.b), strict=True))
         try:
-            found = of_pilot(a, b, args.metric, predictions)
+            pilot_of_pair = of_pilot(a, b, args.metric, predictions)
         except ValueError as error:
             reason = reason or error
             continue
-        pilots.append((c.difference.high - c.difference.low, c, found))
+        pilots.append((c.difference.high - c.difference.low, c, pilot_of_pair))
     if not pilots:
         raise reason or ValueError("no pair of lines to plan from")
+    # The widest pair: what is planned for it is enough for the others.
     _, c, pilot = max(pilots, key=lambda p: p[0])
     where = f"{c.about['target']}, {c.a[0]}, shots {c.about['shots']}"
     others = f", the widest of {len(pilots)} pairs" if len(pilots) > 1 else ""
     name = f"{c.a[1]} minus {c.b[1]} on {where}{others}"
-    return pilot, _priced(pilot, _hours(args, given)), max(c.size, 1), name
+    return pilot, _priced(pilot, _hours(args, study_table)), max(c.size, 1), name
 
 
 def _one(rows: list, column: str, value: str, path: Path) -> list:
@@ -193,7 +200,7 @@ def _one(rows: list, column: str, value: str, path: Path) -> list:
     return [row for row in rows if row[column] == (value or values[0])]
 
 
-def _hours(args: argparse.Namespace, given: table_args.Given) -> dict[str, float]:
+def _hours(args: argparse.Namespace, study_table: table_args.Given) -> dict[str, float]:
     """{digest: device-hours}: as measured, or by FLOPs where --tflops is given."""
     from bigxfer.study import cost, grid
 
@@ -203,7 +210,7 @@ def _hours(args: argparse.Namespace, given: table_args.Given) -> dict[str, float
         return cost.hours(grid.nodes(args.config), args.tflops)
     return {
         row["digest"]: row["device_seconds"] / 3600
-        for row in given.rows
+        for row in study_table.rows
         if row["device_seconds"] is not None
     }
 
@@ -227,7 +234,7 @@ def _priced(pilot: "Pilot", hours: dict[str, float]) -> list[Priced]:
 
 
 def _mean(values: Sequence[float | None]) -> float:
-    """Of the values that are known; NaN of none."""
+    """Return the mean of the values that are known; NaN if there are none."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else math.nan
 
@@ -264,21 +271,21 @@ def wanted(goal: "Goal", assurance: float) -> str:
 
 
 def table(
-    found: "Sequence[tuple[Design, float]]", sides: Sequence[Priced], drawn: bool
+    designs: "Sequence[tuple[Design, float]]", sides: Sequence[Priced], drawn: bool
 ) -> list[str]:
     """A line a design, cheapest first."""
     from bigxfer.runs import terminal
     from bigxfer.study import design
     from bigxfer.study.commands.listing import hours
 
-    if not found:
+    if not designs:
         line = (
             f"No study of up to {design.MOST} upstream seeds and {design.MOST} draws"
             " reaches it with these patients. Want less, or give --patients more."
         )
         return [line]
     lines = []
-    for d, reached in found:
+    for d, reached in designs:
         upstreams, transfers, price = (
             sum(values) for values in zip(*(s.adds(d, not drawn) for s in sides))
         )

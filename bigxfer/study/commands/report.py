@@ -28,13 +28,13 @@ def report(args: argparse.Namespace) -> None:
 
     if not args.table and not args.config:  # any runs, of no study
         args.table = args.runs / "report" / "table.parquet"
-        found = table.collect([args.runs], args.table.parent)
-        for folder, why in found.bad.items():
+        collected = table.collect([args.runs], args.table.parent)
+        for folder, why in collected.bad.items():
             print(f"left out: {folder}: {why}")
-        table.save(found.rows, args.table.parent)
-    given = table_args.given(args)
-    out = args.out or given.path.with_name("report.html")
-    write(given, out, PredictionReader(given.find))
+        table.save(collected.rows, args.table.parent)
+    study_table = table_args.given(args)
+    out = args.out or study_table.path.with_name("report.html")
+    write(study_table, out, PredictionReader(study_table.find))
 
 
 def write(given: table_args.Given, out: Path, predictions: "PredictionReader") -> None:
@@ -67,6 +67,7 @@ def unfinished(given: table_args.Given) -> list[str] | None:
         return None
     from bigxfer.tables import table
 
+    # The page is of the table: what finished since then is not on it.
     done = {table.node_of(row) for row in given.rows}
     study, runs = grid.nodes(given.config), given.path.parent.parent
     return [

@@ -60,4 +60,5 @@ def compared(states, runs: Path) -> str:
             with suppress(OSError, ValueError):  # not there, or damaged
                 result = folders.read(s.node.folder(runs) / "result.json")
                 times.append(result.get("finished", ""))
+    # The oldest: all were compared at that time or later.
     return min(times, default="")

@@ -33,6 +33,7 @@ def show(args: argparse.Namespace) -> None:
     from bigxfer.study import grid
 
     study, done = grid.nodes(args.config), set()
+    # A thread of rich's own would redraw between two looks, of the same numbers.
     with Live(auto_refresh=False) as live, suppress(KeyboardInterrupt):
         while True:
             states = grid.states(study, args.runs, done)
@@ -56,9 +57,8 @@ def picture(states: "Sequence[Standing]") -> "Table":
         name = str(s.node).partition(",")[0]  # without shots and draw
         groups.setdefault(name, Counter())[s.state] += 1
     for name, count in groups.items():
-        count["ready"] += count.pop(
-            "unchecked", 0
-        )  # a launcher compares its data first
+        # An unchecked run is done or not: a launcher compares its data first.
+        count["ready"] += count.pop("unchecked", 0)
         table.add_row(name, *(str(count[column] or "") for column in COLUMNS))
     table.add_section()
     named = [s for s in states if s.state in ("running", "failed", "given up")]
