@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 __all__ = ["Net", "__version__", "load", "table"]
 
 
+# Every `python -m bigxfer.X --help` imports this file: numpy and pyarrow can wait.
 def __getattr__(name: str) -> Any:
     if name in ("Net", "load", "table"):
         from bigxfer import api

@@ -81,7 +81,9 @@ def main() -> None:
 
 def run_module(name: str, args: list[str]) -> None:
     """Run the module as `python -m NAME ARGS` does."""
+    # absl and argparse take their words, and the name of the program, from here.
     sys.argv = [name, *args]
+    # As __main__, since each command defines its flags only then.
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
@@ -100,6 +102,7 @@ def headline(module: str) -> str:
     """Return the first line of a module's docstring, without importing it."""
     spec = util.find_spec(module)
     assert spec and spec.origin
+    # To import every launcher for a line of help would take seconds.
     tree = ast.parse(Path(spec.origin).read_text())
     return (ast.get_docstring(tree) or "").partition("\n")[0]
 
@@ -128,6 +131,7 @@ def show_config(args: list[str]) -> None:
     runs = [opened(file) for file in files]
     columns = [config.flat(run) for run in runs]
     for name in columns[0]:
+        # repr tells "1" from 1, and shows an empty text.
         values = [repr(column[name]) for column in columns]
         if len(files) == 1 or values[0] != values[1]:
             print(f"config.{name.replace('/', '.'):24} {'  ->  '.join(values)}")
@@ -178,6 +182,7 @@ def show_completion(args: list[str]) -> None:
     )
     from bigxfer.study import __main__ as study
 
+    # Asked of the commands themselves, so that a new one is completed too.
     words = argparse.ArgumentParser().add_subparsers()
     for command in study.COMMANDS:
         command.add(words)

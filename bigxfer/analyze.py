@@ -71,7 +71,7 @@ def main() -> None:
     add("--out", type=Path, required=True, help="folder for what is found")
     add("--what", default="", help="such as similarity,weights; default: what can be")
     add("--split", default="test", choices=SPLITS)
-    add("--images", type=int, default=512, help="at most so many (default 512)")
+    add("--images", type=int, default=512, help="at most this many (default 512)")
     add("--endpoint", default="", help="layer of Grad-CAM; default: the last of 4 x 4")
     add("--metric", default="auroc_macro", help="of curves (default %(default)s)")
     add(
@@ -79,6 +79,7 @@ def main() -> None:
     )
     add("--root", default="", help="where the data lie now, if not where they lay")
     args = parser.parse_args()
+    # The others look into one net, and a study has hundreds.
     every = OF_FILES if args.config else WHAT
     what = args.what.split(",") if args.what else list(every)
     if unknown := [name for name in what if name not in WHAT]:
@@ -115,8 +116,9 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
         print(run.line)
     synthetic = runs[0].synthetic
     args.out.mkdir(parents=True, exist_ok=True)
+    # Several analyses share a run, and opening its data may mean to decode them.
     read: dict[Path, Any] = {}  # {folder: (run, the variables of its start)}
-    found: dict[str, Any] = {"run": str(args.run), "synthetic": synthetic}
+    summaries: dict[str, Any] = {"run": str(args.run), "synthetic": synthetic}
     for name in what:
         print(f"\n{name}{' (SYNTHETIC DATA)' if synthetic else ''}", flush=True)
         needed = [] if name in OF_FILES else [args.run]
@@ -126,19 +128,21 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
                 if folder not in read:
                     run = finished.with_data(folder, args.root, print)
                     read[folder] = run, first_variables(run)
-            found[name] = one(name, args, [read[folder] for folder in needed])
+            summaries[name] = one(name, args, [read[folder] for folder in needed])
         except (ValueError, ImportError) as error:
+            # What was asked for by name must work; of all that there is it is left out.
             if args.what:
                 raise
-            found[name] = {"not done": str(error)}
-        for line in lines(found[name]):
+            summaries[name] = {"not done": str(error)}
+        for line in lines(summaries[name]):
             print(f"  {line}")
-    durable.write_json(args.out / "analysis.json", clean(found))
+    durable.write_json(args.out / "analysis.json", clean(summaries))
     print(f"\nplots and tables: {args.out}")
 
 
 def one(name: str, args: argparse.Namespace, read: list) -> dict[str, Any]:
     """The summary of one analysis; read: (run, start), of the other runs too."""
+    # matplotlib and scikit-learn, after all that could be wrong with the runs.
     from bigxfer.analysis import (
         convergence,
         embedding,
@@ -170,10 +174,10 @@ def one(name: str, args: argparse.Namespace, read: list) -> dict[str, Any]:
     return heatmaps.write(name, run, begun, split, args.endpoint, most, args.out)
 
 
-def lines(found: dict[str, Any], prefix: str = "") -> list[str]:
+def lines(summary: dict[str, Any], prefix: str = "") -> list[str]:
     """A summary as "name  value [low, high]"."""
     out = []
-    for name, value in found.items():
+    for name, value in summary.items():
         if isinstance(value, dict) and "value" in value:
             low, high = value["low"], value["high"]
             none = low is None or math.isnan(low)
@@ -196,7 +200,7 @@ def clean(value: Any) -> Any:
 
 
 def first_variables(run: Any) -> Any:
-    """The variables that the run began with, made again as compiled.Programs.first_state makes them."""
+    """The variables that the run began with, as compiled.Programs.first_state makes them."""
     import jax
 
     from bigxfer.protocols import init

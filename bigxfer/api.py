@@ -98,11 +98,13 @@ class Net:
         rows = np.arange(len(pixels))
         loader = unlabelled(pixels, rows, self.run.run.eval.batch)
         order, values = compiled(self.run.variables, loader)
+        # Known only now: files are decoded while the net runs.
         if isinstance(pixels, Files) and pixels.bad:
             bad = [f"{pixels.paths[row]}: {why}" for row, why in pixels.bad.items()]
             raise ValueError(
                 f"{len(bad)} of {len(rows)} images cannot be read: {'; '.join(bad)}"
             )
+        # Rows come in the order of the batches.
         return values[np.argsort(order)]
 
     def _pixels(self, images: ImagesOrFiles) -> Files | np.ndarray:

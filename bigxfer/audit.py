@@ -59,6 +59,7 @@ def ready_set(data: config.Data) -> Dataset:
 
     Raises ValueError where no image decodes.
     """
+    # Every image, since a draw would hide leaks.
     opened = dataset.open(replace(data, shots="full", max_bad=1.0), 0, say)
     if not any(map(len, opened.rows.values())):
         _, path, reason = opened.report["undecodable"][0]
@@ -72,6 +73,7 @@ def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
     rows, prints = recognised(a)
     pairs = duplicates.near(a.images, prints, rows)
     leaks = split.check(a.manifest)
+    # The probes are judged over folds of patients.
     few = len(set(a.manifest.patient[rows])) < shortcuts.FOLDS
     report = {
         "synthetic": a.manifest.synthetic,
@@ -99,7 +101,7 @@ def audit(a: Dataset, b: Dataset | None = None) -> dict[str, Any]:
 
 
 def people(names: list[str], *sets: Manifest) -> dict[str, Any]:
-    """How many patients these are, and the first; count None where nobody could tell."""
+    """Return the number of these patients and the first 20; None where none is known."""
     for m in sets:
         if not m.known_patients().any():
             why = f"the patients of {m.name} are unknown"
@@ -116,7 +118,7 @@ def recognised(data: Dataset) -> tuple[np.ndarray, duplicates.Prints]:
 
 
 def describe(data: Dataset, prints: duplicates.Prints) -> dict[str, Any]:
-    """The set, its splits, and how its classes stand by split, source and view."""
+    """Return the set, its splits, and its counts of classes by split, source and view."""
     m = data.manifest
     positive = split.positives(m)
     balance = {}
@@ -131,6 +133,7 @@ def describe(data: Dataset, prints: duplicates.Prints) -> dict[str, Any]:
         "root": m.root,
         "hash": m.hash(),
         "images": len(m),
+        # Readers give each image a patient of its own where none is known.
         "patients": len(set(m.patient)) if m.known_patients().any() else None,
         "flat images": int(prints.flat.sum()),
         "balance": balance,
@@ -164,7 +167,7 @@ def described(pair: duplicates.Pair, a: Manifest, b: Manifest) -> dict[str, Any]
 
 
 def same_patient(a: Manifest, i: int, b: Manifest, j: int) -> bool | None:
-    """None where nobody knows one of the two."""
+    """Whether both rows are of one patient; None where one of the two is unknown."""
     known = [m.select(np.array([row])).known_patients() for m, row in ((a, i), (b, j))]
     return bool(a.patient[i] == b.patient[j]) if all(known) else None
 
@@ -183,6 +186,7 @@ def conflict(a: Manifest, i: int, b: Manifest, j: int) -> bool:
             return dict(zip(m.classes, m.labels[row].tolist(), strict=True))
         return {name: float(k == m.labels[row]) for k, name in enumerate(m.classes)}
 
+    # A sum of 1: present here, absent there. NaN, unknown, is equal to nothing.
     left, right = known(a, i), known(b, j)
     return any(left[c] + right[c] == 1 for c in left.keys() & right.keys())
 
@@ -192,6 +196,7 @@ def pair_rows(report: dict[str, Any], where: str) -> list[tuple[str, object]]:
     pairs = report[where]["pairs"]
     first = next(k for k in report[where] if k != "pairs")
     shared = report[where][first]
+    # Without known patients a pair may be of one person: no count is better than 0.
     none = f"not known: {shared.get('why')}"
     other = sum(p["same patient"] is False for p in pairs)
     return [
@@ -213,7 +218,9 @@ def probe_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     for p in report["probes"]:
         parts = []
         names = sorted(
-            p["auroc"], key=lambda n: (n != "macro", -p["auroc"][n]["value"])
+            # The mean first, then the class that gives most away.
+            p["auroc"],
+            key=lambda n: (n != "macro", -p["auroc"][n]["value"]),
         )
         for name in names[:2]:
             v = p["auroc"][name]
@@ -246,8 +253,8 @@ def sections(report: dict[str, Any]) -> list[tuple[str, list]]:
 def table(report: dict[str, Any]) -> str:
     """The verdicts and the sections as plain text."""
     lines = ["SYNTHETIC DATA"] if report["synthetic"] else []
-    found = audit_verdicts.verdicts(report)
-    lines += ["", "Verdicts", *(f"  {v.mark:<9} {v.text}" for v in found)]
+    verdicts = audit_verdicts.verdicts(report)
+    lines += ["", "Verdicts", *(f"  {v.mark:<9} {v.text}" for v in verdicts)]
     for title, rows in sections(report):
         lines += ["", title, *(f"  {what:<32} {value}" for what, value in rows)]
     return "\n".join(lines)

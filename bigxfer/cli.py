@@ -23,12 +23,12 @@ LIBRARY = (
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
     "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 )
-CPU_FLAGS = {  # by jaxlib, which from version on
+CPU_FLAGS = {  # by the version of jaxlib from which on they hold
     (0, 7): FUSIONS,
     (0, 10): f"{FUSIONS} {LIBRARY}",
     (0, 11): "",
 }
-CORES = "BIGXFER_CORES"  # "0,1": what a launcher leaves a worker of this machine
+CORES = "BIGXFER_CORES"  # such as "0,1": the cores that a launcher gives to a worker
 
 BANNER = """
   ====================================================================
@@ -40,7 +40,7 @@ BANNER = """
 # A flag that names a config file: (--config=, the file, its args).
 CONFIG = re.compile(r"(--?(?:config|against)=)([^:]*)(.*)")
 
-Main = Callable[..., object]  # of the run, what was set of it, workdir and dry
+Main = Callable[..., object]  # takes the run, what the user set, workdir and dry
 
 
 def run(main: Main, dry_run: str = "") -> None:
@@ -72,9 +72,11 @@ def run(main: Main, dry_run: str = "") -> None:
         try:
             dry = {"dry": True} if dry_run and flags.FLAGS.dry_run else {}
             main(flags.FLAGS.config, given("config"), flags.FLAGS.workdir, **dry)
+        # ArithmeticError: FloatingPointError, by which a training that diverges ends.
         except (ValueError, OSError, ArithmeticError) as error:
             if os.environ.get("BIGXFER_TRACEBACK"):
                 raise
+            # A new line first, since a progress bar may stand on this one.
             sys.exit(f"\nerror: {error}\n(BIGXFER_TRACEBACK=1 shows where)")
 
     try:
@@ -100,10 +102,11 @@ def given(flag: str) -> set[str]:
 
 
 def set_up_logging() -> None:
-    """Our own lines to stderr; orbax, which says much, from warnings up."""
+    """Send our own lines to stderr, and of absl (so orbax) and jax warnings alone."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     ours = logging.getLogger("bigxfer")
+    # absl's own handler would print each line a second time.
     ours.handlers = [handler]
     ours.propagate = False
     verbose = flags.FLAGS.verbosity > 0  # absl's flag; -v sets it
@@ -113,15 +116,16 @@ def set_up_logging() -> None:
 
 
 def set_xla_flags() -> None:
-    """The flags that help on the CPU, unless the user has set any; before jax is used."""
+    """Set the flags that help on the CPU, unless the user has set any; before jax is used."""
     if os.environ.get(CORES):
+        # XLA counts the cores that it may use when it starts.
         os.sched_setaffinity(0, map(int, os.environ[CORES].split(",")))
     if ours := xla_flags():
         os.environ.setdefault("XLA_FLAGS", ours)
 
 
 def xla_flags() -> str:
-    """Those of CPU_FLAGS for the jaxlib that is installed."""
+    """Return the entry of CPU_FLAGS for the jaxlib that is installed."""
     version = tuple(int(n) for n in metadata.version("jaxlib").split(".")[:2])
     tried = [flags for least, flags in CPU_FLAGS.items() if version >= least]
     return tried[-1] if tried else ""
@@ -132,8 +136,8 @@ def parse(argv: list[str]) -> list[str]:
     argv = [argv[0], *given_names(argv[1:])]
     if {"-h", "-help", "--help", "--helpshort"} & set(argv[1:]):
         print(sys.modules["__main__"].__doc__)
-        own = flags.FLAGS.get_flags_for_module(sys.argv[0])
-        for flag in [*own, *flags.FLAGS.get_flags_for_module(__name__)]:
+        of_main = flags.FLAGS.get_flags_for_module(sys.argv[0])
+        for flag in [*of_main, *flags.FLAGS.get_flags_for_module(__name__)]:
             print(f"  --{flag.name.replace('_', '-'):12} {flag.help}")
         print("  -v             Say more, such as the table of parameters.")
         sys.exit(0)

@@ -34,6 +34,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
+        # Before the rename: else a power cut can leave the new name on an empty file.
         sync(temporary)
         temporary.replace(path)
     finally:
@@ -56,6 +57,7 @@ def create(path: Path, data: bytes | str) -> bool:
     try:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
         sync(temporary)
+        # A link fails where the name is taken, which a rename does not; so on NFS too.
         os.link(temporary, path)
     except FileExistsError:
         return False
@@ -82,6 +84,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     JSON object: it is empty, cut short or damaged.
     """
     data = Path(path).read_bytes()
+    # Some file systems leave zeros where the power went before the data were written.
     if not data.strip(b" \n\0"):
         raise ValueError(f"{path} is empty: JSON was expected; remove or restore it")
     try:
@@ -112,6 +115,7 @@ def read_sealed(path: Path | str) -> dict[str, Any]:
 
 def seal(value: dict[str, Any]) -> str:
     """The sha256 of what an object says, however its JSON is laid out."""
+    # JSON keeps the order of keys, so what is read back gives the same text.
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
@@ -119,6 +123,7 @@ def sums(folder: Path) -> dict[str, str]:
     """{relative path: sha256} of every file in a folder and the folders in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in files]
+    # hashlib lets other threads run meanwhile.
     with ThreadPoolExecutor(4) as pool:
         return dict(zip(names, pool.map(sha256, files), strict=True))
 
@@ -140,6 +145,7 @@ def sha256(path: Path) -> str:
 
 def sync(path: Path | str) -> None:
     """Bring the content of a file to the disk, whoever wrote it."""
+    # A folder can be opened in no other way.
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -87,10 +87,12 @@ def to_timm(run: "Trained", args: argparse.Namespace) -> "Opened":
     bit = check_bit(run)
     check_timm(bit)
     flat = weights.to_timm(run.variables["params"])
+    # safetensors asks for contiguous arrays; these kernels are transposed views.
     state = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     durable.write(args.out, save(state, {"notice": run.notice, "run": run.digest}))
     net, file, classes = run.run.model, args.out.name, len(run.classes)
     depth = next((d for d, blocks in DEPTHS.items() if blocks == net.blocks), 0)
+    # By its name only where timm's own groups are this net's.
     if (name := f"{depth}x{net.width:g}") in TIMM and usual_groups(bit):
         call = (
             f"import timm\nnet = timm.create_model('resnetv2_{name}_bit',"
@@ -134,6 +136,7 @@ def timm_net(bit: "Bit", classes: int) -> str:
     """Python that makes timm's net of these widths and groups, not yet its numbers."""
     widths, groups = bit.net.widths, bit.norm_groups()
     usual = Counter(groups.values()).most_common(1)[0][0]
+    # The usual number is the default, so that the printed line is short.
     few = {c: g for c, g in groups.items() if g != usual}
     layer, count = "timm.layers.GroupNormAct", f"{few}.get(channels, {usual})"
     norm = (
@@ -183,8 +186,8 @@ def to_stablehlo(run: "Trained", args: argparse.Namespace) -> "Opened":
 
     shape = export.symbolic_shape(f"n, {side}, {side}, {channels}")
     image = jax.ShapeDtypeStruct(shape, args.input)
-    made = export.export(jax.jit(logits), platforms=PLATFORMS)(image)
-    durable.write(args.out, made.serialize())
+    exported = export.export(jax.jit(logits), platforms=PLATFORMS)(image)
+    durable.write(args.out, exported.serialize())
     call = (
         "import pathlib\nfrom jax import export\n"
         f"net = export.deserialize(pathlib.Path('{args.out.name}').read_bytes())\n"
@@ -226,7 +229,7 @@ def check_timm(bit: "Bit") -> None:
 
 
 def floats(run: "Trained", shape: str) -> str:
-    """What the images have to be where the file holds the net alone."""
+    """Say what images a file that holds the net alone takes."""
     data = run.run.data
     first = RESIZED.format(data.resize)
     again = f", then {data.crop} x {data.crop} likewise" * (data.resize != data.crop)

@@ -40,7 +40,7 @@ AT_ONCE = 256  # images whose heatmaps are made together, by one compiled progra
 
 
 def main(args: argparse.Namespace) -> int:
-    """Opens the run, lists the images, writes a row for each image; 1 if one is bad."""
+    """Open the run, list the images and write a row for each; return 1 if one is bad."""
     from bigxfer.data.images import Files, listed  # --help should not wait for them
     from bigxfer.runs import finished
 
@@ -106,6 +106,7 @@ def write_probabilities(
                     cells += [f"{distance:.4g}", "yes" if distance > 1 else "no"]
                 cells += [""] * (len(columns) + 1 - len(cells))
             writer.writerow([files.paths[row], *cells, *tail])
+            # Whoever reads the pipe has each row at once.
             file.flush()
     if known:
         say(
@@ -116,7 +117,7 @@ def write_probabilities(
 
 
 def training_set(run: "Trained", root: str) -> "Known | None":
-    """What tells whether images are unlike those of training; None and a line without."""
+    """Return what tells whether images are unlike those of training, or say why not."""
     from bigxfer.runs import novelty
 
     try:
@@ -216,7 +217,7 @@ def predictions(
 ) -> Iterator[tuple[int, "np.ndarray"]]:
     """(row, logits float32 [classes]) of each file, a batch at a time.
 
-    By the evaluation of the training runs. `files.bad` knows the rows that mean nothing.
+    As a run evaluates itself. Rows in `files.bad` mean nothing.
     """
     from dataclasses import replace
 
@@ -227,6 +228,7 @@ def predictions(
     from bigxfer.training.predictor import make_predict
 
     many = len(files)
+    # A batch is padded to its size: a few images should not cost as many as 512.
     batch = min(batch or run.run.eval.batch, many)
     how = replace(run.run, eval=replace(run.run.eval, batch=batch))
     predict = make_predict(run.model, how, sharding.make(1, batch))

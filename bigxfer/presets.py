@@ -51,8 +51,8 @@ def model_name(blocks: tuple[int, ...], width: float) -> str:
 def net_name(model: dict[str, Any]) -> str:
     """Return the net in words: "R50x1" of BiT, else "cbr_tiny" or "cbr_tiny x0.5".
 
-    `model` holds the fields of config.Model; those of an old run may lack some. What is
-    slim is said at the end.
+    `model` holds the fields of config.Model; those of an old run may lack some. A slim
+    net says so at the end.
     """
     if model["name"] == "bit":
         name = model_name(tuple(model["blocks"]), model["width"])
@@ -139,6 +139,7 @@ def apply(run: Run, a: dict[str, Any]) -> Run:
 
 def set_res(data: Data, res: int) -> None:
     """The arg res=R: resize to 5R/4, crop R."""
+    # The HyperRule's proportion for small images, 160 to 128.
     data.resize, data.crop = res * 5 // 4, res
 
 
@@ -219,6 +220,7 @@ def set_length(optim: Optim, batch: int, steps: int) -> None:
     """The args batch= and steps=; 0 leaves the recipe's."""
     optim.batch = batch or optim.batch
     if steps:
+        # Another length keeps the recipe's share of warm-up.
         share = optim.warmup_epochs / optim.epochs if optim.epochs else 0
         share = optim.warmup_steps / optim.steps if optim.steps else share
         optim.steps, optim.epochs = steps, 0.0
@@ -231,13 +233,20 @@ def standin(run: Run, given: set[str]) -> Run:
     Changes only what the user did not set: `given` holds the dotted fields and
     the arg keys that were on the command line.
     """
+    # A copy: the config's own Run may serve again.
     run = from_dict(to_dict(run))
     small = bit("R26x0.25", dtype=run.model.dtype, remat=run.model.remat)
     images = 3000 if run.kind == "upstream" else 1000
     if "data.phantom.images" not in given:
         run.data.phantom.images = images
-    own = {"model", "model.name", "model.blocks", "model.width", "init.checkpoint"}
-    if not own & given:
+    model_fields = {
+        "model",
+        "model.name",
+        "model.blocks",
+        "model.width",
+        "init.checkpoint",
+    }
+    if not model_fields & given:
         run.model = small
     if not {"res", "data.resize", "data.crop"} & given:
         set_res(run.data, 64)
@@ -276,6 +285,7 @@ def shipped() -> Path:
 def load_module(name: str) -> Any:
     """Return the config module of "FILE.py:arg"; `find` says where it is looked for."""
     file = find(name.partition(":")[0])
+    # Not into sys.modules, where two files of one name would be one module.
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

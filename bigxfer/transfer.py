@@ -45,6 +45,7 @@ def main(run: config.Run, given: set[str], workdir: str, dry: bool = False) -> N
     with stopping.listen() as stop:
         if run.init.kind == "pretrained":
             run.init.checkpoint, run.init.digest = upstream(run, synthetic, stop, dry)
+        # Before the folder is named: what the files hold is part of the digest.
         features.name_files(run)
         folder = Path(workdir or f"runs/{config.digest(run)}")
         if dry:
@@ -60,7 +61,7 @@ def upstream(
 ) -> tuple[str, str]:
     """(npz of the upstream's parameters, its digest); trains a phantom upstream.
 
-    No file where that is to be trained and `dry` forbids it.
+    The file is "" where the upstream has yet to be trained and `dry` forbids that.
     """
     from bigxfer.runs import job
 
@@ -79,6 +80,7 @@ def upstream(
     try:
         finished.read(folder)
     except (ValueError, OSError) as error:
+        # On real data an upstream can take days: it is never trained unasked.
         if not synthetic:
             raise ValueError(
                 f"no finished upstream run at {folder} ({error}). Make it with\n  python -m"

@@ -118,6 +118,7 @@ def unlike(have: dict[str, Any], want: dict[str, Any], kind: str, who: str) -> s
 def digest(tree: Tree) -> str:
     """sha256 over names, dtypes, shapes and bytes, independent of the order."""
     sha = hashlib.sha256()
+    # Dicts of equal trees may be in another order, by the library that made them.
     for name, leaf in sorted(flatten(tree).items()):
         array = np.ascontiguousarray(leaf)
         sha.update(f"{name} {array.dtype} {array.shape}\n".encode())
@@ -135,6 +136,7 @@ def save_npz(path: Path | str, tree: Tree) -> str:
     # numpy's own allow_pickle=False is new in 2.2; 2.1 saves it as one more array.
     if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
         raise ValueError(f"{path}: Object arrays are not saved: {', '.join(objects)}")
+    # In memory, so that the sum is of what is written, whatever the disk does.
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     data = buffer.getvalue()
@@ -153,6 +155,7 @@ def load_npz(path: Path | str) -> Tree:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such parameter file: {path}")
+    # Once: what is checked is what is used.
     data = path.read_bytes()
     beside = path.with_name(path.name + ".sha256")
     if beside.is_file():
