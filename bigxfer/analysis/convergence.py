@@ -20,6 +20,7 @@ from bigxfer.runs import finished
 from bigxfer.statistics import intervals, metrics
 
 RANDOM = "random"
+# matplotlib labels a log axis at powers of ten only; speed-ups lie between two of them.
 TICKS = [n * 10.0**k for k in range(-3, 4) for n in (1, 2, 5)]
 
 
@@ -42,16 +43,16 @@ class Learnt:
 
 
 def read(folder: Path, metric: str) -> Learnt:
-    """ValueError where a run is not finished or has fewer than two validations."""
-    found = finished.read(folder)
-    run, result = found.run, found.result
+    """Read a run; ValueError where it is not finished or has fewer than two validations."""
+    done = finished.read(folder)
+    run, result = done.run, done.result
     if metric not in result["metrics"]:
         raise ValueError(
             f"no metric {metric!r}; {folder} has {list(result['metrics'])}"
         )
     value = result["metrics"][metric]["value"]
     file = folder / "metrics.jsonl"  # a run whose head is fitted has none
-    file = found.file(file.name) if found.kept(file.name) else file
+    file = done.file(file.name) if done.kept(file.name) else file
     return Learnt(
         folder.name,
         presets.net_name(vars(run.model)),
@@ -65,8 +66,9 @@ def read(folder: Path, metric: str) -> Learnt:
 
 
 def origin(init: Init) -> str:
-    """The start in words, but for what an upstream has of the net: its model and res."""
+    """The start in words, without the args of an upstream that follow the net: model, res."""
     file, _, arg = init.upstream.partition(":")
+    # Nets of all sizes from one upstream are one start.
     items = [a for a in arg.split(",") if not a.startswith(("model=", "res="))]
     words = [init.kind, *([Path(file).stem, *items] if init.kind != RANDOM else [])]
     taken = config.taken(vars(init))
@@ -77,6 +79,7 @@ def origin(init: Init) -> str:
 def alone(run: Run) -> Run:
     """The run as if it had started at random."""
     out = config.from_dict(config.to_dict(run))
+    # The digests of two runs then agree where nothing but the start differs.
     out.init = Init()
     return out
 
@@ -91,30 +94,34 @@ def write(
     For a metric where less is better, everything refers to its negative. ValueError for a
     run without a curve.
     """
+    # A folder that is named twice would count as two runs.
     runs = [read(folder, metric) for folder in dict.fromkeys(folders)]
     target *= metrics.sign(metric)
     target = target or min(float(run.curve.values.max()) for run in runs)
     metric = ("minus " if metrics.sign(metric) < 0 else "") + metric
     synthetic = any(run.synthetic for run in runs)
+    # Random first: it has the first colour, and the others are compared with it.
     starts = sorted({r.start for r in runs}, key=lambda s: (s != RANDOM, s))
-    of = {s: [r for r in runs if r.start == s] for s in starts}
+    by_start = {s: [r for r in runs if r.start == s] for s in starts}
     table = [row(run, target) for run in runs]
     plots.table(out / "convergence_runs.csv", table, synthetic)
-    drawn, points = draw_curves(of, metric, target)
+    drawn, points = draw_curves(by_start, metric, target)
     plots.save(drawn, out, "convergence_curves", points, synthetic)
-    plots.save(draw_onsets(of, metric), out, "convergence_overfit", table, synthetic)
-    found: dict[str, Any] = {"target": target}
-    for name, group in of.items():
-        found[name] = arrival(group, target)
-    if pairs := paired(of):
+    plots.save(
+        draw_onsets(by_start, metric), out, "convergence_overfit", table, synthetic
+    )
+    summaries: dict[str, Any] = {"target": target}
+    for name, group in by_start.items():
+        summaries[name] = arrival(group, target)
+    if pairs := paired(by_start):
         ratios = [r for p in pairs.values() for r in p[1]]
         drawn = draw_speedups(pairs)
         plots.save(drawn, out, "convergence_speedup", ratios, synthetic)
         for name, (summary, _) in pairs.items():
-            found[f"{name} against {RANDOM}"] = summary
+            summaries[f"{name} against {RANDOM}"] = summary
     elif len(starts) > 1:
         print("  no two runs differ in their start alone: no speed-up")
-    return found
+    return summaries
 
 
 def row(run: Learnt, target: float) -> dict[str, Any]:
@@ -148,6 +155,7 @@ def arrival(group: Sequence[Learnt], target: float) -> dict[str, Any]:
     out: dict[str, Any] = {"runs": len(group), "never": int((~there).sum())}
     if there.any():
         batches = np.array([r.batch for r in group])[there]
+        # Over ratios, as the speed-ups are: one late run does not outweigh the others.
         out["steps to the target"] = geometric(steps[there])
         out["images to the target"] = geometric(steps[there] * batches)
     out["runs that fall after their best"] = int(np.isfinite(onsets).sum())
@@ -175,6 +183,7 @@ def paired(
                 "net": after.net,
                 "random": before.name,
                 "run": after.name,
+                # 0 stands for never: as a number it would be averaged.
                 "speed_up": learning_curves.speed_up(before.curve, after.curve)
                 or "never",
                 "test_random": before.test,
@@ -212,6 +221,7 @@ def bands(group: Sequence[Learnt]) -> list[dict[str, float]]:
         at = {
             r.name: float(r.curve.values[list(r.images).index(images)]) for r in group
         }
+        # Runs of one net are alike: each as a unit would make the band too narrow.
         units = [np.mean([at[r.name] for r in group if r.net == n]) for n in nets]
         units = list(at.values()) if len(nets) == 1 else units
         low, high = intervals.t_interval(np.array(units))
@@ -247,6 +257,7 @@ def draw_curves(
     ax.axhline(target, color="#999999", linestyle=":")
     ax.set(xlabel="images seen", ylabel=f"{metric}, validation")
     values = np.concatenate([r.curve.values for group in of.values() for r in group])
+    # By the curves alone: a band of three nets can be wider than the whole axis.
     edge = 0.1 * np.ptp(values) + 1e-3
     ax.set_ylim(min(values.min(), target) - edge, values.max() + edge)
     ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
@@ -259,17 +270,22 @@ def draw_speedups(pairs: dict[str, tuple[dict, list[dict]]]) -> object:
     figure, axes = plots.figure(7.5, 1.8 + 0.8 * len(pairs))
     ax, labels = axes[0, 0], []
     for k, (name, (summary, rows)) in enumerate(pairs.items()):
-        found, colour = summary["speed-up"], plots.COLOURS[k % 7]
+        speed_up, colour = summary["speed-up"], plots.COLOURS[k % 7]
         ratios = [r["speed_up"] for r in rows if r["speed_up"] != "never"]
         ax.plot(ratios, [k - 0.15] * len(ratios), "o", color=colour, alpha=0.4)
         if ratios:
-            ax.plot([found["low"], found["high"]], [k, k], color=colour, linewidth=2)
-            ax.plot(found["value"], k, "D", color=colour)
-        never = f"\n{found['never']:.0f} of {len(rows)} never" * bool(found["never"])
+            ax.plot(
+                [speed_up["low"], speed_up["high"]], [k, k], color=colour, linewidth=2
+            )
+            ax.plot(speed_up["value"], k, "D", color=colour)
+        never = f"\n{speed_up['never']:.0f} of {len(rows)} never" * bool(
+            speed_up["never"]
+        )
         labels.append("\n".join(textwrap.wrap(name, 32)) + never)
     ax.axvline(1, color="#999999", linestyle=":")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(-0.5, len(labels) - 0.5)
+    # Twice as fast and half as fast are equally far from 1.
     ax.set_xscale("log")
     ticks = [n for n in TICKS if ax.get_xlim()[0] <= n <= ax.get_xlim()[1]]
     ax.set_xticks(ticks, [f"{n:g}" for n in ticks])
@@ -285,6 +301,7 @@ def draw_onsets(of: dict[str, list[Learnt]], metric: str) -> object:
     ax = axes[0, 0]
     for k, (name, group) in enumerate(of.items()):
         best = [int(r.curve.values.argmax()) for r in group]
+        # As a share, since runs of one start may be of different lengths.
         x = [r.images[b] / r.images[-1] for r, b in zip(group, best, strict=True)]
         y = [r.curve.values[-1] - r.curve.values.max() for r in group]
         ax.plot(x, y, plots.MARKS[k % 7], color=plots.COLOURS[k % 7], label=name)

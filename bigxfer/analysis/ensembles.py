@@ -29,26 +29,27 @@ def ensemble(labels: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
     stack = np.asarray(logits, np.float64)  # [nets, n, classes]
     if labels.ndim == 1:
         return logsumexp(log_softmax(stack, axis=2), axis=0) - np.log(len(stack))
+    # The log-odds of the mean: the mean of p over the mean of 1 - p.
     return logsumexp(log_expit(stack), axis=0) - logsumexp(log_expit(-stack), axis=0)
 
 
-def aligned(parts: Sequence[Predictions]) -> list[np.ndarray]:
+def aligned(runs: Sequence[Predictions]) -> list[np.ndarray]:
     """The logits of several runs on the same images, in the order of the first.
 
     ValueError where the images, the classes or the labels differ.
     """
-    first, out = parts[0], []
-    for i, part in enumerate(parts):
-        places = {name: k for k, name in enumerate(part.ids)}
-        if part.classes != first.classes or set(places) != set(first.ids):
+    first, out = runs[0], []
+    for i, run in enumerate(runs):
+        places = {name: k for k, name in enumerate(run.ids)}
+        if run.classes != first.classes or set(places) != set(first.ids):
             raise ValueError(
                 f"run {i + 1} was judged on other images or classes than run 1; an"
                 " ensemble needs one test split"
             )
         order = [places[name] for name in first.ids]
-        if not np.array_equal(part.labels[order], first.labels, equal_nan=True):
+        if not np.array_equal(run.labels[order], first.labels, equal_nan=True):
             raise ValueError(f"run {i + 1} has other labels than run 1")
-        out.append(part.logits[order])
+        out.append(run.logits[order])
     return out
 
 
@@ -66,6 +67,7 @@ def mc_dropout(
     pixels: uint8 [n, S, S, C] of the cache. ValueError where the passes agree: then
     the net has no dropout.
     """
+    # train=True turns dropout on, and would have batch norm take this batch's moments.
     hold = model.layers()
 
     @jax.jit
@@ -117,6 +119,7 @@ def referral(
         known = np.isfinite(labels).sum(axis=1).astype(float)
         right = ((p > 0.5) == (labels == 1)) & np.isfinite(labels)
         right = right.sum(axis=1).astype(float)
+    # Stable, so that ties are referred in the order of the images, always.
     order, out = np.argsort(unsure, kind="stable"), []
     everywhere, people = right.sum() / known.sum(), Patients.of(patients)
     for coverage in COVERAGES:

@@ -46,6 +46,7 @@ def names(model: Model, variables: Tree, image_shape: Sequence[int]) -> list[str
     def look(variables: Tree, images: jax.Array) -> None:
         endpoints.extend(model.apply(variables, images, train=False)[1])
 
+    # Traced, not run: only the names are wanted.
     jax.eval_shape(look, variables, jax.ShapeDtypeStruct(tuple(image_shape), "f4"))
     return [name for name in endpoints if name not in NOT_LAYERS]
 
@@ -56,7 +57,7 @@ def pooled(endpoint: jax.Array) -> jax.Array:
 
 
 def thinned(side: int) -> Reduce:
-    """Every so many-th row and column of maps, so that at most `side` of each stay."""
+    """Every n-th row and column of maps, so that at most `side` of each stay."""
 
     def reduce(endpoint: jax.Array) -> jax.Array:
         if endpoint.ndim != 4:
@@ -76,6 +77,7 @@ class Endpoints(Around):
 
     def parts(self, variables: Tree, images: jax.Array) -> list[jax.Array]:
         _, out = self.model.apply(variables, images, train=False)
+        # Reduced in the program, so that no whole maps leave the device.
         return [self.reduce(out[name]).astype(jnp.float32) for name in self.names]
 
     def apply(
@@ -87,8 +89,9 @@ class Endpoints(Around):
         hold: Sequence[str] = (),
     ) -> tuple[jax.Array, Tree]:
         del train, rngs, hold
-        parts = self.parts(variables, images)
-        flat = [part.reshape(len(part), -1) for part in parts]
+        reduced = self.parts(variables, images)
+        # One array, since predict gathers one output; `extract` cuts it apart.
+        flat = [values.reshape(len(values), -1) for values in reduced]
         return jnp.concatenate(flat, axis=1), {}
 
 
@@ -114,10 +117,10 @@ def extractor(
         data, batch = run.data, run.run.eval.batch
         loader = Loader(data.images, data.manifest.labels, rows, batch, 0)
         _, values = predict(variables, loader)
-        parts = np.split(values, ends, axis=1)
+        by_layer = np.split(values, ends, axis=1)
         return {
-            name: part.reshape(-1, *shape)
-            for name, part, shape in zip(net.names, parts, shapes, strict=True)
+            name: layer.reshape(-1, *shape)
+            for name, layer, shape in zip(net.names, by_layer, shapes, strict=True)
         }
 
     return extract

@@ -46,19 +46,30 @@ def from_endpoint(
     traced = jax.make_jaxpr(forward)(variables, images)
     jaxpr, inputs = traced.jaxpr, jax.tree.leaves((variables, images))
     logits, cut = jaxpr.outvars
-    made = [i for i, eqn in enumerate(jaxpr.eqns) if cut in eqn.outvars]
-    below, above = jaxpr.eqns[: made[0] + 1], jaxpr.eqns[made[0] + 1 :]
-    born = {v for eqn in above for v in eqn.outvars}
-    used = {v for eqn in above for v in eqn.invars if not isinstance(v, core.Literal)}
-    kept = [v for v in used | {logits} if v not in born and v is not cut]
+    makers = [i for i, eqn in enumerate(jaxpr.eqns) if cut in eqn.outvars]
+    below, above = jaxpr.eqns[: makers[0] + 1], jaxpr.eqns[makers[0] + 1 :]
+    # What the upper part takes from below beside the endpoint, such as a shortcut.
+    made_above = {v for eqn in above for v in eqn.outvars}
+    used_above = {
+        v for eqn in above for v in eqn.invars if not isinstance(v, core.Literal)
+    }
+    crossing = [
+        v for v in used_above | {logits} if v not in made_above and v is not cut
+    ]
 
-    first = jaxpr.replace(eqns=below, outvars=[cut, *kept])
-    value, *rest = core.jaxpr_as_fun(core.ClosedJaxpr(first, traced.consts))(*inputs)
+    first = jaxpr.replace(eqns=below, outvars=[cut, *crossing])
+    value, *crossing_values = core.jaxpr_as_fun(core.ClosedJaxpr(first, traced.consts))(
+        *inputs
+    )
     then = jaxpr.replace(
-        constvars=[], invars=[cut, *kept], eqns=above, outvars=[logits]
+        # Constants come from the first part, as any other value that crosses the cut.
+        constvars=[],
+        invars=[cut, *crossing],
+        eqns=above,
+        outvars=[logits],
     )
     after = core.jaxpr_as_fun(core.ClosedJaxpr(then, []))
-    return lambda value: after(value, *rest)[0], value
+    return lambda value: after(value, *crossing_values)[0], value
 
 
 def deepest(model: Model, variables: Tree, image_shape: Sequence[int]) -> str:
@@ -115,12 +126,14 @@ def explainer(model: Model, endpoint: str) -> Explain:
         def score(value: jax.Array) -> jax.Array:
             return jnp.take_along_axis(onward(value), classes[:, None], 1).sum()
 
+        # Of the sum: the images do not touch each other, so each has its own gradient.
         slope = jax.grad(score)(value).astype(jnp.float32)
         weight = slope.mean((1, 2), keepdims=True)
         cam = jax.nn.relu((weight * value).sum(-1))
         size = (len(images), *images.shape[1:3])
         cam = jax.image.resize(cam, size, "linear")
         top = cam.max((1, 2), keepdims=True)
+        # A map without positive evidence stays 0 in place of NaN.
         return cam / jnp.where(top > 0, top, 1)
 
     def explain(variables: Tree, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -131,12 +144,14 @@ def explainer(model: Model, endpoint: str) -> Explain:
             )
         out = []
         for start in range(0, len(images), BATCH):
-            some, those = images[start:][:BATCH], classes[start:][:BATCH]
-            pad = [(0, BATCH - len(some))]  # one shape, one compilation
-            found = maps(
-                variables, np.pad(some, [*pad, *[(0, 0)] * 3]), np.pad(those, pad)
+            batch, batch_classes = images[start:][:BATCH], classes[start:][:BATCH]
+            pad = [(0, BATCH - len(batch))]  # one shape, one compilation
+            heat = maps(
+                variables,
+                np.pad(batch, [*pad, *[(0, 0)] * 3]),
+                np.pad(batch_classes, pad),
             )
-            out.append(np.asarray(found)[: len(some)])
+            out.append(np.asarray(heat)[: len(batch)])
         return np.concatenate(out)
 
     return explain
@@ -163,8 +178,8 @@ def smoothgrad(model: Model, samples: int = 25) -> Explain:
 
     def call(images: Any, call_model_args: Any, expected_keys: Any) -> dict:
         (key,), (variables, chosen) = expected_keys, call_model_args
-        found = slopes(variables, jnp.asarray(images, jnp.float32), chosen)
-        return {key: np.asarray(found)}
+        gradient = slopes(variables, jnp.asarray(images, jnp.float32), chosen)
+        return {key: np.asarray(gradient)}
 
     def explain(variables: Tree, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
         np.random.seed(0)  # the library draws its noise from numpy's global state
@@ -187,6 +202,7 @@ def shuffled(variables: Tree, layers: Sequence[str], seed: int = 0) -> Tree:
     for i, name in enumerate(sorted(flat)):
         if any(name.startswith(f"{layer}/") for layer in layers):
             values = np.asarray(flat[name])
+            # By the leaf's number among all: what else is shuffled changes nothing.
             rng = np.random.default_rng([seed, i])
             flat[name] = rng.permutation(values.ravel()).reshape(values.shape)
     return {**variables, "params": tree.unflatten(flat)}
@@ -232,11 +248,13 @@ def sanity(
             maps = explain(balanced(mixed, model.head), images, classes)
             scores.setdefault(block, []).append(correlation(want, maps))
     means = {block: float(np.mean(values)) for block, values in scores.items()}
+    # Each image's map against that of the next.
     return means | {ANOTHER: correlation(want, np.roll(want, 1, axis=0))}
 
 
 def correlation(some: np.ndarray, others: np.ndarray) -> float:
     """Mean rank correlation of maps [n, h, w] with others; pairs with a flat one left out."""
+    # The rank correlation with a constant is not defined.
     alive = [(a, b) for a, b in zip(some, others) if np.ptp(a) and np.ptp(b)]
     ranks = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in alive]
     return float(np.mean(ranks)) if ranks else float("nan")

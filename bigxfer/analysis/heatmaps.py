@@ -58,9 +58,9 @@ def write(
     place = {row: i for i, row in enumerate(rows.tolist())}
     every = pointing.boxes(run.data.manifest)
     known = [b for b in every if b.row in place]
-    of = some(pointing.cases(known), min(most, MOST[kind]))
-    if of:
-        chosen, classes = (np.array(column) for column in zip(*of))
+    judged = some(pointing.cases(known), min(most, MOST[kind]))
+    if judged:
+        chosen, classes = (np.array(column) for column in zip(*judged))
         images = features.view(run, chosen)
     else:
         chosen = features.sample(run, split, SHOWN * len(run.data.manifest.classes))
@@ -72,25 +72,25 @@ def write(
         for draw in range(DRAWS[kind])
     ]
     few = SANITY_IMAGES[kind]
-    found: dict[str, Any] = {"by": word, "images": len(set(chosen.tolist()))}
+    summaries: dict[str, Any] = {"by": word, "images": len(set(chosen.tolist()))}
     checked = gradcam.sanity(
         explain, run.model, run.variables, images[:few], classes[:few], DRAWS[kind]
     )
-    found["sanity"] = checked
+    summaries["sanity"] = checked
     # A flat map points nowhere and scores as a blind guess: how many there are.
-    found["flat maps"] = {
+    summaries["flat maps"] = {
         "trained": flat(trained),
         "untrained": float(np.mean([flat(maps) for maps in controls])),
     }
     page = Page(run, kind, f"{word}, {run.folder.name}", out)
     save_sanity(page, checked)
-    seen = {"trained": trained, "untrained": controls[0]}
-    show(page, images, chosen, classes, seen, known)
-    if of:
-        found |= play(page, of, every, trained, controls)
+    shown = {"trained": trained, "untrained": controls[0]}
+    show(page, images, chosen, classes, shown, known)
+    if judged:
+        summaries |= play(page, judged, every, trained, controls)
     else:
         print(f"  no boxes beside {run.data.manifest.root}: no pointing game")
-    return found
+    return summaries
 
 
 def explanation(kind: str, run: WithData, endpoint: str) -> tuple[gradcam.Explain, str]:
@@ -103,9 +103,10 @@ def explanation(kind: str, run: WithData, endpoint: str) -> tuple[gradcam.Explai
 
 
 def some(of: dict, most: int) -> dict:
-    """At most so many of the cases, spread evenly over them."""
+    """At most `most` of the cases, spread evenly over them."""
     keys = list(of)
     if len(keys) > most:
+        # Cases are sorted by row, so that the first ones would be of few patients.
         keys = [keys[i] for i in np.linspace(0, len(keys) - 1, most).astype(int)]
     return {key: of[key] for key in keys}
 
@@ -169,13 +170,13 @@ def show(
     rows = []
     for i, label in enumerate(present):
         for j, case in enumerate(np.flatnonzero(classes == label)[:SHOWN]):
-            own = [b for b in known if (b.row, b.label) == (chosen[case], label)]
+            framed = [b for b in known if (b.row, b.label) == (chosen[case], label)]
             name = manifest.id[chosen[case]]
             views = {names[label]: None, **{k: m[case] for k, m in seen.items()}}
             for k, (net, hot) in enumerate(views.items()):
                 ax = axes[i, j * width + k]
                 plots.heatmap(ax, images[case].mean(-1), hot, net)
-                for box in own:
+                for box in framed:
                     plots.frame(ax, box, images.shape[1])
                 if hot is not None:
                     y, x = np.unravel_index(hot.argmax(), hot.shape)
@@ -220,7 +221,7 @@ def play(
     hits, names = scores(pointing.TOLERANCE), manifest.classes
     groups = {"all": np.ones(len(labels), bool)}
     groups |= {names[label]: labels == label for label in np.unique(labels)}
-    found = {
+    tolerant = {
         group: pointing.pointing(
             {name: hit[here] for name, hit in hits.items()}, patients[here]
         )
@@ -230,23 +231,23 @@ def play(
     rows = [
         {"class": group, "cases": int(here.sum()), "by": by, "tolerance": around, **v}
         for group, here in groups.items()
-        for around, values in ((pointing.TOLERANCE, found[group]), (0.0, strict))
+        for around, values in ((pointing.TOLERANCE, tolerant[group]), (0.0, strict))
         for by, v in values.items()
         if around or group == "all"
     ]
     save_play(page, rows, list(hits))
-    return {"pointing": found, "pointing without tolerance": strict}
+    return {"pointing": tolerant, "pointing without tolerance": strict}
 
 
 def save_play(page: Page, rows: list[dict], names: list[str]) -> None:
     groups = list(dict.fromkeys(row["class"] for row in rows))
     figure, axes = plots.figure(7, 1.2 + 1.3 * len(groups), len(groups), 1)
     for ax, group in zip(axes.flat, groups, strict=True):
-        part = [r for r in rows if r["class"] == group and r["by"] in names]
-        part = [r for r in part if r["tolerance"]]
-        plots.intervals(ax, part, "by")
+        bars = [r for r in rows if r["class"] == group and r["by"] in names]
+        bars = [r for r in bars if r["tolerance"]]
+        plots.intervals(ax, bars, "by")
         ax.set(xlim=(0, 1))
-        ax.set_title(f"{group} ({part[0]['cases']} cases)", fontsize=9)
+        ax.set_title(f"{group} ({bars[0]['cases']} cases)", fontsize=9)
     label = "cases whose brightest pixel is in a box, or within 15/224 of the side, 95%"
     axes[-1, 0].set_xlabel(label)
     figure.suptitle(f"Pointing game: {page.title}")

@@ -48,31 +48,35 @@ def write(
     matrices = {"trained and itself": (matrix(ended, ended), names, names)}
     matrices["trained and its start"] = matrix(ended, start), names, names
     for other, other_begun in others:
+        # The rows are those of the run: on other data they would be other images.
         if other.data.manifest.hash() != run.data.manifest.hash():
             raise ValueError(f"{other.folder} had other data than {run.folder}")
-        of, name = features.extractor(other, reduce), other.folder.name
-        b_ended, b_start = of(other.variables, rows), of(other_begun, rows)
+        extract_other, name = features.extractor(other, reduce), other.folder.name
+        b_ended, b_start = (
+            extract_other(other.variables, rows),
+            extract_other(other_begun, rows),
+        )
         pairs[f"trained and {name}"] = ended, b_ended
         pairs[f"start and {name}'s"] = start, b_start
         matrices[f"trained and {name}"] = matrix(ended, b_ended), names, list(b_ended)
-    found, scatter = by_layer(pairs, print), []
+    layer_rows, scatter = by_layer(pairs, print), []
     for other, _ in others:
         name = other.folder.name
         for measure in ("cka_debiased", "svcca"):
             two = f"start and {name}'s", f"trained and {name}"
-            drawn = scattered(found, *two, measure)
+            drawn = scattered(layer_rows, *two, measure)
             scatter += [{**row, "against": name} for row in drawn]
     data = run.data.manifest
     about = f"{run.folder.name}, {data.name} {split}, {len(rows)} images"
-    drawn = draw_layers(found, about)
-    plots.save(drawn, out, "similarity_layers", found, data.synthetic)
+    drawn = draw_layers(layer_rows, about)
+    plots.save(drawn, out, "similarity_layers", layer_rows, data.synthetic)
     drawn = draw_matrices(matrices, f"debiased CKA: {about}")
     plots.save(drawn, out, "similarity_matrix", cells(matrices), data.synthetic)
     if scatter:
         drawn = draw_scatter(scatter, about)
         plots.save(drawn, out, "similarity_scatter", scatter, data.synthetic)
     summary: dict[str, Any] = {}
-    for row in found:
+    for row in layer_rows:
         if row["measure"] == "cka_debiased":
             summary.setdefault(row["pair"], {})[row["layer"]] = float(row["value"])
     return summary
@@ -106,14 +110,15 @@ def points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def matrix(a: Layers, b: Layers) -> np.ndarray:
     """[layers of a, layers of b]: debiased minibatch CKA of the flattened maps."""
     n = len(next(iter(a.values())))
+    # Without the last, smaller batch; debiased CKA needs four datapoints in each.
     starts = range(0, max(n - n % BATCH, min(n, BATCH)), BATCH)
 
-    def part(layers: Layers, start: int) -> list[np.ndarray]:
+    def batch_of(layers: Layers, start: int) -> list[np.ndarray]:
         return [
             x[start : start + BATCH].reshape(-1, x[0].size) for x in layers.values()
         ]
 
-    return similarity.minibatch_cka((part(a, i), part(b, i)) for i in starts)
+    return similarity.minibatch_cka((batch_of(a, i), batch_of(b, i)) for i in starts)
 
 
 def by_layer(
@@ -130,25 +135,24 @@ def by_layer(
         for layer in [name for name in a if name in b]:
             debiased = matrix({layer: a[layer]}, {layer: b[layer]})[0, 0]
             about = {"pair": pair, "layer": layer}
-            found = {"measure": "cka_debiased", "value": debiased, "noise": 0.0}
-            out.append({**about, **found, "points": len(a[layer])})
+            measured = {"measure": "cka_debiased", "value": debiased, "noise": 0.0}
+            out.append({**about, **measured, "points": len(a[layer])})
             x, y = points(a[layer], b[layer])
             for name, (side, measure) in MEASURES.items():
-                u, v = (
-                    side(x),
-                    side(y),
-                )  # the noise has as many directions as SVCCA kept
+                # The noise then has as many directions as SVCCA kept.
+                u, v = side(x), side(y)
                 shapes = name, u.shape, v.shape
                 try:
                     with threadpool_limits(1):  # small, and threads wait on each other
                         value = measure(u, v)
+                        # Noise depends on shapes alone, and costs as much.
                         if shapes not in noises:
                             noises[shapes] = similarity.baseline(measure, u, v)
                 except ValueError as error:
                     say(f"  {layer}: no {name}: {error}")
                     continue
-                found = {"measure": name, "value": value, "noise": noises[shapes]}
-                out.append({**about, **found, "points": len(x)})
+                measured = {"measure": name, "value": value, "noise": noises[shapes]}
+                out.append({**about, **measured, "points": len(x)})
     return out
 
 
@@ -207,10 +211,10 @@ def draw_scatter(found: Rows, title: str) -> object:
     ax = axes[0, 0]
     measures: Sequence[str] = list(dict.fromkeys(row["measure"] for row in found))
     for k, measure in enumerate(measures):
-        part = [row for row in found if row["measure"] == measure]
-        x, y = ([row[key] for row in part] for key in ("at_start", "at_end"))
+        points = [row for row in found if row["measure"] == measure]
+        x, y = ([row[key] for row in points] for key in ("at_start", "at_end"))
         ax.scatter(x, y, 30, plots.COLOURS[k], marker=plots.MARKS[k], label=measure)
-        for row in part:
+        for row in points:
             at = row["at_start"], row["at_end"]
             shift = {"xytext": (5, 3 - 10 * k), "textcoords": "offset points"}
             ax.annotate(row["layer"], at, fontsize=7, color=plots.COLOURS[k], **shift)

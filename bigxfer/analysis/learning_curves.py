@@ -27,18 +27,18 @@ def read(file: Path, metric: str = METRIC) -> LearningCurve:
 
     The values are the metric's negative where less of it is better.
     """
-    found: dict[int, float] = {}
+    by_step: dict[int, float] = {}
     for line in file.read_text().splitlines() if file.is_file() else ():
         row = json.loads(line)
         if row.get(f"valid/{metric}") is not None:
-            found[row["step"]] = row[f"valid/{metric}"]
-    if len(found) < 2:
+            by_step[row["step"]] = row[f"valid/{metric}"]
+    if len(by_step) < 2:
         raise ValueError(
-            f"{file}: {len(found)} validations of {metric}; a curve needs runs with"
+            f"{file}: {len(by_step)} validations of {metric}; a curve needs runs with"
             " --config.eval.every=STEPS"
         )
-    steps = sorted(found)
-    values = np.array([found[s] for s in steps])
+    steps = sorted(by_step)
+    values = np.array([by_step[s] for s in steps])
     return LearningCurve(np.array(steps), metrics.sign(metric) * values)
 
 
@@ -66,12 +66,13 @@ def speed_ups(
     random: Sequence[LearningCurve],
     pretrained: Sequence[LearningCurve],
 ) -> dict[str, float]:
-    """Of pairs of one seed: the ratio of geometric means, 95% over pairs, and `never`.
+    """The geometric mean of the speed-ups of pairs of one seed, 95% over pairs, and `never`.
 
     The interval is Student's, of the logarithms; NaN of one pair.
     Pairs that never get there are counted and left out: their speed-up has no number.
     """
     ratios = np.array([speed_up(*two) for two in zip(random, pretrained, strict=True)])
+    # Ratios: twice as fast and half as fast should cancel.
     logs = np.log(ratios[ratios > 0])
     never = float((ratios == 0).sum())
     if not len(logs):

@@ -45,6 +45,7 @@ def distances(begun: Tree, ended: Tree, layers: Sequence[str]) -> list[dict]:
         names = [n for n in names if n not in norms]
         if not names:
             continue
+        # In float64, since a small movement is the difference of two large numbers.
         pairs = [(np.asarray(old[n], float), np.asarray(new[n], float)) for n in names]
         each = [np.linalg.norm(b - a) / a.size for a, b in pairs]
         a, b = (np.concatenate([x.ravel() for x in side]) for side in zip(*pairs))
@@ -72,6 +73,7 @@ def mosaic(kernel: np.ndarray) -> np.ndarray:
     for k in range(n):
         filt = kernel[..., k]
         top, left = k // columns * (h + 1), k % columns * (w + 1)
+        # A filter of zeros is gray all over.
         largest = abs(filt).max() or 1.0
         out[top : top + h, left : left + w] = 0.5 + 0.5 * filt / largest
     return out
@@ -109,6 +111,7 @@ def averager(model: Model) -> Callable[[Tree, jax.Array], Tree]:
             )
             for fill in (np.zeros_like, np.ones_like)
         )
+        # z is (1 - m) batch, and o - z is m.
         averages = jax.tree.map(lambda z, o: np.asarray(z / (1 - (o - z))), zeros, ones)
         return {**variables, "batch_stats": averages}
 
@@ -120,6 +123,7 @@ def blocks(layers: Sequence[str]) -> dict[str, list[str]]:
     named = r"conv\d+_block\d+|mixed\d+|stem|block_\d+|conv_[dp]w_\d+"
     out: dict[str, list[str]] = {}
     for layer in layers:
+        # Not within a number: "conv2_block1" is not "conv2_block12".
         match = re.match(rf"({named})(?!\d)", layer)
         out.setdefault(match[1] if match else layer, []).append(layer)
     return out
@@ -160,6 +164,7 @@ def draw_moved(rows: plots.Rows) -> object:
             place = np.linspace(0, 1, len(values))
             style = {"color": plots.COLOURS[k % 7], "marker": plots.MARKS[k % 7]}
             ax.plot(place, values, label=net, **style)
+        # Divided by the size of its tensor it spans several powers of ten over a net.
         ax.set(title=title, yscale="log" if key == "l2_per_weight" else "linear")
         named = [row["layer"] for row in rows if row["net"] == nets[0]]
         if len(nets) == 1 and len(named) <= 24:
@@ -185,9 +190,9 @@ def save_filters(
     scores: dict[str, dict[str, float]] = {}
     for pair, (run, begun) in zip(axes, nets, strict=True):
         name = run.folder.name
-        found = first_likeness(run, begun, split, most)
-        scores[name] = found
-        label = ", ".join(f"{k} {v:.3f}" for k, v in found.items())
+        likeness = first_likeness(run, begun, split, most)
+        scores[name] = likeness
+        label = ", ".join(f"{k} {v:.3f}" for k, v in likeness.items())
         sides = {"at the start": begun, "trained": run.variables}
         for ax, (when, variables) in zip(pair, sides.items(), strict=True):
             layers = run.model.layers()
@@ -228,12 +233,13 @@ def reuse(run: WithData, begun: Tree, split: str, out: Path) -> dict[str, Any]:
     ValueError where the split lacks a class.
     """
     manifest, rows = run.data.manifest, np.sort(run.data.rows[split])
-    predict, part = features.predictor(run), manifest.select(rows)
+    predict, tested = features.predictor(run), manifest.select(rows)
+    # Training images, as the averages that they replace.
     images = jnp.asarray(features.view(run, features.sample(run, "train", AVERAGED)))
     averaged = averager(run.model)
 
     def judged(variables: Tree) -> Score:
-        args = part.labels, predict(variables, rows), part.classes, part.patient
+        args = tested.labels, predict(variables, rows), tested.classes, tested.patient
         return metrics.scores(*args)[METRIC]
 
     trained = judged(run.variables)
@@ -247,6 +253,7 @@ def reuse(run: WithData, begun: Tree, split: str, out: Path) -> dict[str, Any]:
         params = run.variables["params"]
         for name in names:
             params = put_back(begun["params"], params, name)
+        # Batch norm's old averages fit nothing above a block that changed.
         net = averaged({**run.variables, "params": params}, images)
         now = judged(net)
         ends = now.value - trained.value, *difference(now, trained)

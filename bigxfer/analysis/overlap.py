@@ -31,6 +31,7 @@ def by_patient(truth: np.ndarray, patients: np.ndarray) -> np.ndarray:
     _, which = np.unique(patients.astype(str), return_inverse=True)
     out = np.full((which.max() + 1, truth.shape[1]), np.nan)
     for i, row in zip(which, truth, strict=True):
+        # fmax passes over NaN: one image that tells is enough.
         out[i] = np.fmax(out[i], row)
     return out
 
@@ -49,6 +50,7 @@ def co_occurrence(truth: np.ndarray) -> Matrices:
         second = first.transpose(0, 2, 1)
         above = n * both - first * second
         below = first * (n - first) * second * (n - second)
+        # Rounding can bring a variance of 0 below it.
         return auroc.ratio(above, np.sqrt(np.maximum(below, 0)))
 
     return statistic
@@ -78,6 +80,7 @@ def agreement(logits: np.ndarray, truth: np.ndarray) -> Matrices:
     So it is not the labels that correlate but what the net takes for either. Logits
     are centred over the classes first, since softmax does not see their common part.
     """
+    # Only where every image has exactly one class, so where softmax was used.
     x = logits - logits.mean(axis=1, keepdims=True) * (truth.sum(axis=1) == 1).all()
 
     def statistic(w: np.ndarray) -> np.ndarray:
@@ -110,17 +113,18 @@ def shared(
     0.5: they lie on opposite sides of neither. The diagonal tells i from all others.
     """
     k = truth.shape[1]
-    found = {}
+    ranked_pairs = {}
     for i, j in np.ndindex(k, k):
         fit, judge = (apart(t, i, j) for t in (truth, theirs))
         target = fit[:, :1]
         scores = shortcuts.fit(features, target, others)[:, 0]
         if np.isfinite(scores).all():
-            found[i, j] = auroc.rank(judge[:, 1], scores)
+            # Ranked once: the bootstrap only weighs the images anew.
+            ranked_pairs[i, j] = auroc.rank(judge[:, 1], scores)
 
     def statistic(w: np.ndarray) -> np.ndarray:
         out = np.full((len(w), k, k), np.nan)
-        for (i, j), ranked in found.items():
+        for (i, j), ranked in ranked_pairs.items():
             out[:, i, j] = ranked.areas(w)[0]
         return out
 
@@ -166,7 +170,7 @@ TITLES = {
 
 
 def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
-    """Writes *: four matrices of classes, each with percentiles over patients (measured).
+    """Write overlap.*: four matrices of classes, with percentiles over patients (measured).
 
     Labels are those of the whole set; of a set with one class an image a patient's
     images are taken together. Probes are fitted to training images.
@@ -176,18 +180,19 @@ def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     owners = manifest.patient.astype(str)
     titles = dict(TITLES)
     if not manifest.multilabel:
+        # With one class an image, no image has two: a patient can, over several images.
         every, owners = by_patient(every, owners), np.unique(owners)
         titles["labels"] = "labels: phi over patients"
     rows = features.sample(run, split, most)
     fitted = features.sample(run, "train", most)
     extract = features.extractor(run, only=(LAYER,))
-    part, logits = manifest.select(rows), features.predictor(run)(run.variables, rows)
-    truth = auroc.one_hot(part.labels, len(names))
-    p = calibration.probabilities(part.labels, logits)
+    judged, logits = manifest.select(rows), features.predictor(run)(run.variables, rows)
+    truth = auroc.one_hot(judged.labels, len(names))
+    p = calibration.probabilities(judged.labels, logits)
     known = auroc.one_hot(manifest.select(fitted).labels, len(names))
     ends, others = (extract(run.variables, r)[LAYER] for r in (fitted, rows))
-    patients = part.patient.astype(str)
-    found = {
+    patients = judged.patient.astype(str)
+    matrices = {
         "labels": measured(co_occurrence(every), owners),
         "mistaken": measured(mistaken(truth, p), patients),
         "agreement": measured(agreement(logits, truth), patients),
@@ -196,13 +201,13 @@ def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     table = [
         {"measure": measure, "row": a, "column": b}
         | dict(zip(("value", "low", "high"), values[:, i, j].tolist(), strict=True))
-        for measure, values in found.items()
+        for measure, values in matrices.items()
         for i, a in enumerate(names)
         for j, b in enumerate(names)
     ]
-    drawn = draw(found, titles, names, f"{run.folder.name}, {manifest.name} {split}")
+    drawn = draw(matrices, titles, names, f"{run.folder.name}, {manifest.name} {split}")
     plots.save(drawn, out, "overlap", table, manifest.synthetic)
-    return summary(found, names)
+    return summary(matrices, names)
 
 
 def draw(
@@ -225,6 +230,7 @@ def summary(
 ) -> dict[str, dict[str, Any]]:
     """The pairs whose probes tell each other best, in either direction."""
     values = np.nan_to_num(found["features"][0])
+    # A class with itself is no pair, and a pair that could not be had comes last.
     np.fill_diagonal(values, -1)
     order = np.dstack(np.unravel_index(np.argsort(-values, axis=None), values.shape))[0]
     out: dict[str, dict[str, Any]] = {}

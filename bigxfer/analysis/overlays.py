@@ -26,14 +26,15 @@ def write(
     endpoint = gradcam.deepest(run.model, run.variables, run.image_shape)
     rows = list(called)
     for start in range(0, len(rows), AT_ONCE):
-        some = np.array(rows[start : start + AT_ONCE])
+        batch_rows = np.array(rows[start : start + AT_ONCE])
         views = np.asarray(
-            augment.eval_view(jnp.asarray(files[some]), run.run.data.crop)
+            augment.eval_view(jnp.asarray(files[batch_rows]), run.run.data.crop)
         )
-        classes = np.array([called[row][0] for row in some.tolist()])
+        classes = np.array([called[row][0] for row in batch_rows.tolist()])
         maps = gradcam.gradcam(run.model, run.variables, views, classes, endpoint)
-        for row, hot in zip(some.tolist(), maps, strict=True):
+        for row, hot in zip(batch_rows.tolist(), maps, strict=True):
             path, (label, p) = files.paths[row], called[row]
+            # Read again, since the net's own view is small and square. 0: as it lies.
             image = decode.load(files.root, path, 0, files.shape[-1])
             caption = (
                 f"{path}\n{run.classes[label]} {p:.3f}; bright: Grad-CAM of {endpoint},"
@@ -44,4 +45,5 @@ def write(
 
 def name(row: int, path: str) -> str:
     """ROW_FOLDERS_FILE.png: no two rows share it, nor do files of one name in two folders."""
+    # File systems take names of at most 255 bytes.
     return f"{row:05d}_{re.sub(r'[^A-Za-z0-9_.-]+', '_', path)[-150:]}.png"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+# Okabe & Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#666666")
 MARKS = "os^Dv<>"
 LEAST_WIDTH = 320  # pixels of an image beside its heatmap: room for the caption
@@ -48,6 +49,7 @@ def save(figure: Any, out: Path, name: str, rows: Rows, synthetic: bool) -> None
 
 def table(path: Path, rows: Rows, synthetic: bool) -> None:
     """The rows as CSV, their union of columns, and a column `synthetic`."""
+    # In the order of their first rows; a later row may have more.
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with open(path, "w", newline="") as file:
         out = csv.DictWriter(file, [*columns, "synthetic"], lineterminator="\n")
@@ -66,9 +68,11 @@ def matrix(
     ax.imshow(values, vmin=least, vmax=1, cmap="viridis", origin="lower", aspect="auto")
     ax.set_xticks(range(len(across)), across, rotation=45, ha="right")
     ax.set_yticks(range(len(down)), down)
+    # More numbers could not be read.
     if values.size <= 256:
         size = 8 if values.size <= 100 else 5.5
         for i, j in np.ndindex(values.shape):
+            # The lower 60% of viridis are dark.
             dark = values[i, j] < least + 0.6 * (1 - least)
             text = f"{values[i, j]:.2f}" if np.isfinite(values[i, j]) else "-"
             colour = "white" if dark else "black"
@@ -124,9 +128,10 @@ def overlay(path: Path, image: np.ndarray, hot: np.ndarray, caption: str) -> Non
     image: uint8 [h, w, 1 or 3]. hot: [s, s] in [0, 1], stretched over all of it. Images
     narrower than LEAST_WIDTH are enlarged by a whole number. The caption stands below.
     """
-    made, _ = figure(1, 1)
-    made.clear()
-    made.set_layout_engine("none")
+    drawn, _ = figure(1, 1)
+    drawn.clear()
+    # A layout engine would move the axes off the pixels.
+    drawn.set_layout_engine("none")
     high, wide = image.shape[:2]
     zoom = -(-LEAST_WIDTH // wide)
     gap, line = 8, max(16, wide * zoom // 40)  # pixels
@@ -134,25 +139,26 @@ def overlay(path: Path, image: np.ndarray, hot: np.ndarray, caption: str) -> Non
     columns = int(width / (0.55 * line))
     lines = [x for row in caption.splitlines() for x in textwrap.wrap(row, columns)]
     height = tall + (len(lines) + 1) * line
-    made.set_dpi(100)
-    made.set_size_inches(width / 100, height / 100)
+    drawn.set_dpi(100)
+    drawn.set_size_inches(width / 100, height / 100)
     share = wide * zoom / width, tall / height
     extent = (0, wide, high, 0)
     colours = np.broadcast_to(image, (high, wide, 3))  # a map of grays would round them
     for left in (0, 1 - share[0]):
-        ax = made.add_axes((left, 1 - share[1], *share))
+        ax = drawn.add_axes((left, 1 - share[1], *share))
         ax.imshow(colours, extent=extent, interpolation="nearest")
         ax.set_axis_off()
     style = {"cmap": "inferno", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+    # Clear where the map is 0, so that the image shows.
     ax.imshow(hot, alpha=0.65 * hot, extent=extent, **style)
-    made.text(
+    drawn.text(
         gap / width,
         1 - share[1] - 0.4 * line / height,
         "\n".join(lines),
         fontsize=0.55 * line,  # points: at 100 pixels an inch 0.76 of the line
         va="top",
     )
-    made.savefig(path, dpi=100, metadata={"Description": caption})
+    drawn.savefig(path, dpi=100, metadata={"Description": caption})
 
 
 def frame(ax: Any, box: Any, side: int) -> None:

@@ -63,7 +63,9 @@ def boxes(manifest: Manifest) -> list[Box]:
     if not file.is_file():
         return []
     rows = {
-        p if file == truth else Path(p).name: i for i, p in enumerate(manifest.path)
+        # NIH's list names files without their folders.
+        p if file == truth else Path(p).name: i
+        for i, p in enumerate(manifest.path)
     }
     labels = {name: i for i, name in enumerate(manifest.classes)}
     parse = phantom_box if file == truth else nih_box
@@ -73,19 +75,20 @@ def boxes(manifest: Manifest) -> list[Box]:
         next(lines, None)
         for number, line in enumerate(lines, 2):
             try:
-                name, found, pixels = parse(line, manifest.name)
+                name, findings, pixels = parse(line, manifest.name)
             except (ValueError, IndexError) as error:
                 raise ValueError(f"{file}, line {number}: {error}") from None
             if name not in rows:
                 continue
             row = rows[name]
+            # Read once an image, which may have many boxes; NIH's have one size.
             if file == truth and row not in sides:
                 sides[row] = decode.side_lengths(manifest.root, manifest.path[row])
             wide, high = sides.get(row, (NIH_SIDE, NIH_SIDE))
             place = (pixels[0] / wide, pixels[1] / high, pixels[2] / wide)
             out += [
                 Box(row, labels[label], *place, pixels[3] / high)
-                for label in found
+                for label in findings
                 if label in labels
             ]
     return out
@@ -93,20 +96,21 @@ def boxes(manifest: Manifest) -> list[Box]:
 
 def phantom_box(line: list[str], kind: str) -> tuple[str, list[str], list[float]]:
     """(file, classes, x0 y0 x1 y1) of a line of truth.csv, whose ends are inclusive."""
-    made = {
-        "chexpert": {name: of for name, (of, _, _) in CHEXPERT.items()},
+    findings_of = {
+        "chexpert": {name: shown for name, (shown, _, _) in CHEXPERT.items()},
         "nih": {name: (finding,) for finding, name in NIH.items()},
         "covidx": {name: (finding,) for name, (finding, _) in COVIDX.items()},
     }.get(kind, {})
     x0, y0, x1, y1 = map(float, line[2:6])
-    found = [name for name, of in made.items() if line[1] in of]
-    return line[0], found, [x0, y0, x1 + 1, y1 + 1]
+    names = [name for name, shown in findings_of.items() if line[1] in shown]
+    return line[0], names, [x0, y0, x1 + 1, y1 + 1]
 
 
 def nih_box(line: list[str], kind: str) -> tuple[str, list[str], list[float]]:
     """The same of BBox_List_2017.csv: image, finding, x, y, width, height."""
     del kind
     x, y, w, h = map(float, line[2:6])
+    # The list of boxes spells one finding otherwise than Data_Entry_2017.csv.
     name = {"Infiltrate": "Infiltration"}.get(line[1], line[1])
     return line[0], [name], [x, y, x + w, y + h]
 
@@ -122,7 +126,7 @@ def cases(found: Sequence[Box]) -> dict[tuple[int, int], list[Box]]:
 def truth_masks(
     of: dict[tuple[int, int], list[Box]], side: int, around: float = 0.0
 ) -> np.ndarray:
-    """bool [cases, side, side]: inside any box of the case, or so near to one."""
+    """bool [cases, side, side]: inside any box of the case, or within `around` of one."""
     return np.stack(
         [np.any([b.mask(side, around) for b in case], 0) for case in of.values()]
     )
@@ -154,10 +158,11 @@ def box_prior(
     """
     out = np.zeros((len(labels), *truth.shape[1:]))
     for label in np.unique(labels):
+        # Summed once, less each patient's own: no case is judged by its own box.
         total = truth[others == label].sum(axis=0)
         for i in np.flatnonzero(labels == label):
-            own = (others == label) & (theirs == patients[i])
-            out[i] = total - truth[own].sum(axis=0)
+            of_patient = (others == label) & (theirs == patients[i])
+            out[i] = total - truth[of_patient].sum(axis=0)
     return out
 
 

@@ -17,7 +17,7 @@ PASSES = 20  # with dropout on
 
 
 def write(folders: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Of the first run, and of the ensemble where there are more; calibration_*.*.
+    """Judge the first run, and the ensemble where there are more; write calibration_*.*.
 
     The temperature of each is fitted on its own validation predictions; ValueError
     where a run has none. Where none fits, "temperature" says why.
@@ -43,24 +43,24 @@ def write(folders: Sequence[Path], out: Path) -> dict[str, Any]:
 
 
 def dropout(run: WithData, out: Path, passes: int = PASSES) -> dict[str, Any]:
-    """MC-dropout beside one pass without; dropout_*.*.
+    """Judge MC-dropout beside one pass without dropout; write dropout_*.*.
 
     ValueError where the net has no dropout, or the run no validation images.
     """
-    parts, once, many, plain = {}, {}, {}, features.predictor(run)
+    manifests, once, many, plain = {}, {}, {}, features.predictor(run)
     for split in ("test", "valid"):
         rows = np.sort(run.data.rows[split])
         if not len(rows):
             raise ValueError(f"{run.folder}: the split {split!r} has no images")
-        parts[split] = part = run.data.manifest.select(rows)
+        manifests[split] = manifest = run.data.manifest.select(rows)
         pixels, crop = np.asarray(run.data.images[rows]), run.run.data.crop
         net = run.model, run.variables, pixels, crop
         drawn = ensembles.mc_dropout(*net, passes)
-        many[split] = ensembles.ensemble(part.labels, drawn)
+        many[split] = ensembles.ensemble(manifest.labels, drawn)
         once[split] = plain(run.variables, rows)
     names = {"one pass": once, f"{passes} passes with dropout": many}
     sets = {name: (of["test"], of["valid"]) for name, of in names.items()}
-    test, labels = parts["test"], parts["valid"].labels
+    test, labels = manifests["test"], manifests["valid"].labels
     predicted = predictions.of(test, once["test"])
     return judge(
         predicted, labels, sets, run.folder.name, out, test.synthetic, "dropout"
@@ -78,24 +78,25 @@ def judge(
 ) -> dict[str, Any]:
     """{name: metrics} of sets of logits (test, valid), before and after a temperature
     fitted on validation; writes KIND_reliability.* and KIND_referral.*."""
-    found: dict[str, Any] = {}
+    summaries: dict[str, Any] = {}
     logits: dict[str, np.ndarray] = {}
     for name, (raw, held) in sets.items():
         logits[name] = raw
-        found[name] = ensembles.judged(test.labels, raw, test.patients)
+        summaries[name] = ensembles.judged(test.labels, raw, test.patients)
         try:
             t = calibration.temperature(valid_labels, held)
         except ValueError as error:
-            found[name]["temperature"] = f"none: {error}"
+            summaries[name]["temperature"] = f"none: {error}"
+            # The others of `sets` are judged all the same.
             continue
-        found[name]["temperature"] = t
+        summaries[name]["temperature"] = t
         scaled = f"{name}, T = {t:.2f}"
         logits[scaled] = raw / t
-        found[scaled] = ensembles.judged(test.labels, raw / t, test.patients)
+        summaries[scaled] = ensembles.judged(test.labels, raw / t, test.patients)
     args = test, logits, about, out, synthetic, kind
     save_reliability(*args)
-    found["referral"] = save_referral(*args)
-    return found
+    summaries["referral"] = save_referral(*args)
+    return summaries
 
 
 def save_reliability(

@@ -63,11 +63,12 @@ def cca(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def correlate(qx: np.ndarray, qy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`cca` of two orthonormal bases, of columns centred (Bjorck & Golub 1973)."""
     left, rho, _ = np.linalg.svd(qx.T @ qy, full_matrices=False)
+    # Rounding can bring a correlation of 1 above it.
     return np.clip(rho, 0, 1), qx @ left
 
 
 def both(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`basis` of either, or the ValueError of `cca`."""
+    """The `basis` of each side; raises ValueError as `cca`."""
     x, y = checked(x, y)
     qx, qy = basis(x), basis(y)
     n, ranks = len(x), (qx.shape[1], qy.shape[1])
@@ -132,7 +133,9 @@ def leading(x: np.ndarray, keep: float) -> np.ndarray:
     left, s, _ = np.linalg.svd(centred(x), full_matrices=False)
     k = int(keep)
     if keep < 1:
+        # tiny: a constant representation is left to `both`, which names it.
         share = np.cumsum(s**2) / max((s**2).sum(), np.finfo(float).tiny)
+        # The sum of all shares can round to just below what is to be kept.
         k = int(np.searchsorted(share, keep - 1e-12)) + 1
     return left[:, :k] * s[:k]
 
@@ -187,13 +190,13 @@ def minibatch_cka(batches: Iterable[Batch]) -> np.ndarray:
     batches and divided at the end: Nguyen et al. 2021 (2010.15327), section 3. Raises
     ValueError for batches of fewer than 4 and where a layer is constant.
     """
-    cross, own_a, own_b = 0.0, 0.0, 0.0
+    cross, self_a, self_b = 0.0, 0.0, 0.0
     for a, b in batches:
         k, m = grams(a), grams(b)
         cross = cross + hsic(k, m)
-        own_a = own_a + np.diag(hsic(k, k))
-        own_b = own_b + np.diag(hsic(m, m))
-    below = np.multiply.outer(own_a, own_b)
+        self_a = self_a + np.diag(hsic(k, k))
+        self_b = self_b + np.diag(hsic(m, m))
+    below = np.multiply.outer(self_a, self_b)
     if not np.all(below > 0):
         raise ValueError(
             "no batch, or a layer whose debiased HSIC with itself is not positive: it"
