@@ -21,6 +21,7 @@ def page(report: dict[str, Any], sets: Sequence[Dataset], paths: bool = False) -
     groups = []
     for where in ("within", "against"):
         if pairs := report.get(where, {}).get("pairs", []):
+            # One set has pairs within it alone: sets[-1] would be the same one.
             both = sets[0], sets[-1 if where == "against" else 0]
             groups.append(
                 {
@@ -68,6 +69,7 @@ def _probes(probes: Sequence[dict[str, Any]]) -> list[Sequence[str]]:
     for p in probes:
         for name, entry in sorted(p["auroc"].items(), key=lambda i: i[0] != "macro"):
             macro = name == "macro"
+            # It was computed for the mean of the classes alone.
             held_out = p["held_out"] if macro else None
             rows.append(
                 (
@@ -96,6 +98,7 @@ def _tables(of_set: dict[str, Any], paths: bool) -> list[dict[str, Any]]:
         shown = (
             f"the first {SHOWN} of {len(bad):,}" if len(bad) > SHOWN else f"{len(bad)}"
         )
+        # Without the id, which is first: the path says it.
         rows = [[_placed(text, of_set["root"], paths) for text in b[1:]] for b in bad]
         heading = f"{name}: undecodable images, {shown}"
         tables.append(
@@ -120,6 +123,7 @@ def shown_pair(pair: dict[str, Any], a: Dataset, b: Dataset) -> dict[str, Any]:
         marks.insert(0, "same patient" if same else "two patients")
     sides = []
     for side, data in zip(pair["sides"], (a, b), strict=True):
+        # Within the page, which then is one file that can be passed on.
         png = base64.b64encode(decode.to_png(data.images[side["row"]])).decode()
         sides.append({"png": png, **side, "labels": ", ".join(side["labels"])})
     return {"caption": ", ".join(notes), "marks": marks, "sides": sides}

@@ -47,24 +47,25 @@ ORDER = ["LEAK", "SHORTCUT", "REPEATED", "LOST", "UNKNOWN", "OPEN", "TRACE", "CL
 
 
 def verdicts(report: dict[str, Any]) -> list[Verdict]:
-    """Of what audit.audit gives; the gravest first."""
-    found = []
+    """The sentences on what audit.audit gives, the gravest first."""
+    sentences = []
     names = [label(s) for s in report["sets"]]
     for where in ("within", "against"):
         if where in report:
             within = where == "within"
             place = f"{names[0]}" if within else f"{names[0]} and {names[-1]}"
-            found += [*shared_patients(report[where], place, within)]
-            found += repeated(report[where]["pairs"], place, within)
-    found += [lost(s) for s in report["sets"] if s["report"].get("undecodable")]
+            sentences += [*shared_patients(report[where], place, within)]
+            sentences += repeated(report[where]["pairs"], place, within)
+    sentences += [lost(s) for s in report["sets"] if s["report"].get("undecodable")]
     probes = report["probes"]
+    # The source is a shortcut only to a net that can read the class off it.
     by_source = [p for p in probes if (p["name"], p["target"]) == ("source", "class")]
     told = any(shortcut(p).mark == "SHORTCUT" for p in by_source)
-    found += [shortcut(p, told or p["target"] == "class") for p in probes]
+    sentences += [shortcut(p, told or p["target"] == "class") for p in probes]
     if not report["probes"]:
         text = "Shortcuts were not looked for: too few patients, or no class has two sides."
-        found.append(Verdict("UNKNOWN", text))
-    return sorted(found, key=lambda v: (not v.grave, ORDER.index(v.mark)))
+        sentences.append(Verdict("UNKNOWN", text))
+    return sorted(sentences, key=lambda v: (not v.grave, ORDER.index(v.mark)))
 
 
 def shared_patients(found: dict[str, Any], place: str, within: bool) -> list[Verdict]:
@@ -101,16 +102,17 @@ def repeated(
         "of two patients": sum(p["same patient"] is False for p in pairs),
         "with different labels": sum(p["labels differ"] for p in pairs),
     }
-    of = ", ".join(f"{n:,} {what}" for what, n in details.items() if n)
+    qualities = ", ".join(f"{n:,} {what}" for what, n in details.items() if n)
+    # Equal images of one split and one label make no test result too good.
     grave = not within or details["across splits"] or details["with different labels"]
-    text = f"{' and '.join(counts)} {where}{f': {of}' if of else ''}."
+    text = f"{' and '.join(counts)} {where}{f': {qualities}' if qualities else ''}."
     return [Verdict("REPEATED", text, bool(grave))]
 
 
 def label(of_set: dict[str, Any]) -> str:
     """What a set is called: by its reader, or own images by their folder's name."""
-    own = of_set["name"] in ("csv", "folder") and of_set["root"]
-    return Path(of_set["root"]).name if own else of_set["name"]
+    is_own = of_set["name"] in ("csv", "folder") and of_set["root"]
+    return Path(of_set["root"]).name if is_own else of_set["name"]
 
 
 def lost(of_set: dict[str, Any]) -> Verdict:
@@ -126,6 +128,7 @@ def shortcut(probe: dict[str, Any], told: bool = True) -> Verdict:
     text = f"A classifier that sees {SEES[probe['name']]} separates {what} at"
     text += f" an AUROC of {cell(macro)}"
     name, lowest = most_certain(probe["auroc"])
+    # Named only where it is clearer than the mean.
     if name and lowest > (macro["low"] or 0):
         text += f", {name} from the others at {cell(probe['auroc'][name])}"
     lows = [low for low in (macro["low"], lowest) if low is not None]
@@ -147,12 +150,15 @@ def most_certain(by_class: dict[str, dict]) -> tuple[str, float]:
 
     ("", -inf) where there is none: of two classes both are the mean.
     """
-    own = {k: v for k, v in by_class.items() if k != "macro" and v["low"] is not None}
+    judged = {
+        k: v for k, v in by_class.items() if k != "macro" and v["low"] is not None
+    }
     classes = len(by_class) - 1
-    if not own or classes < 3:
+    if not judged or classes < 3:
         return "", -math.inf
+    # By normal quantiles: of an interval that is given the distribution is not known.
     wider = scipy.special.ndtri(0.025 / classes) / scipy.special.ndtri(0.025)
-    lows = {k: v["value"] - wider * (v["value"] - v["low"]) for k, v in own.items()}
+    lows = {k: v["value"] - wider * (v["value"] - v["low"]) for k, v in judged.items()}
     name = max(lows, key=lambda k: lows[k])
     return name, lows[name]
 

@@ -39,15 +39,15 @@ class Drawing:
 
     def point(self, runs: Sequence[Row], metric: str) -> dict:
         """value, low, high, text of a cell and the number of its source."""
-        found = estimates.estimate(runs, metric, self.predictions)
-        text = cells.interval(found.value, found.low, found.high)
+        mean = estimates.estimate(runs, metric, self.predictions)
+        text = cells.interval(mean.value, mean.low, mean.high)
         return {
-            "value": found.value,
-            "low": found.low,
-            "high": found.high,
+            "value": mean.value,
+            "low": mean.low,
+            "high": mean.high,
             "text": f"{text}, n={len(runs)}",
             "source": self.strings.add(
-                f"95%: {found.covers}. Runs: {cells.source(runs)}"
+                f"95%: {mean.covers}. Runs: {cells.source(runs)}"
             ),
         }
 
@@ -59,8 +59,8 @@ class Drawing:
         low, high = (np.array([p[e] for p in points], float) for e in ("low", "high"))
         sources = [p["source"] for p in points]
         meta = {"line": line, "sources": sources, "up": high - y, "down": y - low}
-        found = {"type": "scatter", "mode": "lines+markers", "x": np.asarray(x), "y": y}
-        return found | {"text": [p["text"] for p in points], "meta": meta} | more
+        drawn = {"type": "scatter", "mode": "lines+markers", "x": np.asarray(x), "y": y}
+        return drawn | {"text": [p["text"] for p in points], "meta": meta} | more
 
 
 def curves(drawing: Drawing, metric: str) -> list[Panel]:
@@ -77,21 +77,24 @@ def curves(drawing: Drawing, metric: str) -> list[Panel]:
         for model in (m for m in drawing.models if m in {k[1] for k in here}):
             traces = []
             for i, line in enumerate(lines):
-                own = [s for s in shots if (target, model, line, s) in here]
+                shots_of_line = [s for s in shots if (target, model, line, s) in here]
+                # Beside each other: intervals on one place could not be told apart.
                 aside = (i - (len(lines) - 1) / 2) * min(0.04, 0.16 / len(lines))
-                for part in (
-                    [s for s in own if s != "full"],
-                    [s for s in own if s == "full"],
+                # Full data is no number of shots: no line leads to it.
+                for stretch in (
+                    [s for s in shots_of_line if s != "full"],
+                    [s for s in shots_of_line if s == "full"],
                 ):
-                    if part:
-                        found = [here[target, model, line, s] for s in part]
-                        x = [places[s] + aside for s in part]
-                        trace = drawing.trace(line, x, found)
-                        words = [f"{shots_name(s)}: " for s in part]
+                    if stretch:
+                        points_of = [here[target, model, line, s] for s in stretch]
+                        x = [places[s] + aside for s in stretch]
+                        trace = drawing.trace(line, x, points_of)
+                        words = [f"{shots_name(s)}: " for s in stretch]
                         trace["text"] = [
                             w + t for w, t in zip(words, trace["text"], strict=True)
                         ]
-                        trace["showlegend"] = part[0] == own[0]
+                        # A line in two pieces is one entry of the legend.
+                        trace["showlegend"] = stretch[0] == shots_of_line[0]
                         traces.append(trace)
             layout = {
                 "xaxis": {
@@ -124,6 +127,7 @@ def curves_say(drawing: Drawing, metric: str) -> list[Panel]:
         shots = order({k[2] for k in here})
         words = [
             _ranked(drawing, metric, {k: r for k, r in here.items() if k[2] == s}, s)
+            # Once, where there is only one number of shots.
             for s in dict.fromkeys((shots[-1], shots[0]))
         ]
         said.append(Panel("curves", target=target, metric=metric, html=" ".join(words)))
@@ -135,16 +139,16 @@ def _ranked(
 ) -> str:
     """The first and the last cell, and how probably the claim "it is better" is false."""
     sign = metrics.sign(metric)
-    found = []
+    ranked = []
     for (model, line, _), runs in here.items():
         e = estimates.estimate(list(runs.values()), metric, drawing.predictions)
         text = cells.interval(e.value, e.low, e.high)
-        found.append((sign * e.value, f"{pretty(line)} {model}, {text}", runs))
-    found.sort(key=lambda f: -f[0])
-    (_, best, top), (_, worst, bottom) = found[0], found[-1]
-    if len(found) == 1:
+        ranked.append((sign * e.value, f"{pretty(line)} {model}, {text}", runs))
+    ranked.sort(key=lambda f: -f[0])
+    (_, best, top), (_, worst, bottom) = ranked[0], ranked[-1]
+    if len(ranked) == 1:
         return f"At {shots_name(shots)} there is {escape(best)} alone."
-    words = f"At {shots_name(shots)} the first of {len(found)} by its mean is"
+    words = f"At {shots_name(shots)} the first of {len(ranked)} by its mean is"
     words += f" {escape(best)}, and the last {escape(worst)}"
     d = differences.difference(top, bottom, metric, drawing.predictions)
     if d is None or not math.isfinite(d.false):
@@ -160,6 +164,7 @@ def _ranked(
 
 def _places(shots: Sequence[str]) -> dict[str, float]:
     """log10 of the shots, and full data apart at the end."""
+    # A linear axis in the logarithm: a logarithmic one has no place for full data.
     places = {s: math.log10(float(s)) for s in shots if s != "full"}
     if "full" in shots:
         places["full"] = max(places.values(), default=0.0) + 0.55
@@ -169,6 +174,7 @@ def _places(shots: Sequence[str]) -> dict[str, float]:
 def _limits(points: list[dict]) -> list[float]:
     """A range that holds all means, and intervals as far as a metric can go."""
     ends = [p[k] for p in points for k in ("value", "low", "high")]
+    # Limits of a mean by Student's t can leave the range of the metric.
     known = np.clip([e for e in ends if np.isfinite(e)], 0, 1)
     room = 0.04 * max(0.05, known.max() - known.min())
     return [float(known.min() - room), float(known.max() + room)]

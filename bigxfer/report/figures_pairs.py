@@ -73,6 +73,7 @@ def _matrix(drawing: Drawing, family: Family) -> dict[str, Any]:
     names = []
     for a, b in family.pairs:
         left, right = (pretty(side[1]) for side in (a, b))
+        # Two nets from one upstream: the family's title names the nets.
         if a[1] == b[1]:
             names.append(left)
         elif a[0] == b[0]:
@@ -102,6 +103,7 @@ def _matrix(drawing: Drawing, family: Family) -> dict[str, Any]:
             "marks": marks,
         },
     }
+    # By the 95th percentile: one large difference would leave all others white.
     top = max(PALE, np.nanquantile(np.abs(np.array(z, float)), 0.95))
     trace |= {"zmin": -top, "zmax": top}
     layout = {
@@ -144,8 +146,8 @@ def crossovers(
     for pair in pairs:
         about = pair.about
         groups.setdefault((about["target"], about["model"]), []).append(pair)
-    found = sorted(groups.items(), key=lambda g: drawing.models.index(g[0][1]))
-    for (target, model), members in found:
+    ordered = sorted(groups.items(), key=lambda g: drawing.models.index(g[0][1]))
+    for (target, model), members in ordered:
         place = {"target": target, "metric": metric, "model": model}
         name = f"{pretty(target)}, {model}"
         told = [c for c in members if c.overtakings]

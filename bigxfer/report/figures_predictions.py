@@ -56,12 +56,12 @@ def places(drawing: Drawing):
     pairs = {k[:2] for k in groups}
     for target, model in sorted(pairs, key=lambda p: (drawing.models.index(p[1]), p)):
         for shots in order({k[2] for k in groups if k[:2] == (target, model)}):
-            found = {
+            by_line = {
                 k[3]: r for k, r in groups.items() if k[:3] == (target, model, shots)
             }
             place = {"target": target, "model": model, "shots": shots}
             place["title"] = f"{pretty(target)}, {model}, {shots_name(shots)}"
-            yield place, {line: found[line] for line in sorted(found, key=natural)}
+            yield place, {line: by_line[line] for line in sorted(by_line, key=natural)}
 
 
 def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:
@@ -75,6 +75,7 @@ def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:
     counts, sure, right = (
         np.sum([b[i].sum(0) for b in binned], axis=0) for i in range(3)
     )
+    # A bin of a few predictions would jump between 0 and 1.
     kept = counts >= LEAST
     share, middle = (auroc.ratio(v, counts)[kept] for v in (right, sure))
     low = high = np.full(kept.sum(), np.nan)
@@ -88,6 +89,7 @@ def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:
     source = drawing.strings.add(
         f"{basis}; {len(saved)} draws pooled. {cells.source(runs)}"
     )
+    # Of the runs, as the table has it: a pooled one would be another number.
     ece = np.mean([r["ece"] for r in runs if r.get("ece") is not None] or [np.nan])
     points = [
         {
@@ -119,6 +121,7 @@ def _binned(saved: Predictions) -> tuple[np.ndarray, ...]:
     else:
         confidence, known = expit(logits), np.isfinite(labels)
         right = np.nan_to_num(labels)
+    # The inner edges alone, so that 0 and 1 fall into the outer bins.
     edges = np.linspace(0, 1, BINS + 1)[1:-1]
     inside = np.searchsorted(edges, confidence, side="left")[..., None] == np.arange(
         BINS
@@ -138,15 +141,15 @@ def classes(drawing: Drawing) -> list[Panel]:
     panels = []
     names = [n for n in metric_names(drawing.rows) if "/" in n]
     for place, lines in places(drawing):
-        runs = [row for found in lines.values() for row in found.values()]
+        runs = [row for by_seed in lines.values() for row in by_seed.values()]
         here = [n for n in names if any(r.get(n) is not None for r in runs)]
         here = sorted([n for n in here if n.startswith("auroc/")] or here)
         if not here:
             continue
         traces = [
             trace
-            for i, (line, found) in enumerate(lines.items())
-            if (trace := _class_trace(drawing, line, found, here, i, len(lines)))
+            for i, (line, by_seed) in enumerate(lines.items())
+            if (trace := _class_trace(drawing, line, by_seed, here, i, len(lines)))
         ]
         labels = [n.removeprefix("auroc/").replace("/", " ") for n in here]
         is_auroc = here[0].startswith("auroc/")
@@ -161,6 +164,7 @@ def classes(drawing: Drawing) -> list[Panel]:
         tall = 90 + len(here) * max(30, 13 * len(lines))
         figure = {"data": traces, "layout": layout}
         panels.append(Panel("classes", figure=figure, height=tall, **place))
+    # Nets of one target side by side have one axis, or they could not be compared.
     for panel in panels:
         alike = [
             p for p in panels if (p.target, p.shots) == (panel.target, panel.shots)
@@ -193,6 +197,7 @@ def _class_trace(
             y.append(k + (i - (n - 1) / 2) * 0.8 / n)
     if not points:
         return None
+    # Drawn with its axes exchanged: page.js puts the intervals across.
     trace = drawing.trace(line, y, points, mode="markers")
     meta = trace["meta"] | {"across": True}
     return trace | {"x": trace["y"], "y": y, "meta": meta}

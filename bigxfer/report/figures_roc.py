@@ -29,15 +29,15 @@ def panels(drawing: Drawing) -> list[Panel]:
         target: order({r["shots"] for r in drawing.rows if r["target"] == target})[-1]
         for target in {r["target"] for r in drawing.rows}
     }
-    found: list[Panel] = []
+    drawn: list[Panel] = []
     for place, lines in places(drawing):
         each = {line: list(runs.values()) for line, runs in lines.items()}
         every_class = place["shots"] == most[place["target"]]
-        found += _curves(drawing, place, each, every_class)
-        found += _matrices(drawing, place, each)
+        drawn += _curves(drawing, place, each, every_class)
+        drawn += _matrices(drawing, place, each)
         if every_class:
-            found += _two_by_two(drawing, place, each)
-    return found
+            drawn += _two_by_two(drawing, place, each)
+    return drawn
 
 
 def _scored(rows: Sequence[Row], reader: PredictionReader) -> list[Row]:
@@ -52,14 +52,16 @@ def _scored(rows: Sequence[Row], reader: PredictionReader) -> list[Row]:
 def _curves(
     drawing: Drawing, place: dict, lines: dict[str, list[Row]], every_class: bool
 ) -> list[Panel]:
+    # Not the shared reader, which judges runs by their metrics.
     reader = PredictionReader(drawing.predictions.find, judge=roc.scores)
     scored = {line: _scored(rows, reader) for line, rows in lines.items()}
     labels = [roc.MACRO]
     if every_class:
         names = (n for rows in scored.values() for row in rows for n in row)
+        # One point stands for its class: the others have the same classes.
         points = (n for n in names if n.startswith("roc/") and n.endswith("/0"))
         labels = list(dict.fromkeys([*labels, *(n[4:-2] for n in points)]))
-    found = []
+    drawn = []
     for label in labels:
         for kind, titles in AXES.items():
             traces = [
@@ -77,8 +79,8 @@ def _curves(
             name = "mean of the classes" if label == roc.MACRO else label
             about = place | {"title": f"{place['title']}: {name}", "label": label}
             figure = {"data": [*chance, *traces], "layout": axes}
-            found.append(Panel("roc", figure=figure, height=360, **about))
-    return found
+            drawn.append(Panel("roc", figure=figure, height=360, **about))
+    return drawn
 
 
 def _curve(
@@ -112,7 +114,7 @@ def _matrices(
 ) -> list[Panel]:
     """Of one class an image: a matrix for each line, the mean over its runs."""
     reader = PredictionReader(drawing.predictions.find, judge=confusion.scores)
-    found = []
+    drawn = []
     for line, rows in lines.items():
         scored = _scored(rows, reader)
         saved = drawing.predictions.load(scored[0]["folder"]) if scored else None
@@ -140,11 +142,12 @@ def _matrices(
             "xaxis": {"type": "category", "title": {"text": "called by the net"}},
             "yaxis": {"type": "category", "title": {"text": "class of the image"}},
         }
+        # Rows read down, as in a table.
         layout["yaxis"]["autorange"] = "reversed"
         about = place | {"title": f"{place['title']}: {pretty(line)}"}
         figure = {"data": [trace], "layout": layout}
-        found.append(Panel("confusion", figure=figure, height=150 + 36 * k, **about))
-    return found
+        drawn.append(Panel("confusion", figure=figure, height=150 + 36 * k, **about))
+    return drawn
 
 
 def _two_by_two(
@@ -153,7 +156,7 @@ def _two_by_two(
     """Of findings: what each line calls right and wrong at the thresholds of validation."""
     head = ["class", "runs", "found", "missed", "false alarms", "rightly not called"]
     head += ["sensitivity", "specificity"]
-    found = []
+    drawn = []
     for line, rows in lines.items():
         judged = [row | p for row in rows if (p := _at_thresholds(drawing, row))]
         counted = (n for row in judged for n in row if n.startswith("count/sens/"))
@@ -166,8 +169,8 @@ def _two_by_two(
                 f"<details><summary>{title}, at the thresholds of validation</summary>"
             )
             html += f"{table_html(head, table)}</details>"
-            found.append(Panel("confusion", html=html, **about))
-    return found
+            drawn.append(Panel("confusion", html=html, **about))
+    return drawn
 
 
 def _at_thresholds(drawing: Drawing, row: Row) -> dict[str, float]:
@@ -182,14 +185,14 @@ def _at_thresholds(drawing: Drawing, row: Row) -> dict[str, float]:
         if point["threshold"] is None:
             continue
         counts = run.result["counts"][name]
-        for key, kind, of in (
+        for key, kind, label in (
             ("sens", "sensitivity", "positive"),
             ("spec", "specificity", "negative"),
         ):
             if (entry := point[kind])["value"] is None:
                 continue
             column = f"{key}/{name}"
-            columns |= {column: entry["value"], f"count/{column}": counts[of]}
+            columns |= {column: entry["value"], f"count/{column}": counts[label]}
             columns |= {f"{column}_{end}": entry[end] for end in ("low", "high")}
     return columns
 
@@ -207,7 +210,8 @@ def _class_row(drawing: Drawing, rows: Sequence[Row], name: str) -> list[str]:
         counts.append((right, total.mean() - right))
         e = estimates.estimate(rows, column, drawing.predictions)
         rates.append(cells.interval(e.value, e.low, e.high))
-    (found, missed), (rest, alarms) = counts
+    (called, missed), (not_called, alarms) = counts
+    # Means over runs are no whole numbers.
     numbers = [f"{n:,.1f}" if len(rows) > 1 else f"{n:,.0f}" for n in
-               (found, missed, alarms, rest)]  # fmt: skip
+               (called, missed, alarms, not_called)]  # fmt: skip
     return [escape(name), f"{len(rows)}", *numbers, *rates]

@@ -37,10 +37,12 @@ def scaling(
     """
     panels = []
     for place, members in _groups(drawing, found):
+        # A line without any error has no place on a logarithmic axis.
         members = [law for law in members if np.nanmax(law.curve.errors()) > 0]
         if len({scale for law in members for scale in law.curve.x}) < 2:
             continue
         figure = _figure(drawing, members, x)
+        # Only there: from scratch there is no upstream size to stand at.
         if section == "upstream":
             figure["data"] += _baseline(drawing, place, members)
         title = _name(place)
@@ -82,6 +84,7 @@ def _figure(drawing: Drawing, members: list[curves.Law], x: str) -> dict[str, An
     traces = []
     for i, law in enumerate(members):
         aside = (i - (len(members) - 1) / 2) * ASIDE
+        # A factor, since the axis is logarithmic.
         traces += _law_traces(drawing, law, x, (scales[-1] / scales[0]) ** aside)
     if any(law.band for law in members):
         scales.append(scales[-1] * AHEAD)
@@ -117,6 +120,7 @@ def _law_traces(drawing: Drawing, law: curves.Law, x: str, aside: float) -> list
                 flipped["value"] / 3 if np.isfinite(flipped["low"]) else np.nan
             )
         points.append(p | flipped | {"text": text})
+    # Lines between the points only where no law runs through them.
     mode = "markers" if law.fit else "lines+markers"
     traces = [drawing.trace(line, curve.x * aside, points, mode=mode)]
     if not law.fit:
@@ -131,6 +135,7 @@ def _law_traces(drawing: Drawing, law: curves.Law, x: str, aside: float) -> list
         beyond = np.geomspace(curve.x[-1], curve.x[-1] * AHEAD, 8)
         y, low, high = law.band.predict(beyond)
         traces.append(plain | {"x": beyond, "y": y, "line": {"dash": "dash"}})
+        # A wide band must not squeeze the data into a corner of the axis.
         low = np.maximum(low, 0.3 * min(p["value"] for p in points))
         high = np.minimum(high, 3 * max(p["value"] for p in points))
         around = {"x": [*beyond, *beyond[::-1]], "y": [*high, *low[::-1]]}
@@ -167,7 +172,8 @@ def _level(panels: Sequence[Panel]) -> None:
 
 
 def _apart(scales: Sequence[float]) -> list[float]:
-    """The scales without those that a label of another one would cover."""
+    """The scales, without those whose label would lie under another's."""
+    # 7% of the axis, about the width of a label.
     room = (scales[-1] / scales[0]) ** 0.07
     kept = [scales[-1]]
     for scale in reversed(scales[:-1]):
@@ -190,9 +196,9 @@ def _log_ticks(traces: Sequence[dict]) -> dict[str, Any]:
 
     1, 2, 5 times powers of ten over more than a decade, round even steps below.
     """
-    seen = np.concatenate([_reach(t) for t in traces])
-    seen = seen[np.isfinite(seen) & (seen > 0)]
-    low, high = np.log10(seen.min()), np.log10(seen.max())
+    shown = np.concatenate([_reach(t) for t in traces])
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    low, high = np.log10(shown.min()), np.log10(shown.max())
     room = max(0.01, 0.05 * (high - low))
     low, high = low - room, high + room
     if high - low > 0.9:
@@ -228,15 +234,8 @@ def laws_table(
         says = " ".join(f"{line}." for line in lines if line)
         panels.append(Panel(section, html=escape(f"{name}: {says}"), **place))
         metric = METRICS[place["metric"]]
-        head = (
-            "upstream",
-            f"{metric} {WANTED:.2f}",
-            "errors fall with the power",
-            "law",
-            "parameters",
-            "held-out miss",
-            f"1 − {metric}",
-        )
+        head = ("upstream", f"{metric} {WANTED:.2f}", "errors fall with the power")
+        head += ("law", "parameters", "held-out miss", f"1 − {metric}")
         rows = [_law_row(law, unit) for law in members]
         html = f"<details><summary>Laws of {escape(name)} in numbers</summary>"
         panels.append(
@@ -274,7 +273,7 @@ def _flat(members: Sequence[curves.Law], unit: str) -> list[str]:
 
 
 def _first(members: Sequence[curves.Law], metric: str, unit: str) -> str:
-    """The line that reaches WANTED with the least, or that none is known to."""
+    """The line that reaches WANTED at the smallest scale, or that none is known to."""
     reaches = [(law, law.reach(1 - WANTED)) for law in members]
     known = [(law, r) for law, r in reaches if r]
     if not known:
@@ -314,7 +313,7 @@ def _law_row(law: curves.Law, unit: str) -> tuple[str, ...]:
 
 
 def _parameters(law: curves.Law) -> list[str]:
-    """Each parameter of a law with its interval; one at a bound of the search is said."""
+    """Each parameter of a law with its interval, and a mark where it is at its bound."""
     if not law.fit:
         return []
     ends = law.band.parameters if law.band else {}

@@ -29,25 +29,26 @@ def panels(drawing: Drawing, rows: Sequence[Row]) -> list[Panel]:
 
     rows: all of the table, for the upstream runs among them.
     """
-    found: list[Panel] = []
+    drawn: list[Panel] = []
     for place, lines in places(drawing):
         runs = {line: list(by_seed.values()) for line, by_seed in lines.items()}
-        found += _panels(drawing, place, runs)
+        drawn += _panels(drawing, place, runs)
     for model in drawing.models:
         lines = upstream_runs([r for r in rows if r["model"] == model])
+        # Upstream runs are no lines of the other figures, and have no colour yet.
         drawing.look = style.styles(lines, drawing.look)
         title = f"pre-training, {model}"
-        found += _panels(drawing, {"model": model, "title": title}, lines)
-    return found
+        drawn += _panels(drawing, {"model": model, "title": title}, lines)
+    return drawn
 
 
 def upstream_runs(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """{name, with the number of images where there are several: its upstream runs}."""
-    own = [row for row in rows if row["kind"] == "upstream"]
-    sizes = {name: {r["target_size"] for r in own if r["target"] == name} for name in
-             {r["target"] for r in own}}  # fmt: skip
+    upstreams = [row for row in rows if row["kind"] == "upstream"]
+    sizes = {name: {r["target_size"] for r in upstreams if r["target"] == name} for name in
+             {r["target"] for r in upstreams}}  # fmt: skip
     lines: dict[str, list[Row]] = {}
-    for row in own:
+    for row in upstreams:
         size = row["target_size"]
         several = size and len(sizes[row["target"]]) > 1
         name = f"{row['target']}, {size:,} images" if several else row["target"]
@@ -66,7 +67,7 @@ def _panels(drawing: Drawing, place: dict, lines: dict[str, list[Row]]) -> list[
     }
     known = {name for runs in histories.values() for h in runs for name in h}
     wanted = ["loss", "accuracy", *[n for n in VALIDATION if n in known][:1], "lr"]
-    found = []
+    drawn = []
     for name in wanted:
         traces = [
             _trace(drawing, line, runs, name, lines[line])
@@ -79,8 +80,8 @@ def _panels(drawing: Drawing, place: dict, lines: dict[str, list[Row]]) -> list[
         axes["yaxis"] = {"title": {"text": NAMES[name]}}
         about = place | {"title": f"{place['title']}: {NAMES[name]}"}
         figure = {"data": traces, "layout": axes}
-        found.append(Panel("training", figure=figure, height=280, **about))
-    return found
+        drawn.append(Panel("training", figure=figure, height=280, **about))
+    return drawn
 
 
 def _trace(

@@ -70,9 +70,14 @@ def sentences(
     """
     nets = [c for c in every if c.a[1] == c.b[1]]
     asked = {"Upstream": [c for c in every if c.a[1] != c.b[1]], "Model scale": nets}
-    chosen = {q: _kinds(own)[0][0] for q, own in asked.items() if _kinds(own)}
+    chosen = {
+        q: _kinds(comparisons)[0][0]
+        for q, comparisons in asked.items()
+        if _kinds(comparisons)
+    }
     told = {q: f"{q}: {sentence(c)} {tally(asked[q])}" for q, c in chosen.items()}
     for x, question in ASKED.items():
+        # Both axes of upstream scale ask one question: the first that has laws answers.
         if question not in told and (text := falls(laws.get(x, ()), SCALES[x])):
             told[question] = f"{question}: {text}"
     order = ("Upstream", "Upstream scale", "Model scale", "Shots")
@@ -84,6 +89,7 @@ def sentences(
         c for kind in _kinds(every)[:1] for c in kind if c.verdict in (BETTER, WORSE)
     ]
     more = [f"Also: {sentence(c)}" for c in apart if c not in shown]
+    # What is open stays last.
     return [*out[:-1], *more[: MOST - len(out)], *out[-1:]] if out else []
 
 
@@ -102,6 +108,7 @@ def tally(every: Sequence[Comparison]) -> str:
     """ "(54 comparisons: 12 told apart, 42 open)"."""
     count = Counter(c.verdict for c in every)
     without = [c for c in every if not c.verdict]
+    # Without a p they decide nothing, but a reader should see that they are there.
     beside = sum(c.difference.low > 0 or c.difference.high < 0 for c in without)
     words = {
         "told apart": count[BETTER] + count[WORSE],
@@ -120,6 +127,7 @@ def falls(laws: Sequence[Law], doubled: str) -> str:
         return ""
     down = sum(low > 0 for *_, low, _ in slopes)
     up = sum(high < 0 for *_, high in slopes)
+    # By the slope over its interval's width; 1e-12 for a width of 0.
     law, *slope = max(slopes, key=lambda s: abs(s[1]) / max(s[3] - s[2], 1e-12))
     about, ends = law.curve.about, (cells.amount(e) for e in law.curve.x[[0, -1]])
     where = f"{pretty(about['target'])}, {pretty(about['line'])}"
@@ -161,17 +169,18 @@ def _clearest(c: Comparison) -> tuple[float, float]:
     d = c.difference
     width = d.high - d.low
     clear = abs(d.value) / width if width > 0 else 0.0
+    # A p of 0 for those without: within their kind the effect then decides.
     return (c.p_holm if math.isfinite(c.p_holm) else 0.0, -clear)
 
 
 def _spread(found: Sequence[Comparison]) -> list[Comparison]:
     """One comparison of each pair and target first, then the others."""
-    seen, first, rest = set(), [], []
+    named, first, others = set(), [], []
     for c in found:
         key = c.about["target"], c.a[1], c.b[1]
-        (rest if key in seen else first).append(c)
-        seen.add(key)
-    return first + rest
+        (others if key in named else first).append(c)
+        named.add(key)
+    return first + others
 
 
 def sentence(c: Comparison) -> str:
@@ -237,6 +246,7 @@ def settled(parts: Sequence[Part], goal: float) -> str:
                 p.factor,
                 p.low / times.get(p.factor, 1),
                 p.high / times.get(p.factor, 1),
+                # More of a factor also makes its variance better known.
                 p.freedom * times.get(p.factor, 1),
             )
             for p in parts
@@ -245,6 +255,7 @@ def settled(parts: Sequence[Part], goal: float) -> str:
 
     shares = {p.factor: crossed.reach([p], 0.025, True) for p in parts}
     largest = max(shares, key=lambda factor: shares[factor])
+    # One factor first, which is the cheaper answer.
     for factors in ([largest], list(shares)):
         for n in TIMES:
             if width(dict.fromkeys(factors, n)) <= goal:

@@ -18,7 +18,7 @@ NOTE = (
     " 5 patients with or without a label is in no number."
 )
 POOLED = (
-    "Macro AUROC on other sets, the mean of all runs of a cell, and what it is above that of"
+    "Macro AUROC on other sets, the mean of all runs of a cell, and how far it lies above that of"
     " the own test split on the same classes. Intervals are 95%; the last column says what"
     " they cover. No column is adjusted for how many cells there are."
 )
@@ -27,7 +27,7 @@ FACTORS = {"sex": "sexes", "age": "age bands", "site": "sites", "view": "views"}
 
 def table(rows: Sequence[Row]) -> str:
     """HTML with a line for each target and each gap; "" where no run has one."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    runs_of_gap: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         for name, value in row.items():
             if (
@@ -35,10 +35,12 @@ def table(rows: Sequence[Row]) -> str:
                 and name.endswith("/auroc_macro")
                 and value is not None
             ):
-                found.setdefault((row["target"], name), []).append(row)
-    if not found:
+                runs_of_gap.setdefault((row["target"], name), []).append(row)
+    if not runs_of_gap:
         return ""
-    lines = [line(target, name, runs) for (target, name), runs in sorted(found.items())]
+    lines = [
+        line(target, name, runs) for (target, name), runs in sorted(runs_of_gap.items())
+    ]
     heads = ["target", "gap", "runs", "median", "largest of a run", "apart from 0"]
     return (
         f"<h3>Groups and other sets</h3><p>{escape(NOTE)}</p>{table_html(heads, lines)}"
@@ -51,32 +53,32 @@ def pooled(rows: Sequence[Row], predictions: PredictionReader) -> str:
     `rows` are those that lines.lines has named; "" where none was judged on another set.
     """
     names = {key.split("/")[1] for row in rows for key in row if key[:9] == "external/"}
-    found = []
+    cells_found = []
     for name in sorted(names):
         there, gap = (f"{kind}/{name}/auroc_macro" for kind in ("external", "gap"))
         for key, runs in cells.group(
             rows, gap, "target", "model", "line", "shots"
         ).items():
             target, model, label, shots = key
-            own = [
+            means = [
                 estimates.estimate(list(runs.values()), c, predictions)
                 for c in (there, gap)
             ]
-            value = cells.interval(own[0].value, own[0].low, own[0].high)
-            signed = cells.interval(own[1].value, own[1].low, own[1].high, "+")
+            value = cells.interval(means[0].value, means[0].low, means[0].high)
+            signed = cells.interval(means[1].value, means[1].low, means[1].high, "+")
             about = [
                 pretty(target),
                 name,
                 f"{pretty(label)}, {model}",
                 shots_name(shots),
             ]
-            text = [*about, f"{len(runs):,}", value, signed, own[1].covers]
+            text = [*about, f"{len(runs):,}", value, signed, means[1].covers]
             order = (name, target, natural(label), model, rank(shots))
-            found.append((order, [escape(word) for word in text]))
-    if not found:
+            cells_found.append((order, [escape(word) for word in text]))
+    if not cells_found:
         return ""
     heads = ["target", "set", "runs of", "shots", "number", "there", "gap", "covers"]
-    lines = [text for _, text in sorted(found)]
+    lines = [text for _, text in sorted(cells_found)]
     title, drawn = "Other sets, over seeds and draws", table_html(heads, lines)
     return f'<h3>{title}</h3><p>{escape(POOLED)}</p><div class="pooled">{drawn}</div>'
 

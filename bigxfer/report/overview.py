@@ -28,6 +28,7 @@ def tiles(given: Given, predictions: PredictionReader) -> dict[str, str]:
     """The study in a few numbers."""
     rows = given.rows
     runs = [r for r in rows if r["kind"] == "transfer"]
+    # Looked for on the disk: a table may be read without its run folders.
     kept = sum(
         (predictions.find(r["folder"]) / "predictions.npz").is_file() for r in runs
     )
@@ -51,32 +52,32 @@ def tiles(given: Given, predictions: PredictionReader) -> dict[str, str]:
 
 def _select_on(runs: Sequence[Row]) -> str:
     """By which labels the runs chose anything: "support (24), validation (6)"."""
-    found = Counter(r.get("select_on") or "not recorded" for r in runs)
-    return ", ".join(f"{name} ({n:,})" for name, n in sorted(found.items())) or "-"
+    counts = Counter(r.get("select_on") or "not recorded" for r in runs)
+    return ", ".join(f"{name} ({n:,})" for name, n in sorted(counts.items())) or "-"
 
 
 def _tuned(runs: Sequence[Row]) -> str:
     """What was chosen in how many runs: "penalty of 10 (150), untuned (50)"."""
-    found = Counter(r.get("tuned") or "not recorded" for r in runs)
-    return ", ".join(f"{name} ({n:,})" for name, n in sorted(found.items())) or "-"
+    counts = Counter(r.get("tuned") or "not recorded" for r in runs)
+    return ", ".join(f"{name} ({n:,})" for name, n in sorted(counts.items())) or "-"
 
 
 def _upstream_seeds(runs: Sequence[Row]) -> str:
     """How many seeds an upstream has; "1 to 3" where some have more."""
-    found: dict[tuple, set] = defaultdict(set)
+    seeds_of: dict[tuple, set] = defaultdict(set)
     for row in runs:
         if row["upstream"] != "scratch":
             place = row["upstream"], row["upstream_size"], row["model"]
-            found[place].add(cells.seeds(row)[0])
-    counts = sorted({len(seeds) for seeds in found.values()})
+            seeds_of[place].add(cells.seeds(row)[0])
+    counts = sorted({len(seeds) for seeds in seeds_of.values()})
     return (
         " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "-"
     )
 
 
 def _commits(rows: Sequence[Row]) -> str:
-    found = Counter((r["commit"] or "unknown")[:8] for r in rows).most_common()
-    return found[0][0] + (f" and {len(found) - 1} more" if found[1:] else "")
+    counts = Counter((r["commit"] or "unknown")[:8] for r in rows).most_common()
+    return counts[0][0] + (f" and {len(counts) - 1} more" if counts[1:] else "")
 
 
 def _total(rows: Sequence[Row], column: str, unit: float) -> str:
@@ -98,19 +99,19 @@ def costs(rows: Sequence[Row]) -> dict[str, Sequence]:
         name = row["upstream"] if row["kind"] == "transfer" else row["target"]
         groups[row["kind"], row["model"], name].append(row)
     lines = []
-    for (kind, model, name), found in sorted(groups.items()):
-        steps = sorted({r["steps"] for r in found if r["steps"] is not None})
+    for (kind, model, name), runs in sorted(groups.items()):
+        steps = sorted({r["steps"] for r in runs if r["steps"] is not None})
         lines.append(
             (
                 f"{kind} {'from' if kind == 'transfer' else 'on'} {pretty(name)}",
                 model,
-                f"{len(found):,}",
+                f"{len(runs):,}",
                 " to ".join(f"{n:,}" for n in dict.fromkeys(steps[:1] + steps[-1:])),
-                _total(found, "images", 1),
-                _labels(found),
-                _tuned(found),
-                _total(found, "flops", 1),
-                _total(found, "device_seconds", 3600),
+                _total(runs, "images", 1),
+                _labels(runs),
+                _tuned(runs),
+                _total(runs, "flops", 1),
+                _total(runs, "device_seconds", 3600),
             )
         )
     head = ("runs", "model", "number", "steps", "images seen")
@@ -134,7 +135,7 @@ def notes(
     unfinished: Sequence[str],
     more: Sequence[str],
 ) -> list[Note]:
-    """Everything that is amiss or missing; `more` are notes of others."""
+    """Everything that is amiss or missing; `more`: notes of other rooms, put last."""
     return [
         *_counted(_short(given.rows), "stopped before the others of its cell"),
         *_counted(_missing(given.rows), "fewer runs than most cells"),
@@ -146,12 +147,12 @@ def notes(
     ]
 
 
-def _counted(found: Sequence[str], what: str) -> list[Note]:
+def _counted(texts: Sequence[str], what: str) -> list[Note]:
     """One note: how many, and the first of them on demand."""
-    if not found:
+    if not texts:
         return []
-    rest = [f"and {len(found) - MOST} more"] if len(found) > MOST else []
-    return [Note(f"{len(found)} {what}", (*found[:MOST], *rest))]
+    uncounted = [f"and {len(texts) - MOST} more"] if len(texts) > MOST else []
+    return [Note(f"{len(texts)} {what}", (*texts[:MOST], *uncounted))]
 
 
 def _short(rows: Sequence[Row]) -> list[str]:
@@ -171,11 +172,12 @@ def _missing(rows: Sequence[Row]) -> list[str]:
     usual: dict[str, int] = {}  # at each number of shots: full data may have one draw
     for shots in {key[3] for key in seeds}:
         counts = Counter(len(s) for key, s in seeds.items() if key[3] == shots)
+        # The usual number is what the study meant; what falls short of it is missing.
         usual[shots] = counts.most_common(1)[0][0]
     return [
-        f"{' '.join(key)}: {len(found)} of {usual[key[3]]} runs"
-        for key, found in sorted(seeds.items())
-        if len(found) < usual[key[3]]
+        f"{' '.join(key)}: {len(done)} of {usual[key[3]]} runs"
+        for key, done in sorted(seeds.items())
+        if len(done) < usual[key[3]]
     ]
 
 
@@ -195,6 +197,7 @@ def unfinished_beside(given: Given) -> list[str]:
 
 
 def _holds_runs(root: Path, done: set[str]) -> bool:
+    # By three of them: a table can have thousands, and none may be here.
     return any((root / digest / "result.json").is_file() for digest in list(done)[:3])
 
 
@@ -237,12 +240,12 @@ def _edges(rows: Sequence[Row]) -> list[Note]:
 
 def lacking(rows: Sequence[Row]) -> list[str]:
     """The targets whose macro means lack a class, and which."""
-    found = Counter(
+    counts = Counter(
         (row["target"], row["lacking"]) for row in rows if row.get("lacking")
     )
     return [
         f"{n} runs on {pretty(target)} have no macro mean: {why}."
-        for (target, why), n in found.items()
+        for (target, why), n in counts.items()
     ]
 
 

@@ -65,6 +65,7 @@ def build(
     panels += figures_training.panels(drawing, given.rows)
     if unfinished is None:
         unfinished = overview.unfinished_beside(given)
+    # What no figure was made of is said, so that nobody looks for it.
     absent = overview.absent({panel.section for panel in panels})
     absent += upstreams.missing(given.rows)
     more = list(dict.fromkeys([*notes, *overview.lacking(rows), *absent]))
@@ -109,6 +110,7 @@ def _laws(
     """
     panels: list[Panel] = []
     sizes = {r["upstream_size"] for r in rows if r["upstream_size"]}
+    # Where all upstreams have one size they may still differ in the examples seen.
     scale = "upstream_size" if len(sizes) > 1 else "upstream_examples"
     for section, x in (("laws", "shots"), ("upstream", scale), ("size", "params")):
         grouped, more = curves.curves(rows, x, metric)
@@ -166,11 +168,13 @@ def _data(
             **_labels(panels),
         },
         "start": {
+            # The target with the most lines: the page opens on what there is most of.
             "target": max(targets, key=lambda t: len({r["line"] for r in here[t]})),
             "shots": order({r["shots"] for r in rows})[-1],
         },
     }
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # "</script>" within a string would end the element.
     return text.replace("</", "<\\/")
 
 

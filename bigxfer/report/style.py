@@ -19,7 +19,7 @@ COLOURS = (
     "#CC79A7",
     "#E69F00",
     "#56B4E9",
-    "#8C6BB1",  # a ninth and tenth, of another lightness than their neighbours
+    "#8C6BB1",  # not of the palette: of another lightness than their neighbours
     "#A6761D",
     "#C9B700",  # Okabe & Ito's yellow, darkened for white paper
 )
@@ -64,11 +64,11 @@ SETS = {
 
 def pretty(name: str) -> str:
     """ "C+M+N" of chexpert_mimic_nih, as arXiv 2106.00116 has it; else the name."""
-    first, comma, rest = name.partition(",")
+    first, comma, after = name.partition(",")
     parts = first.split("_")
     if len(parts) > 1 and all(part in PARTS for part in parts):
         first = "+".join(PARTS[part] for part in parts)
-    return SETS.get(first, first) + comma + rest
+    return SETS.get(first, first) + comma + after
 
 
 def shots_name(shots: str) -> str:
@@ -88,16 +88,18 @@ def styles(
     lines: Iterable[str], before: Mapping[str, Style] | None = None
 ) -> dict[str, Style]:
     """One for each line, beside those that others had `before`; scratch is grey."""
-    found = dict(before or {})
-    for line in sorted(set(lines) - found.keys(), key=natural):
-        greys = sum(s.colour == GREY for s in found.values())
+    by_line = dict(before or {})
+    for line in sorted(set(lines) - by_line.keys(), key=natural):
+        greys = sum(s.colour == GREY for s in by_line.values())
         if line.startswith("scratch") and not greys:
-            found[line] = Style(GREY, "circle-open", "○")
+            by_line[line] = Style(GREY, "circle-open", "○")
             continue
-        n = len(found) - greys
+        # Greys take no colour: a study with scratch then looks as one without.
+        n = len(by_line) - greys
+        # The shift gives the second round of colours other symbols than the first.
         symbol = SYMBOLS[(n + n // len(COLOURS)) % len(SYMBOLS)]
-        found[line] = Style(COLOURS[n % len(COLOURS)], *symbol)
-    return found
+        by_line[line] = Style(COLOURS[n % len(COLOURS)], *symbol)
+    return by_line
 
 
 @dataclass
@@ -118,10 +120,10 @@ class Strings:
 def _wrapped(text: str, width: int = 46) -> list[str]:
     """Lines that break behind a blank, a slash, a comma or an underscore."""
     lines = [""]
-    for part in re.findall(r"[^ /,_]*[ /,_]?", text):
-        if len(lines[-1]) + len(part) > width and lines[-1]:
+    for word in re.findall(r"[^ /,_]*[ /,_]?", text):
+        if len(lines[-1]) + len(word) > width and lines[-1]:
             lines.append("")
-        lines[-1] += part
+        lines[-1] += word
     return lines
 
 
@@ -147,10 +149,10 @@ class Panel:
     height: int = 340
 
     def as_dict(self) -> dict[str, Any]:
-        found = {k: v for k, v in vars(self).items() if v}
+        fields = {k: v for k, v in vars(self).items() if v}
         if self.figure is not None:
-            found["figure"] = plain(self.figure)
-        return found
+            fields["figure"] = plain(self.figure)
+        return fields
 
 
 def plain(value: Any) -> Any:
@@ -160,6 +162,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, float | np.floating):
+        # More digits than a figure can show would only make the page larger.
         return float(f"{value:.4g}") if np.isfinite(value) else None
     if isinstance(value, np.integer):
         return int(value)

@@ -9,8 +9,8 @@ import jinja2
 
 def render(name: str, **values: Any) -> str:
     """The template with these values; UndefinedError where it needs one more."""
-    own = {"style": text("page.css"), "theme": text("theme.js")}
-    return _environment().get_template(name).render(**own, **values)
+    of_page = {"style": text("page.css"), "theme": text("theme.js")}
+    return _environment().get_template(name).render(**of_page, **values)
 
 
 @cache
@@ -18,6 +18,7 @@ def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.PackageLoader("bigxfer", "report"),
         autoescape=True,
+        # A misspelt name would else leave a gap on the page, in silence.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

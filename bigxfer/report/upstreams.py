@@ -61,12 +61,12 @@ def of_row(row: Row) -> Own:
 
 def upstream_rows(rows: Sequence[Row]) -> dict[tuple, list[Row]]:
     """{(name, images, net): its upstream runs} of the table."""
-    found: dict[tuple, list[Row]] = {}
+    runs_of: dict[tuple, list[Row]] = {}
     for row in rows:
         if row["kind"] == "upstream":
             key = row["target"], row["target_size"] or 0, row["model"]
-            found.setdefault(key, []).append(row)
-    return dict(sorted(found.items()))
+            runs_of.setdefault(key, []).append(row)
+    return dict(sorted(runs_of.items()))
 
 
 def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -91,9 +91,11 @@ def failed(rows: Sequence[Row]) -> list[str]:
         owns = [of_row(row) for row in runs]
         if worst := [own for own in owns if own.learned is False]:
             images = f" of {size:,} images" if size else ""
-            of = f"{len(worst)} of {len(owns)} trainings, " if len(owns) > 1 else ""
+            share = f"{len(worst)} of {len(owns)} trainings, " if len(owns) > 1 else ""
             low = min(worst, key=lambda own: own.value)
-            bad.append(f"{pretty(name)}{images}, {model} ({of}macro AUROC {low.text})")
+            bad.append(
+                f"{pretty(name)}{images}, {model} ({share}macro AUROC {low.text})"
+            )
     if not bad:
         return []
     return [
