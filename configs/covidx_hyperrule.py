@@ -23,14 +23,17 @@ from bigxfer.protocols import hyperrule
 
 
 def get_config(arg: str = "") -> config.Run:
-    own = {"res": 0, "variant": "code", "pixels": 1000}  # radiographs are large
-    a = presets.parse_arg(arg, **{**presets.COMMON, **own})
+    defaults = {"res": 0, "variant": "code", "pixels": 1000}  # radiographs are large
+    a = presets.parse_arg(arg, **{**presets.COMMON, **defaults})
     run = config.Run(kind="transfer", arg=arg)
     run.data.reader, run.data.views = "covidx", ()
+    # The pixels of the rule depend on no number of images: any stands for it.
     rule = hyperrule.rule(1, a["pixels"] ** 2, a["variant"], a["model"] == "R152x4")
     run.data.resize, run.data.crop = rule.resize, rule.crop
+    # -1: as the rule says, by the size of the training set.
     run.optim.schedule, run.optim.mixup = "hyperrule", -1.0
     run.optim.variant = a["variant"]
+    # An upstream of the same net; where the rule chooses the pixels (res=0), at 224.
     upstream = f"model={a['model']},res={a['res'] or 224}"
     run.init.kind = "pretrained"
     run.init.upstream = f"configs/upstream_chexpert.py:{upstream}"

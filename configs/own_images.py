@@ -16,10 +16,11 @@ from bigxfer import config, presets
 
 
 def get_config(arg: str = "") -> config.Run:
-    own = {"model": "R26x0.25", "res": 64, "steps": 300}
-    a = presets.parse_arg(arg, **{**presets.COMMON, **own})
+    defaults = {"model": "R26x0.25", "res": 64, "steps": 300}
+    a = presets.parse_arg(arg, **{**presets.COMMON, **defaults})
     run = config.Run(kind="transfer", arg=arg)
     run.data.reader, run.data.views = "csv", ()
+    # The recipe of covidx_small.py; steps= shortens it in presets.apply.
     run.optim, run.data.augment = presets.small_schedule(900), "affine"
     run.init.kind = "pretrained"
     return presets.apply(run, a)

@@ -52,7 +52,9 @@ def get_config(arg: str = "") -> config.Run:
     reader, version, _, _ = TARGETS[a["target"]]
     run = presets.load("configs/covidx_hyperrule.py")
     run.arg, run.model, run.keep = arg, presets.bit(a["model"]), "upstream"
+    # valid=0: the published runs held no validation images out.
     run.data = config.Data(reader=reader, version=version, views=(), valid=0.0)
+    # CIFAR's 32 px lie below the rule's border of 96 x 96 pixels.
     run.data.resize, run.data.crop = (
         (160, 128) if "cifar" in a["target"] else (512, 480)
     )
@@ -73,8 +75,10 @@ def upstream(name: str, model: str, root: str, arg: str) -> config.Run:
     run = presets.load(f"{file}:model={model},recipe={recipe}")
     run.arg, run.data.reader, run.data.space = arg, name, "intersection"
     run.optim.batch = 4096 if photos else 1024
+    # Raw, ImageNet-21k would fill 3.3 TB: 14.2 million images of 280 x 280 x 3 bytes.
     if photos:
         run.data.storage = "encoded"
+    # It has no official split, and each image counts as a patient.
     if name == "imagenet21k":
         run.data.split = "patient"
     if "padchest" in name:
@@ -90,6 +94,7 @@ def upstream(name: str, model: str, root: str, arg: str) -> config.Run:
 def place(data: config.Data, root: str) -> None:
     """Every set in its folder of root; without root, none yet."""
     if root:
+        # One root for each set of a union, as config.data.root wants them.
         data.root = ":".join(f"{root}/{name}" for name in data.reader.split("+"))
 
 

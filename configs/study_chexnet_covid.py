@@ -48,6 +48,7 @@ def get_config(arg: str = "") -> Run:
     if a["domain"]:
         run.data = Data(reader="nih", augment="crop")
         o.batch = o.lr_batch = 16
+        # In place of a plateau: at 5 and 8 of the 10 epochs.
         o.schedule, o.boundaries = "step", (0.5, 0.8)
         run.data.root = a["nih"] or (a["root"] and f"{a['root']}/nih")
     else:
@@ -70,6 +71,7 @@ def shrink(run: Run, a: dict) -> Run:
         run = presets.load(f"configs/upstream_nih.py:{shape}{size}")
     else:
         run.model = presets.bit("R26x0.25")
+        # Keras's layers are those of Keras's nets; BiT's are counted by its own.
         run.freeze.count_by, run.eval.every, run.data.valid = "layers", 24, 0.2
         presets.set_res(run.data, 32)
         run.data.phantom.images = 600 if a["phantom"] else 0
@@ -83,8 +85,8 @@ def shrink(run: Run, a: dict) -> Run:
 def sweep(arg: str = "") -> Iterator[dict]:
     a = presets.parse_arg(arg, **FORM)
     little = a["phantom"] or a["small"]
-    given = ",".join(f"{k}={int(v) if v is True else v}" for k, v in a.items() if v)
-    here = f"{HERE}:{given}" + ("," if given else "")
+    form = ",".join(f"{k}={int(v) if v is True else v}" for k, v in a.items() if v)
+    here = f"{HERE}:{form}" + ("," if form else "")
     base = {"config": here.removesuffix(",")}
     base |= {} if little else {"data.version": "2"}
     chexnet = {"init.kind": "pretrained"}

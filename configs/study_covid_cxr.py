@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> config.Run:
 
 def sweep(arg: str = "") -> Iterator[dict]:
     for shots in ("1", "5", "10", "full"):
+        # At full data there is no draw to repeat.
         for seed in range(1 if shots == "full" else 5):
             for kind in ("pretrained", "random"):
                 few = {"optim.steps": 100, "optim.warmup_steps": 10}

@@ -36,6 +36,7 @@ def get_config(arg: str = "") -> config.Run:
     if a["upstream"]:
         recipe = f"{SHAPE},recipe=small,steps={STEPS},root={a['root']}/tiny_imagenet"
         run = presets.load(f"configs/upstream_imagenet.py:{recipe},seed={a['seed']}")
+        # Its reader takes a tar file a class, with no split of their own.
         run.data.reader, run.data.split = "imagenet21k", "patient"
         run.data.size = (37_500, 200)
     else:
@@ -54,6 +55,7 @@ def sweep(arg: str = "") -> Iterator[dict]:
         for shots in SHOTS:
             full = shots == "full"
             run = {"config": f"{here},set={name}", "data.shots": shots}
+            # At full data there is no draw to repeat.
             head = {**run, "freeze.head": "ridge", "data.draws": 1 if full else DRAWS}
             for seed in (0, 1):
                 upstream = {"init.upstream": f"{here},upstream=1,seed={seed}"}

@@ -48,10 +48,12 @@ def sweep(arg: str = "") -> Iterator[dict]:
     a = presets.parse_arg(arg, **init.FORM)
     for run in init.sweep(arg):
         about = presets.parse_arg(run["config"].partition(":")[2], **init.ARGS)
+        # Of study_init.py's three small nets the largest alone.
         if (a["phantom"] or a["small"]) and about["model"] != "bit":
             continue
         if "init.how" in run or "domain=natural" in run.get("init.upstream", ""):
             continue
+        # This file's get_config, which counts the layers.
         run["config"] = run["config"].replace(init.HERE, "configs/study_freeze.py")
         for bottom in CONTROLS if run["init.kind"] == "random" else BOTTOM:
             yield run | {"freeze.bottom": bottom}

@@ -57,6 +57,7 @@ def get_config(arg: str = "") -> config.Run:
         run.optim = presets.small_schedule(900 if a["upstream"] else 100)
     elif a["upstream"]:
         presets.set_recipe(run, "bit")
+        # Steps, not epochs, so that all fractions see as many images.
         presets.set_length(run.optim, 256, STEPS)
     else:
         run.optim.mixup = -1.0  # as the HyperRule says, by the size of the set

@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> config.Run:
     else:
         run = presets.load(f"configs/covidx_hyperrule.py:{shape}")
         run.data.reader, run.keep = a["target"], "upstream"
+        # It has no official split.
         if a["target"] == "tuberculosis":
             run.data.split = "patient"
     if a["small"]:

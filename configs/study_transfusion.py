@@ -105,6 +105,7 @@ def little(a: dict) -> Run:
         run = presets.load(f"configs/covidx_small.py:{shape},{size}")
         if a["small"]:
             run.data.reader, run.data.root = "csv", a["covid"]
+        # covidx_small.py has an upstream of its own; here `sweep` names each start.
         run.init = config.Init()
         run.keep, run.eval.every = "all", 10  # kept for bigxfer.analyze
         run.data.valid = 0.2
@@ -116,15 +117,16 @@ def little(a: dict) -> Run:
 
 def sweep(arg: str = "") -> Iterator[dict]:
     a = presets.parse_arg(arg, **FORM)
-    given = ",".join(f"{k}={int(v) if v is True else v}" for k, v in a.items() if v)
-    here = f"{HERE}:{given}" + ("," if given else "")
+    form = ",".join(f"{k}={int(v) if v is True else v}" for k, v in a.items() if v)
+    here = f"{HERE}:{form}" + ("," if form else "")
     arms = little_arms(a) if a["phantom"] or a["small"] else published_arms()
     for model, more, start, size in arms:
         run = {"config": f"{here}model={model}{more}", **start, **size}
         if domain := run.pop("from", ""):
-            of = "" if domain == "imagenet" else more.replace(",slim=1", "")
+            # "own" trains on the target, whose args it needs; no upstream is slim.
+            target_args = "" if domain == "imagenet" else more.replace(",slim=1", "")
             run["init.kind"] = "pretrained"
-            run["init.upstream"] = f"{here}model={model}{of},domain={domain}"
+            run["init.upstream"] = f"{here}model={model}{target_args},domain={domain}"
         for seed in SEEDS:
             yield run | {"seed": seed}
 

@@ -18,6 +18,7 @@ def get_config(arg: str = "") -> config.Run:
     run.data.reader, run.data.channels, run.data.views = "folder", 3, ()
     run.data.size = (1_281_167, 1000)  # of ILSVRC-2012; yours: --config.data.size
     presets.set_recipe(run, a["recipe"])
+    # Predecessor and small take affine views, which are for radiographs.
     if a["recipe"] != "short":
         run.data.augment = "inception"
     return presets.apply(run, a)

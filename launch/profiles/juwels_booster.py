@@ -34,6 +34,8 @@ PROFILE = Profile(
     setup=(
         "module load Stages/2025 GCC CUDA Python",
         "first=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)",
+        # The port as jax takes it from the job's number
+        # (jax/_src/clusters/slurm_cluster.py).
         "export JAX_COORDINATOR_ADDRESS=${first}i:$((61440 + SLURM_JOB_ID % 4096))",
     ),
 )
