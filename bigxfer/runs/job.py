@@ -140,20 +140,16 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
     """The story of a run; the draws of a cell share what was `seen`."""
     digest = config.digest(run)
     primary = jax.process_index() == 0
-    # Before the data are opened: another config's folder is refused at once.
-    before, done, damage = resume.begun(folder, digest)
+    before, done, damage = resume.begun(folder, digest)  # before data are opened
     log = RunLog(folder, run.log, primary)
     if damage:
         log.say(f"{damage}; the run is done again")
 
-    # The first process decodes into the cache; the others find it there.
-    data = processes.in_turn(
-        partial(external.open, run.data, run.seed, log.say, common.sets)
-    )
+    opening = partial(external.open, run.data, run.seed, log.say, common.sets)
+    data = processes.in_turn(opening)  # the first decodes, the others find it
     plan = optim.plan(run.optim, len(data.rows["train"]))
     about = config_json.of(run, digest, plan, data, common.encoder)
-    # Before `done` is returned: a run is what its config and its data say.
-    resume.check_data(folder, before, about, done)
+    resume.check_data(folder, before, about, done)  # of a finished run too
     if done:
         return resume.reuse(done, about, run, log)
     job = prepare(run, folder, log, data, plan, about)
@@ -194,8 +190,7 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
         "commit": job.about["commit"],
         "finished": folders.now(),
     }
-    # result.json before the checkpoints go: a kill between leaves a finished run.
-    finish(job, state, result)
+    finish(job, state, result)  # first: a kill after it leaves a finished run
     job.checkpoints.delete()
     log.end(result["metrics"])
     if primary:

@@ -204,8 +204,7 @@ def fit(
     batches = prefetch(feed, start, steps, busy=watch.busy)
     began = saved = time.monotonic()
     for number, batch in enumerate(batches, start + 1):
-        # Returns at once: nothing here waits for the device but what is due below.
-        state, measured = step(state, feed.place(batch))
+        state, measured = step(state, feed.place(batch))  # returns at once
         watch.add(number, measured)
         last = number == steps
         stops = stop(number)
@@ -222,8 +221,7 @@ def fit(
             log.scalars(number, {f"valid/{k}": v for k, v in scores.items()})
             if run.eval.select and better(run.eval.select, scores, best):
                 best = {"step": number, **scores}
-        # The best has to be on the disk, since the run ends with it.
-        if saves or best.get("step") == number:
+        if saves or best.get("step") == number:  # the run may end with its best
             clock_now = {"train": clock.train, "waiting": clock.waiting}
             checkpoints.save(
                 number, state, {"best": best, "clock": clock_now, "log": log.sum()}
@@ -232,8 +230,7 @@ def fit(
             if best.get("step") == number:
                 checkpoints.mark_best(number)
         if stops:
-            # It is written in the background, and the process is about to end.
-            checkpoints.wait()
+            checkpoints.wait()  # it is written in the background
             told = f"asked to stop: saved step {number} of {steps}"
             log.say(f"{told}; the same command goes on from it")
             raise Preempted(stop.status, number)
