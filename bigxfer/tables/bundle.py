@@ -55,12 +55,14 @@ def write(
     Raises ValueError where a run keeps no predictions, where two runs of one target were
     tested on different images, or where the file would have more than MOST bytes.
     """
+    # Anew for each file and kept nowhere: with a key nobody can try public ids.
     key = key or secrets.token_bytes(32)
     sets: dict[str, list[tuple[str, Predictions]]] = defaultdict(list)
     moved = 0.0
     for row in rows:
         if (saved := predictions.load(row["folder"])) is None:
             raise ValueError(f"{row['folder']} kept no predictions: leave its row out")
+        # Of what is written, so that `moved` is what a reader meets.
         small = _small(saved)
         moved = max(moved, _moved(saved, small))
         sets[f"{row['target']} {row['data']}"].append((row["digest"], small))
@@ -84,6 +86,7 @@ def _small(saved: Predictions) -> Predictions:
     centred = saved.logits
     if saved.labels.ndim == 1:  # a sigmoid has no constant to take off
         centred = centred - centred.mean(axis=1, keepdims=True)
+    # Beyond it float16 is infinite, and such scores would tie.
     if np.abs(centred).max() > np.finfo(np.float16).max:
         raise ValueError("logits beyond 65,504 are too large for float16")
     logits = centred.astype(np.float16).astype(np.float64)
@@ -95,7 +98,7 @@ def _moved(saved: Predictions, small: Predictions) -> float:
         metrics.compute(p.labels, p.logits, p.classes, p.patients, limits=False)
         for p in (saved, small)
     ]
-    old, new = (found["metrics"]["auroc_macro"]["value"] for found in both)
+    old, new = (result["metrics"]["auroc_macro"]["value"] for result in both)
     return 0.0 if old is None else abs(old - new)
 
 
@@ -104,6 +107,7 @@ def _arrays(
 ) -> dict[str, np.ndarray]:
     first = runs[0][1]
     for digest, saved in runs:
+        # One column of ids serves all runs of a set.
         if saved.ids.tolist() != first.ids.tolist() or saved.classes != first.classes:
             raise ValueError(f"{name}: run {digest} was tested on other images")
     ids, patients = hashed(first.ids, key), hashed(first.patients, key)
@@ -122,10 +126,13 @@ def _arrays(
 
 def hashed(names: np.ndarray, key: bytes) -> np.ndarray:
     """Hex digits of the hashes of names str [n]; ValueError where two names have one."""
-    of = {n: blake2b(n.encode(), digest_size=HASH, key=key).hexdigest() for n in names}
-    if len(set(of.values())) < len(of):
+    by_name = {
+        n: blake2b(n.encode(), digest_size=HASH, key=key).hexdigest() for n in names
+    }
+    # Two patients would become one; the next key will tell them apart.
+    if len(set(by_name.values())) < len(by_name):
         raise ValueError("two ids have one hash: write the bundle again")
-    return np.array([of[name].encode() for name in names])
+    return np.array([by_name[name].encode() for name in names])
 
 
 class BundleReader(PredictionReader):
@@ -151,19 +158,19 @@ class BundleReader(PredictionReader):
         if (where := self._where.get(Path(folder).name)) is None:
             return None
         of_set, place = where
-        own = {
+        columns = {
             name: arrays[of_set]
             for name, arrays in self._sets.items()
             if name != "sets"
         }
-        labels = own["labels"]
+        labels = columns["labels"]
         none = np.full(len(labels), "")
         return Predictions(
-            ids=own["ids"].astype(str),
-            patients=own["patients"].astype(str),
+            ids=columns["ids"].astype(str),
+            patients=columns["patients"].astype(str),
             sources=none,
             views=none,
             labels=labels.astype(np.int32) if labels.ndim == 1 else labels,
-            logits=own["logits"][place].astype(np.float64),
-            classes=tuple(own["classes"].tolist()),
+            logits=columns["logits"][place].astype(np.float64),
+            classes=tuple(columns["classes"].tolist()),
         )

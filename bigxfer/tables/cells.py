@@ -34,6 +34,7 @@ def stopped_early(rows: Sequence[Row], *by: str) -> list[tuple[Row, int]]:
     steps: dict[tuple, Counter[int]] = defaultdict(Counter)
     for row in known:
         steps[tuple(row[name] for name in by)][row["steps"]] += 1
+    # By what most runs did: a table does not hold the steps that were planned.
     usual = {cell: count.most_common(1)[0][0] for cell, count in steps.items()}
     pairs = [(row, usual[tuple(row[name] for name in by)]) for row in known]
     return [(row, most) for row, most in pairs if row["steps"] < most]
@@ -56,6 +57,7 @@ def group(rows: Sequence[Row], metric: str, *by: str) -> dict[tuple, Runs]:
             runs[seeds(row)] = row
             other = next(iter(runs.values()))
             amiss = "other settings or data"
+        # The family knows every setting and the data; a mean over two is of nothing.
         if other is not row and (
             amiss == "the same seeds" or other.get("family") != row.get("family")
         ):
@@ -105,6 +107,7 @@ class PredictionReader:
         except (ValueError, OSError) as error:
             self.unreadable.append(str(error))
             return None
+        # By id: only then do the influences of two runs stand for the same patients.
         return saved.select(np.argsort(saved.ids))
 
     def scores(self, rows: Sequence[Row], metric: str) -> list[Score] | None:
@@ -161,6 +164,7 @@ class PredictionReader:
             return known[folder]
         if folder in self._images and self._images[folder] is None:
             return None
+        # First, so that a folder without predictions is opened once, not for each cell.
         self._images[folder] = None
         if (saved := self.load(folder)) is None:
             return None
@@ -170,6 +174,7 @@ class PredictionReader:
         except ValueError as error:
             self.unreadable.append(f"{folder}: {error}")
             return None
+        # The patients too: another grouping of the same images has other influences.
         images = saved.ids.tobytes() + saved.patients.tobytes()
         self._images[folder] = images, len(np.unique(saved.patients))
         return known[folder]
@@ -181,6 +186,7 @@ def _grouped(judge: Callable[..., dict[str, Score]], *args: Any) -> dict[str, Sc
     out = {}
     for name, score in by_name.items():
         if score.sums is not None and len(score.sums) > GROUPS:
+            # Bounds the memory of a cell; 1,000 sums tell a variance to about 5%.
             index = np.arange(len(score.sums)) % GROUPS
             score = score._replace(sums=np.bincount(index, score.sums, GROUPS))
         out[name] = score

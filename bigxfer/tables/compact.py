@@ -65,6 +65,7 @@ def write(rows: Iterable[Row], path: Path) -> int:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
+        # Sorted: the same runs give the same file, in whatever order they ended.
         writer.writerows(sorted(lines))
     return len(lines)
 
@@ -103,6 +104,7 @@ def _read(path: Path) -> list[Row]:
             cell += f" {line['target']} {line['shots']}"
             row: Row = {**dict.fromkeys(table.COLUMNS), "kind": "transfer"}
             row |= {"upstream_digest": "", "synthetic": False, "settings": "{}"}
+            # Of what the line says: rows of one cell must have one family.
             row["family"] = table.name_digest(cell)
             row["digest"] = table.name_digest(f"{cell} {line['seed']}")
             row["folder"] = f"{path.name} line {number}"
@@ -112,6 +114,7 @@ def _read(path: Path) -> list[Row]:
             for name in METRICS:
                 if row.get(name) is None:
                     row.pop(name, None)
+                # Their test sets are known, so limits need no predictions.
                 elif row["target"] in published.CLASSES:
                     row |= published.limited(name, row[name], row["target"])
             rows.append(row)
@@ -123,6 +126,7 @@ def _typed(line: dict[str, str]) -> Row:
     out: Row = {}
     for name, text in line.items():
         if table.COLUMNS.get(name) == pa.string():
+            # "" is a digest's word for a start from scratch; None would be "unknown".
             out[name] = text or ("" if name == "upstream_digest" else None)
         elif table.COLUMNS.get(name) == pa.int64():
             out[name] = int(text) if text else None

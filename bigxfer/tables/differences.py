@@ -113,6 +113,7 @@ def paired(
         Side(grid.points(metric), sums, sign)
         for grid, sums, sign in zip(pair, known.sums, (1, -1), strict=True)
     ]
+    # What an upstream gives to both ways is then no part of the variance.
     if same := _same_upstreams(left, right):
         sides = [_within(sides, *same)]
     return Paired(pair, sides, known)
@@ -133,13 +134,15 @@ def difference(
             value, none, none, none, none, none, (), known.reason, known.reason
         )
     parts = crossed.parts(sides, known.one)
-    if known.limits and known.sums[0] is None:  # as if of other patients on each side
+    # As if of other patients on each side: too wide where runs err alike.
+    if known.limits and known.sums[0] is None:
         ends = np.array([estimates.spread(limits) for limits in known.limits])
         low, high = float(ends[0, 0] + ends[1, 1]), float(ends[0, 1] + ends[1, 0])
         parts.append(Part("patients", low, high, MANY))
     lacks = _lacks(pair, bool(known.limits))
     low, high = crossed.interval(value, parts)
     fraction = metrics.sign(metric) > 0  # the margin is of a fraction, not of a loss
+    # Without parts each p below is NaN: the interval stays, the verdict goes.
     judged = parts if not lacks else []
     return Difference(
         value,
@@ -158,11 +161,13 @@ def _same_upstreams(a: Grid, b: Grid) -> tuple[list[int], list[int]] | None:
     """(rows of a, rows of b) of the upstream seeds whose upstream is the same run."""
 
     def runs(grid: Grid) -> dict[str, int]:
+        # One run of a place tells: all of a line have the same upstream.
         digests = [line[0][0].get("upstream_digest") for line in grid.places]
         return {digest: i for i, digest in enumerate(digests) if digest}
 
     left, right = runs(a), runs(b)
     shared = [d for d in left if d in right]
+    # Fewer than two in common leave no variance over upstreams to estimate.
     several = len(a.upstreams) > 1 and len(b.upstreams) > 1
     if not several or len(shared) < 2:
         return None
@@ -194,7 +199,9 @@ def _lacks(pair: Sequence[Grid], patients: bool) -> str:
 
 def adjusted(comparisons: dict[Any, Comparison]) -> dict[Any, Comparison]:
     """The comparisons with Holm's p over all of them."""
+    # Comparisons without a p make no claim, and cost the others nothing.
     size = sum(math.isfinite(c.difference.p) for c in comparisons.values())
+    # Two families of claims: "differs", and "is within the margin".
     different = intervals.holm([c.difference.p for c in comparisons.values()])
     outside = intervals.holm([c.difference.outside for c in comparisons.values()])
     return {
@@ -242,6 +249,7 @@ def compare(
 def margin_of(rows: Sequence[Row]) -> float:
     """The margin that the runs' configs state: the smallest, where they differ."""
     known = [row["margin"] for row in rows if row.get("margin") is not None]
+    # The strictest: what counts as equal for one of the runs has to hold for all.
     return min(known, default=MARGIN)
 
 
@@ -260,6 +268,7 @@ def as_row(c: Comparison) -> dict[str, Any]:
     }
     names = {"a_model": c.a[0], "a": c.a[1], "b_model": c.b[0], "b": c.b[1]}
     of_family = {"margin": c.margin, "family": c.family, "family_size": c.size}
+    # JSON and CSV have no NaN that every reader knows.
     told = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
     words = {"verdict": c.verdict, "covers": d.covers, "no_p": d.lacks}
     return {**c.about, **names, **told, **of_family, **words}

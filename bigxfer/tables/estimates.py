@@ -54,10 +54,12 @@ class Grid:
         each = [s.sums for s in scores if s.sums is not None]
         if len(each) < len(scores):
             return None
-        rest = iter(each)
+        in_order = iter(each)
         return np.stack(
             [
-                np.stack([np.mean([next(rest) for _ in p], axis=0) for p in line], -1)
+                np.stack(
+                    [np.mean([next(in_order) for _ in p], axis=0) for p in line], -1
+                )
                 for line in self.places
             ],
             axis=-2,
@@ -77,6 +79,7 @@ def grids(cells: Sequence[Runs]) -> list[Grid]:
     """
     if not drawn([row for runs in cells for row in runs.values()]):
         return [_full(runs) for runs in cells]
+    # The same draws on both sides: their part of the variance cancels in a difference.
     draws = sorted(set.intersection(*({d for _, d in runs} for runs in cells)))
     sources = [sorted({u for u, _ in runs}) for runs in cells]
     while True:
@@ -89,6 +92,7 @@ def grids(cells: Sequence[Runs]) -> list[Grid]:
         ]
         if not gaps or not draws:
             break
+        # As a share of its runs: leave out what is nearest to empty anyway.
         lines = sum(map(len, sources))
         by_draw = {d: sum(g[1] == d for g in gaps) / lines for d in draws}
         by_source = {
@@ -96,8 +100,10 @@ def grids(cells: Sequence[Runs]) -> list[Grid]:
             for i, names in enumerate(sources)
             for u in names
         }
+        # Ties by the seed, so that the same table always leaves out the same runs.
         draw = max(by_draw, key=lambda d: (by_draw[d], d))
         i, u = max(by_source, key=lambda k: (by_source[k], k))
+        # The last upstream seed of a side stays: without it there is no comparison.
         if by_source[i, u] > by_draw[draw] and len(sources[i]) > 1:
             sources[i].remove(u)
         else:
@@ -116,6 +122,7 @@ def _full(runs: Runs) -> Grid:
     """At full data no draw is shared: by upstream seed, or run by run where it is one."""
     names = sorted({u for u, _ in runs})
     known = _known(runs, names)
+    # Of several upstreams each one's mean is a unit; of one, each fine-tuning.
     if len(known) > 1:
         places = [[[r for (v, _), r in runs.items() if v == u]] for u in names]
     else:
@@ -173,6 +180,7 @@ def mean_parts(
     patients' own share of a mean's variance: near 1 a mean can be much too high, and hardly
     too low. No limits, no such part.
     """
+    # The normal part of the patients is symmetric; that of the limits replaces it.
     parts = [p for p in crossed.parts([side]) if p.factor != "patients"]
     if limits:
         share = own_share(side)
@@ -203,6 +211,7 @@ def patients_of(
     rows = [row for grid in sides for row in grid.rows]
     scores = predictions.scores(rows, metric)
     nothing: list[np.ndarray | None] = [None] * len(sides)
+    # Where one run kept none, the limits in the table stand in for all.
     if scores is None:
         limits = [_table_limits(grid.rows, metric) for grid in sides]
         if not all(limits):
@@ -222,9 +231,9 @@ def patients_of(
         return Tested(nothing, [], "", reason=without[0].reason)
     each, sums, limits = iter(scores), [], []
     for grid in sides:
-        own = [next(each) for _ in grid.rows]
-        sums.append(grid.sums(own))
-        limits.append([(s.value, s.low, s.high) for s in own])
+        of_grid = [next(each) for _ in grid.rows]
+        sums.append(grid.sums(of_grid))
+        limits.append([(s.value, s.low, s.high) for s in of_grid])
     words = f"{predictions.patients(rows)} test patients"
     return Tested(sums, limits, words, one=max(s.one for s in scores))
 
@@ -254,6 +263,7 @@ def own_share(side: Side) -> float:
     """
     if side.sums is None:
         return 1.0
+    # Runs err on partly other patients, which the mean over runs evens out.
     single = crossed.single_run(side.sums)
     return crossed.patients([side], [side.sums]) / single if single else 1.0
 

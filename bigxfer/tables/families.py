@@ -66,6 +66,7 @@ class Target:
                 comparisons[a, b, s] = Comparison(
                     cell, a, b, d, words, margin=self.margin
                 )
+        # Pairs without any runs would be empty lines of the matrix.
         kept = [pair for pair in pairs if any((*pair, s) in comparisons for s in shots)]
         args = self.name, self.metric, title, net, shots, kept, adjusted(comparisons)
         return Family(*args)
@@ -82,10 +83,13 @@ def compare_all(
     margin = margin_of(rows)
     every = []
     for name in sorted({k[0] for k in groups}):
-        own = {k[1:]: runs for k, runs in groups.items() if k[0] == name}
-        target = Target(name, own, metric, predictions, margin)
-        nets = sorted({k[0] for k in own}, key=lambda m: (sizes[m], m))
-        lines = sorted({k[1] for k in own}, key=lambda x: (x == "scratch", natural(x)))
+        of_target = {k[1:]: runs for k, runs in groups.items() if k[0] == name}
+        target = Target(name, of_target, metric, predictions, margin)
+        nets = sorted({k[0] for k in of_target}, key=lambda m: (sizes[m], m))
+        # Scratch last, so that it is what the others are compared with: "a minus b".
+        lines = sorted(
+            {k[1] for k in of_target}, key=lambda x: (x == "scratch", natural(x))
+        )
         for net in nets:
             pairs = [((net, a), (net, b)) for a, b in combinations(lines, 2)]
             every.append(target.family(f"pairs of lines of {net}", net, pairs))
@@ -94,8 +98,11 @@ def compare_all(
             every.append(target.family(f"{big} minus {small}", "", pairs))
         encoders = {row["model"] for row in rows if row.get("init") == "features"}
         places = [
-            (n, x) for n, x in product(nets, lines) if any(k[:2] == (n, x) for k in own)
+            (n, x)
+            for n, x in product(nets, lines)
+            if any(k[:2] == (n, x) for k in of_target)
         ]
+        # Both differ: the pairs of one net, and of one line, are in families above.
         pairs = [
             (a, b)
             for a, b in combinations(places, 2)

@@ -41,6 +41,7 @@ def lines(rows: Sequence[Row], *along: str) -> tuple[list[Row], list[str]]:
     along = along or ("shots",)
     runs: dict[tuple, Row] = {}
     again: list[str] = []
+    # By name, so that which of two copies counts does not hang on the file system.
     for row in sorted(rows, key=lambda r: r["folder"]):
         if row["kind"] != "transfer":
             continue
@@ -75,9 +76,11 @@ def _labels(rows: list[Row], along: Sequence[str]) -> list[str]:
             words = [
                 "" if (v := row.get(column)) is None else form.format(v) for row in rows
             ]
+            # Of two studies every line says which, even where no place has both.
             always = column == "study" and len(set(words)) > 1
             _extend(labels, words, rows, along, always)
     ambiguous = _mixed(labels, rows, along, [row.get("family") for row in rows])
+    # Only now the settings by name: a label is the shortest that tells its runs apart.
     if ambiguous:
         for name in sorted({name for row in rows for name in _settings(row)}):
             words = [f"{name.replace('/', '.')}={_value(row, name)}" for row in rows]
@@ -110,6 +113,7 @@ def _mixed(
     """
     places: dict[tuple, set] = defaultdict(set)
     for label, row, value in zip(labels, rows, values, strict=True):
+        # Runs of another place may differ: full data takes more steps than 1 shot.
         place = label, row["shots"], *(row[x] for x in along)
         places[place].add((value, row.get("family") or value))
     return any(

@@ -161,12 +161,14 @@ def luck(accuracies: Sequence[float], images: int, alike: float = 0.0) -> float:
     without predictions it is unknown, and 0 gives the most. The true accuracies are
     taken as the observed ones, drawn together by as much as sampling spreads them.
     """
-    seen = np.asarray(accuracies, float)
-    noise = seen.mean() * (1 - seen.mean()) / images * (1 - alike)
-    spread = float(seen.var(ddof=1))
+    observed = np.asarray(accuracies, float)
+    # What the errors have in common moves all settings alike, and no choice.
+    noise = observed.mean() * (1 - observed.mean()) / images * (1 - alike)
+    spread = float(observed.var(ddof=1))
+    # Sampling adds to the spread of the true accuracies: it is taken off.
     keep = math.sqrt(max(1 - noise / spread, 0)) if spread else 0.0
-    true = seen.mean() + keep * (seen - seen.mean())
-    errors = math.sqrt(noise) * _normal(len(seen))
+    true = observed.mean() + keep * (observed - observed.mean())
+    errors = math.sqrt(noise) * _normal(len(observed))
     chosen = (true + errors).argmax(axis=1)
     return float(np.take_along_axis(errors, chosen[:, None], 1).mean())
 
@@ -181,14 +183,14 @@ def elsewhere(rows: Sequence[Row]) -> dict[Cell, float]:
     for (target, shots, *encoder), runs in cells(rows).items():
         of_target = {row["settings"]: row["accuracy"] for row in runs}
         grid[(shots, *encoder)][target] = of_target
-    found = {}
+    chosen = {}
     for (shots, model, upstream), targets in grid.items():
-        for target, own in targets.items():
+        for target, by_setting in targets.items():
             others = [a for t, a in targets.items() if t != target]
             if others:
-                best = max(own, key=lambda s: sum(a.get(s, 0.0) for a in others))
-                found[target, shots, model, upstream] = own[best]
-    return found
+                best = max(by_setting, key=lambda s: sum(a.get(s, 0.0) for a in others))
+                chosen[target, shots, model, upstream] = by_setting[best]
+    return chosen
 
 
 # ---- the ranking -------------------------------------------------------------------

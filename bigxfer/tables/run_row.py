@@ -24,7 +24,7 @@ def read_run(folder: Path) -> Row:
     model, data, init = run["model"], run["data"], run["init"]
     blocks = tuple(model["blocks"])
     bit = model["name"] == "bit"
-    alone = init["kind"] in ("random", "gabor")
+    alone = init["kind"] in ("random", "gabor")  # both learn from no other data
     source = None if alone else find_upstream(folder, init)
     own = config.settings(run_folder.run)
     phantom = result["synthetic"]
@@ -34,6 +34,7 @@ def read_run(folder: Path) -> Row:
         "upstream_digest": "" if alone else init["digest"],
         "upstream_seed": source[1]["config"]["seed"] if source else None,
         "model": net_name(model),
+        # Three convolutions a unit, the stem and the head: 50 of (3, 4, 6, 3).
         "depth": 3 * sum(blocks) + 2 if bit else None,
         "width": model["width"] if bit else None,
         "params": cost.get("parameters"),
@@ -81,10 +82,10 @@ def of_choice(result: dict) -> Row:
     """
     if "tuned" not in result and "head" in result:
         return {"tuned": None, "chosen": None, "edge": None}
-    if not (found := result.get("tuned")):
+    if not (choice := result.get("tuned")):
         return {"tuned": "untuned", "chosen": None, "edge": None}
-    words = f"{found['what']} of {len(found['of'])}"
-    return {"tuned": words, "chosen": found["value"], "edge": found["edge"] or None}
+    words = f"{choice['what']} of {len(choice['of'])}"
+    return {"tuned": words, "chosen": choice["value"], "edge": choice["edge"] or None}
 
 
 def of_splits(result: dict) -> Row:
@@ -141,6 +142,7 @@ def of_encoder(about: dict) -> Row:
 
 def said(error: Exception) -> str:
     """What an error says; a missing field's is its name alone."""
+    # A KeyError's text is the key in quotes, which says nothing to a reader.
     return f"it lacks the field {error}" if type(error) is KeyError else str(error)
 
 
@@ -163,6 +165,7 @@ def config_alone(folder: Path) -> list[Row]:
 
 def target_size(report: dict) -> int | None:
     """Training images, after the draw."""
+    # Of few-shot runs the count below is that of the split, before the draw.
     drawn = report.get("drawn")
     return len(drawn) if drawn else report.get("counts", {}).get("train")
 
@@ -202,6 +205,7 @@ def find_upstream(folder: Path, init: dict) -> tuple[Path, dict] | None:
     for place in (beside, checkpoint, checkpoint.parent):
         try:
             about = folders.read(place / "config.json")
+            # The checkpoint may have been trained anew since, with other settings.
             if about["digest"] == init["digest"]:
                 return place, about
         except (OSError, ValueError, KeyError, TypeError):
@@ -216,6 +220,7 @@ def family(about: dict, own: dict[str, Any], source: tuple[Path, dict] | None) -
     the upstream; its digest takes that place where its folder is not at hand. `about`
     is the run's config.json, `source` what find_upstream found.
     """
+    # Not the upstream's digest, which holds its seed: seeds are averaged.
     upstream = about["config"]["init"].get("digest") or ""
     if source:
         place, before = source
@@ -260,6 +265,7 @@ def set_name(data: dict, synthetic: bool) -> str:
         knobs = {k: data["phantom"].get(k, v) for k, v in plain.items()}
         marks = [f"{k}={v:g}" for k, v in knobs.items() if v != plain[k]]
         return " ".join([f"phantom-{data['reader']}", *marks])
+    # Two own sets have the same reader; their folders tell them apart.
     if data["reader"] in ("csv", "folder"):
         return "-".join(filter(None, (Path(data["root"]).name, data["version"])))
     return "-".join(filter(None, (data["reader"], data["version"])))
@@ -276,6 +282,7 @@ def _source(init: dict) -> str:
     if init.get("kind") == "imagenet":
         return "imagenet"
     checkpoint = Path(init["checkpoint"])
+    # Every run folder's file is called params.npz.
     if checkpoint.suffix == ".npz" and checkpoint.stem != "params":
         return checkpoint.stem
     return Path(init["upstream"].partition(":")[0]).stem or init["digest"]

@@ -76,6 +76,7 @@ def slopes(
             )
         by_seed[row["upstream_seed"]][place] = row
     places = sorted({place for cells in by_seed.values() for place in cells})
+    # A seed that lacks a cell would weigh the others otherwise than its fellows do.
     whole = [cells for _, cells in sorted(by_seed.items()) if len(cells) == len(places)]
     if not whole:
         raise ValueError(f"no upstream seed has all of the {len(places)} cells")
@@ -86,16 +87,16 @@ def slopes(
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise ValueError("images and widths change together in these cells: no slopes")
     pulls = np.linalg.pinv(design)[1:]  # a slope is its pull @ the metric of the cells
-    found = [
+    each = [
         _slope(name, pull, grid, metric, predictions, margin)
         for name, pull in zip(x, pulls, strict=True)
     ]
     left = len(rows) - len(whole) * len(places)
-    p = intervals.holm([s.p for s in found])
-    q = intervals.holm([s.outside for s in found])
+    p = intervals.holm([s.p for s in each])
+    q = intervals.holm([s.outside for s in each])
     return [
         replace(s, left_out=left, holm=float(a), outside_holm=float(b))
-        for s, a, b in zip(found, p, q, strict=True)
+        for s, a, b in zip(each, p, q, strict=True)
     ]
 
 
@@ -115,11 +116,13 @@ def _slope(
         each = np.stack([s.sums for s in scores if s.sums is not None], axis=-1)
         each = each.reshape(len(each), len(grid), len(pull))
         sums = (each @ pull)[:, :, None]  # [p, U, 1]
+        # What one patient more could do to a run, by its weight in the slope.
         one = max(score.one for score in scores) * float(np.sum(pull**2))
         patients = predictions.patients(rows)
     parts = crossed.parts([Side(points[:, None], sums)], one)
     value, several = float(points.mean()), len(grid) > 1
     low, high = crossed.interval(value, parts)
+    # A p speaks of upstreams in general: it needs two seeds and the patients' part.
     judged = parts if several and sums is not None else []
     return Slope(
         name,

@@ -92,6 +92,7 @@ def _against_scratch(compared: Sequence[families.Family], model: str) -> list[st
     for family in (f for f in compared if f.model == model):
         names = {side[1] for pair in family.pairs for side in pair}
         for a, b in family.pairs:
+            # The whole matrix is on the page; here only what pre-training brought.
             if b[1] != rival(a[1], names):
                 continue
             out.append(f"  {a[1]} minus {b[1]}, same draws and same test images:")

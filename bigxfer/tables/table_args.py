@@ -75,6 +75,7 @@ def read_csv(path: Path) -> "list[Row]":
     from bigxfer.tables.table import COLUMNS
 
     types = csv.ConvertOptions(
+        # Not guessed: a digest of digits alone would become a number.
         column_types=COLUMNS,
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
