@@ -10,9 +10,8 @@ from bigxfer.scaling.forms import Array
 from bigxfer.scaling.solver import minimise
 from bigxfer.statistics.intervals import FEW
 
-FEWEST = (
-    3  # draws whose own standard deviation is used: of two it is within a factor of 30
-)
+# Draws whose own standard deviation is used: of two it is within a factor of 30.
+FEWEST = 3
 FAR = 50.0  # in ln y: a t of one degree of freedom goes further than floats do
 
 
@@ -31,6 +30,7 @@ class Intervals:
         value = self.fit.parameters
         ends = self.fit.form.natural(self._ends(self.theta))
         if "floor" in ends:
+            # `refit` lets it fall below 0; no error is.
             ends["floor"] = np.maximum(ends["floor"], 0.0)
         return {k: (value[k], float(ends[k][0]), float(ends[k][1])) for k in value}
 
@@ -73,8 +73,10 @@ def bootstrap(
     rng = np.random.default_rng([seed, 1])
     if law.y.ndim == 2:
         mean = draw_mean(law.y)
+        # Resampled patients may leave no error at all, and ln 0 is no number.
         curves = mean if resampled is None else np.maximum(resampled, 1e-3 * mean)
         size = replicates if resampled is None else len(resampled)
+        # As a factor: the curve stays positive however far it moves.
         moved = np.clip(t_deviations(law.y, size, rng) / mean, -FAR, FAR)
         theta = refit(law, curves * np.exp(moved))
         method = "t over draws" + ("" if resampled is None else ", patients resampled")
@@ -82,6 +84,7 @@ def bootstrap(
         label = np.arange(len(law.y)) if groups is None else np.asarray(groups)
         _, member = np.unique(label, return_inverse=True)
         m = member.max() + 1
+        # Fewer groups than FEW repeat themselves too often to show their own scatter.
         if m >= FEW:
             count = rng.multinomial(m, np.full(m, 1 / m), replicates)[:, member]
             theta = refit(law, np.tile(law.y, (replicates, 1)), count.astype(float))
@@ -105,6 +108,7 @@ def refit(
     low = np.where(floor, -law.objective.high, law.objective.low)
     objective = replace(law.objective, low=low)
     weight = np.ones_like(y) if weight is None else weight
+    # From every basin: noise may make another optimum of the law the best one.
     target = np.repeat(law.objective.link(y), k, axis=0)
     start = np.tile(law.basins, (n, 1))
     weights = np.repeat(weight, k, axis=0)
@@ -130,11 +134,13 @@ def t_deviations(
         raise ValueError("one draw gives no interval: repeat it with other seeds")
     present = np.isfinite(y)
     count = present.sum(0)
+    # One draw of a scale has the deviation 0 from its own mean: `pooled` replaces it.
     shared = np.maximum(count, 2)
     deviation = np.where(present, y - draw_mean(y), 0.0) / np.sqrt(
         shared * (shared - 1)
     )
     normal = rng.standard_normal((replicates, len(y)))
+    # One for all scales of a replicate: whole draws move, as a multivariate t does.
     chi = np.sqrt(rng.chisquare(len(y) - 1, replicates) / (len(y) - 1))
     moved = np.tensordot(normal / chi[:, None], deviation, 1)
     if pooled is None:
@@ -156,6 +162,7 @@ def smooth_sigma(x: ArrayLike, sigma: ArrayLike) -> Array:
     if not good.any():
         return np.ones_like(sigma)
     columns = np.log(x[:, None] if x.ndim == 1 else x)
+    # Centred, since the powers below have no column for the level.
     columns -= columns[good].mean(0)
     target = np.log(sigma[good])
     # the least-norm solution: a scale that does not vary has the power 0
@@ -178,6 +185,7 @@ def around(law: Fit, replicates: int, rng: np.random.Generator) -> Array:
     observed = law.y if law.y.ndim == 1 else draw_mean(law.y)
     residual = scale * np.log(law.predict(x) / observed)
     sd = np.sqrt(np.sum(residual**2) / freedom)
+    # Not residuals drawn again: a few of them are no distribution.
     t = rng.standard_normal((replicates, n))
     t /= np.sqrt(rng.chisquare(freedom, (replicates, 1)) / freedom)
     return law.predict(x) * np.exp(np.clip(sd * t / scale, -FAR, FAR))

@@ -72,6 +72,7 @@ def crossings(found: Sequence[Curve], predictions: PredictionReader) -> list[Cro
     out = []
     for group in groups.values():
         pairs = [crossing(a, b, predictions) for a, b in combinations(group, 2)]
+        # Pairs without an interval make no claim and do not count in the family.
         known = [c.found for c in pairs if c.found]
         decided = iter(decide(known))
         for c in pairs:
@@ -96,6 +97,7 @@ def crossing(a: Curve, b: Curve, predictions: PredictionReader) -> Crossing:
                 x.append(at)
                 compared.append(d)
     names = a.about["line"], b.about["line"]
+    # A crossing is from one scale to another.
     if len(x) < 2:
         why = "fewer than two common scales with an interval of the difference"
         return Crossing(about, *names, None, why)
@@ -103,6 +105,6 @@ def crossing(a: Curve, b: Curve, predictions: PredictionReader) -> Crossing:
     found = crossover(np.array(x), compared, tails)
     words = compared[-1].covers
     if compared[-1].value < 0:
-        turned = -found.difference[:, [0, 2, 1]]
+        turned = -found.difference[:, [0, 2, 1]]  # the ends change places
         found, names = Crossover(found.x, turned, found.tails), names[::-1]
     return Crossing(about, *names, found, words)

@@ -56,6 +56,7 @@ class Crossover:
     def ahead(self, pairs: int) -> list[int]:
         """1, -1 or 0 at each scale: A is told ahead, B is, or neither, in a family of
         `pairs` pairs at as many scales each."""
+        # Two sides, all pairs, all scales: Bonferroni for "ahead somewhere".
         told = self.tails * 2 * pairs * len(self.x) < SURE
         return [int(s) for s in np.sign(self.difference[:, 0]) * told]
 
@@ -76,7 +77,9 @@ class Crossover:
         ahead = np.where(leads * self.difference[:, 0] > 0, self.tails, 1.0)
         behind = np.where(leads * self.difference[:, 0] < 0, self.tails, 1.0)
         k = range(len(self.x))
+        # Both must hold, so the larger p counts (an intersection-union test).
         pairs = [(max(behind[i], ahead[j]), i, j) for j in k for i in range(j)]
+        # Of equal p the nearer scales, which bound the place more closely.
         return min(pairs, key=lambda pair: (pair[0], pair[2] - pair[1]))
 
     def _crossing(self, leads: int) -> Overtaking | None:
@@ -84,11 +87,14 @@ class Crossover:
         _, i, j = self._ends(leads)
         d = leads * self.difference
         value, low, high = d[:, 0], d[:, 1:].min(1), d[:, 1:].max(1)
+        # A p may decide though a 95% interval touches 0: the place then has none.
         if not (high[i] < 0 < low[j]):
             return None
+        # The last change of sign: what noise does before it is behind the crossing.
         last = max(m for m in range(i, j) if value[m] <= 0)
         left = max(m for m in range(i, last + 1) if high[m] < 0)
         right = min(m for m in range(last + 1, j + 1) if low[m] > 0)
+        # Between scales by ln x, as shots and images are spaced.
         z = np.log(self.x)
         places = _zero(z, value, last), _zero(z, high, left), _zero(z, low, right - 1)
         return Overtaking(leads, *map(math.exp, places))

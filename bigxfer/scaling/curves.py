@@ -66,6 +66,7 @@ class Curve:
     def scatter(self, predictions: PredictionReader) -> Scatter:
         """Replicates of the mean errors, over what the runs vary in."""
         errors = self.errors()
+        # Half a count for a run without any error: its logarithm must be finite.
         least = np.nanmin(np.where(errors > 0, errors, np.nan), initial=1.0)
         images = [next(iter(runs.values())).get("test_images") for runs in self.runs]
         half = np.array([0.5 / n if n else least / 2 for n in images])
@@ -73,14 +74,15 @@ class Curve:
         resampled = None
         if samples is not None and np.isfinite(samples).all():
             ends = np.cumsum([len(runs) for runs in self.runs])[:-1]
-            parts = np.split(1 - samples[:REPLICATES], ends, axis=1)
-            resampled = np.stack([p.mean(1) for p in parts], axis=1)
-        found = scatter(self.x, errors, half, REPLICATES, resampled)
+            by_scale = np.split(1 - samples[:REPLICATES], ends, axis=1)
+            # The same resampled patients at every scale: their errors move together.
+            resampled = np.stack([runs.mean(1) for runs in by_scale], axis=1)
+        scattered = scatter(self.x, errors, half, REPLICATES, resampled)
         tested = f" and {patients} test patients"
         if resampled is None:
             tested = "; the choice of test patients is not covered"
-        words = found.words + tested * (found.curves is not None)
-        return Scatter(found.mean, found.sigma, found.curves, words)
+        words = scattered.words + tested * (scattered.curves is not None)
+        return Scatter(scattered.mean, scattered.sigma, scattered.curves, words)
 
 
 @dataclass
@@ -138,17 +140,18 @@ def grouped(
     for key, runs in cells.group(rows, metric, *fixed, *inputs).items():
         place = tuple(map(float, key[len(fixed) :]))
         groups.setdefault(key[: len(fixed)], {})[place] = runs
-    found, perfect = [], 0
+    lines_found, perfect = [], 0
     for key, places in sorted(groups.items()):
         about = dict(zip(fixed, key, strict=True))
         x = np.array(sorted(places))
         runs = [places[p] for p in sorted(places)]
-        perfect += sum(all(r[metric] >= 1 for r in here.values()) for here in runs)
-        found.append(Curve(about, x if len(inputs) > 1 else x[:, 0], runs, metric))
+        perfect += sum(all(r[metric] >= 1 for r in cell.values()) for cell in runs)
+        curve = Curve(about, x if len(inputs) > 1 else x[:, 0], runs, metric)
+        lines_found.append(curve)
     note = (
         f"{perfect} cells without any error count as half an error: no law reaches 0."
     )
-    return found, [note] * bool(perfect)
+    return lines_found, [note] * bool(perfect)
 
 
 def scale(row: Row, x: str) -> float | None:
@@ -169,10 +172,12 @@ def law(curve: Curve, predictions: PredictionReader) -> Law:
         found.reason = "no error at any scale"
         return found
     found.scatter = curve.scatter(predictions)
+    # Below LEAST scales too: a slope needs no law.
     found.slope = trend.slope(x, found.scatter)
     found.flat = trend.flat(found.scatter, differences.margin_of(curve.rows))
     if len(x) < LEAST:
         found.reason = f"{len(x)} of the {LEAST} scales that a forecast needs"
+    # Every form falls: fitted to errors that rise it would be a flat line with a band.
     elif risen := trend.rises(x, found.scatter, found.slope):
         found.reason = f"no falling law: {risen}"
     else:
@@ -185,6 +190,7 @@ def _foretell(found: Law) -> None:
     """Chooses a form and its band, in place."""
     x, scattered = found.curve.x, found.scatter
     below = int((x <= found.cutoff).sum())
+    # Fewer parameters than scales, so that something is left to miss.
     forms = [f for f in CURVES.values() if len(f.parameters) < below]
     for form in CURVES.values():
         if form not in forms:

@@ -95,11 +95,12 @@ def fit(
         sigma = np.asarray(sigma, float)
         if sigma.shape != curve.shape or not (sigma > 0).all():
             raise ValueError("fit: sigma must be positive, one for each scale")
+        # By the median: delta stays a relative error at any level of sigma.
         scale = np.median(sigma) / sigma
     columns = form.columns(x)
     low, high = np.array(form.bounds(curve, *columns), float).T
     objective = Objective(form, x, scale, delta, link, low, high)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # the same data give the same fit
     theta, cost = _restart(objective, curve, form.starts(rng, starts, curve, *columns))
     for _ in range(3):  # fresh restarts, around the best and anywhere
         if _agreement(cost) >= SETTLED:
@@ -108,6 +109,7 @@ def fit(
             0.1, np.abs(theta[0])
         )
         fresh = form.starts(rng, starts, curve, *columns)
+        # Half near the best, for a basin that was missed narrowly; half anywhere.
         fresh[::2] = (theta[0] + spread)[::2]
         more, more_cost = _restart(objective, curve, fresh)
         improved = more_cost[0] < cost[0] * (1 - 1e-6) - 1e-15
@@ -222,10 +224,11 @@ def choose(
         scores.append(Score(form, outside, inside, law, off))
     if not scores:
         raise ValueError(f"choose: too few scales below the cutoff {cutoff}")
+    # The larger of the two: a law that misses what it was fitted to foretells by luck.
     misses = np.array([[max(s.held_out, s.in_sample)] for s in scores])
     first = simplest([len(s.form.parameters) for s in scores], misses)[0]
-    rest = [s for i, s in enumerate(scores) if i != first]
-    return [scores[first], *sorted(rest, key=lambda s: s.held_out)]
+    others = [s for i, s in enumerate(scores) if i != first]
+    return [scores[first], *sorted(others, key=lambda s: s.held_out)]
 
 
 def simplest(parameters: Sequence[int], misses: Array) -> NDArray[np.int64]:
@@ -251,6 +254,7 @@ def inverse(law: Fit, y: ArrayLike) -> Array:
     effective data transferred D_T of arXiv 2102.01293.
     """
     y = np.asarray(y, float)
+    # Of ln x, wider than any scale; 80 halvings reach the last bit of a float64.
     low, high = np.full(y.shape, -50.0), np.full(y.shape, 150.0)
     for _ in range(80):
         middle = (low + high) / 2

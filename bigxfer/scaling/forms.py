@@ -146,6 +146,7 @@ def _overtraining(n, m, a, b, c, floor):
 
 def _metric(loss, top, k, gamma):
     """y = top - k exp(-gamma loss): downstream error from upstream loss."""
+    # A search may ask for errors below 0, which have no logarithm.
     return np.log(np.maximum(top - np.exp(k - gamma * loss), 1e-12))
 
 

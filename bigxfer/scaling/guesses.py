@@ -11,11 +11,13 @@ import numpy as np
 def _line(design, z):
     """Least squares of z [m, n] on 1 and the columns [m, n] -> coefficients [m]."""
     columns = np.stack(np.broadcast_arrays(np.ones_like(z), *design), -1)
+    # pinv: columns that do not vary give the least solution, not an error.
     return list(np.moveaxis(np.linalg.pinv(columns) @ z[..., None], 1, 0)[..., 0])
 
 
 def _floors(rng, m, y):
     """Floors [m, 1] spread over [0, smallest y), most of them near it or near 0."""
+    # Below the smallest error, since ln(y - floor) is fitted.
     return (y.min() * (1 - 1e-3) * rng.beta(0.5, 0.5, m))[:, None]
 
 
@@ -32,6 +34,7 @@ def _stack(m: int, *columns):
 
 
 def m1(rng, m, y, x):
+    # Nothing is left to draw, so the data are disturbed: equal starts agree anyway.
     b, c = _line([np.log(x)], np.log(y)[None] + rng.normal(0, 0.1, (m, len(y))))
     return _stack(m, b, _exponent(-c))
 
@@ -86,6 +89,7 @@ def rectified(rng, m, y, x):
 def joint(rng, m, y, n, d):
     floor = _floors(rng, m, y)[:, 0]
     alpha, beta = rng.uniform(0.05, 1.2, (2, m))
+    # Which of the two terms is the larger is what a search has to find out.
     share = rng.uniform(0.1, 0.9, m)
     excess = np.median(y) - np.minimum(floor, 0.95 * np.median(y))
     a = np.log(share * excess) + alpha * np.median(np.log(n))

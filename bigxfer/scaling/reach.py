@@ -60,6 +60,7 @@ def within(x: Array, scatter: Scatter, error: float) -> Reach | None:
     if scatter.curves is None or len(x) < 2:
         return None
     lines = np.concatenate([scatter.mean[None], scatter.curves])
+    # By logarithms of both: between two scales the error is then a power law.
     places = lasting_lead(np.log(x), np.log(error / lines))
     # quantiles that are replicates: no averaging with an infinite one
     low = np.quantile(places[1:], 0.025, method="lower")
@@ -73,6 +74,7 @@ def beyond(x: Array, prediction: Forecast, error: float) -> Reach:
     end = AHEAD * float(x[-1])
     grid = np.geomspace(x[0], end, FINE)
     value, low, high = prediction.predict(grid)
+    # The band's upper end reaches an error last: it is the upper end of the scale.
     places = lasting_lead(np.log(grid), error - np.stack([value, low, high]))
     value, low, high = np.exp(places).tolist()
     return Reach(value, low, high, float(x[0]), end, ahead=True)
@@ -83,6 +85,7 @@ def lasting_lead(grid: Array, d: Array) -> Array:
 
     -> [m]; -inf where d > 0 throughout, inf where d <= 0 at the end.
     """
+    # For good: a curve that dips below the error and returns has not reached it.
     above = d > 0
     last = d.shape[1] - 1 - np.argmin(above[:, ::-1], 1)  # the last point not above
     rows, right = np.arange(len(d)), np.minimum(last + 1, d.shape[1] - 1)

@@ -33,8 +33,10 @@ class Objective:
 
     def cost(self, residual: Array, weight: Array) -> Array:
         size = np.abs(residual)
+        # Huber's loss: size^2 / 2 inside, delta (size - delta / 2) beyond.
         inside = np.minimum(size, self.delta)
         total = np.sum(weight * inside * (size - inside / 2), -1)
+        # Where a law overflows, a step is refused like any that is worse.
         return np.where(np.isfinite(total), total, np.inf)
 
     def jacobian(self, theta: Array, target: Array) -> Array:
@@ -60,11 +62,13 @@ def minimise(
     target, weight [m, n], theta [m, p] starts -> (theta [m, p], cost [m]).
     """
     with np.errstate(all="ignore"):
+        # A guess may have no number: a logarithm of what is below 0.
         theta = np.clip(np.nan_to_num(theta), objective.low, objective.high)
         cost = objective.cost(objective.residual(theta, target), weight)
         damping = np.full(len(theta), 1e-2)
         quiet = np.zeros(len(theta), int)
         for _ in range(iterations):
+            # Only problems that still move; three quiet steps in a row are an end.
             active = np.flatnonzero((quiet < 3) & (damping < 1e12))
             if not len(active):
                 break
@@ -94,7 +98,9 @@ def _step(objective: Objective, theta, target, weight, damping) -> Array:
     curvature = np.where(size <= objective.delta, weight, 1e-3 * majorant)
     gradient = np.einsum("mn,mnp->mp", psi, jac)
     hessian = np.einsum("mn,mnp,mnq->mpq", curvature, jac, jac)
+    # Of the majorant: it is above 0 where all points lie outside delta, too.
     damp = np.einsum("mn,mnp->mp", majorant, jac**2) + 1e-30
+    # At a bound, and pushed beyond it: such a parameter takes no part in the step.
     held = (theta <= objective.low) & (gradient >= 0)
     held |= (theta >= objective.high) & (gradient <= 0)
     held |= objective.low == objective.high

@@ -89,6 +89,7 @@ def fitted(
         for row in on:
             if (d := distance(row, known)) is not None:
                 variant = row["line"].removeprefix(row["upstream"])
+                # Without the upstream's name and family: its distance stands for them.
                 name = f"all upstreams{variant}"
                 far.append(row | {"line": name, "distance": d, "family": ""})
         try:
@@ -96,6 +97,7 @@ def fitted(
         except ValueError as error:  # two upstreams of one size at one distance
             return laws, [*notes, f"No law over the distance: {error}"]
         for curve in pooled:
+            # One distance tells nothing of kappa.
             if len(np.unique(curve.x[:, 2])) > 1:
                 laws.append(law(curve, (TWO_WAY_DISTANCE,), predictions))
     return laws, notes

@@ -32,8 +32,8 @@ def slope(x: Array, scattered: Scatter) -> tuple[float, float, float] | None:
     freedom = len(x) - 2
     if freedom < FREEDOM:
         return None
-    rest = y - y.mean() + value * z
-    error = np.sqrt(np.sum(rest**2) / freedom * np.sum(pull**2))
+    residual = y - y.mean() + value * z
+    error = np.sqrt(np.sum(residual**2) / freedom * np.sum(pull**2))
     reach_of = error * float(scipy.special.stdtrit(freedom, 0.975))
     return value, value - reach_of, value + reach_of
 
@@ -46,6 +46,7 @@ def flat(scattered: Scatter, margin: float) -> float | None:
     """
     if scattered.curves is None:
         return None
+    # Every ordered pair, so that the upper quantile alone is both one-sided tests.
     apart = scattered.curves[:, :, None] - scattered.curves[:, None]
     return margin if np.quantile(apart, 0.95, axis=0).max() < margin else None
 
