@@ -19,7 +19,7 @@ TABLE, BUNDLE, AUDITS = (
     for name in ("runs.csv", "bundle.npz", "audits.csv")
 )
 STUDY = "configs/study_real.py"
-PARTS = ("contrast", "fractions", "nets", "domains", "shots")
+PARTS = ("contrast", "sizes", "fractions", "nets", "domains", "shots")
 DRAWS, MOST_SEEDS = 8, 3  # of heads at few shots whose predictions are kept
 METRIC, TARGET, NET = "auroc_macro", "knee_oa", "R26x0.25"
 MARGIN, FLAT = 0.02, 0.005  # of a comparison, and of a slope: as the study says

@@ -12,7 +12,8 @@ whole rows of one upstream seed.
   pilot      contrast with three of its seeds: for `study plan`
   rates      four rates of fine-tuning, on validation, which set FINE
   contrast   R26x0.25, tiny_imagenet 705 against 45,125 images, and scratch, to knee_oa, five seeds
-  fractions  the sizes between; the smallest net at seven fractions, 1/64 to 1
+  sizes      the two sizes between, five seeds
+  fractions  the smallest net at seven fractions, 1/64 to 1, three seeds
   nets       R26x0.125 at four sizes, R26x0.5 at the smallest and the largest, five seeds
   domains    mednist, nih64, the control; covid_cxr too
   shots      fine-tuning at 1, 5 and 10 shots, ten draws; the HyperRule's 500 steps of 512
@@ -116,6 +117,7 @@ def sweep(arg: str = "") -> Iterator[dict]:
     here = f"{HERE}:root={a['root']}"
     parts = {
         "contrast": lambda: contrast(here, SEEDS),
+        "sizes": lambda: sizes(here),
         "fractions": lambda: fractions(here),
         "nets": lambda: nets(here),
         "domains": lambda: domains(here),
@@ -147,10 +149,13 @@ def contrast(here: str, seeds: range) -> Iterator[dict]:
             yield from heads(here, start, seed)
 
 
-def fractions(here: str) -> Iterator[dict]:
+def sizes(here: str) -> Iterator[dict]:
     for seed in SEEDS:
         for images in IMAGES[1:-1]:
             yield from full(here, tiny(images), seed)
+
+
+def fractions(here: str) -> Iterator[dict]:
     for seed in SEEDS[:3]:
         for images in (*IMAGES, *MORE):
             yield from full(here, tiny(images), seed, model=NETS[1])

@@ -12,7 +12,7 @@ from bigxfer.data.manifest import Manifest
 from bigxfer.study import grid
 
 STUDY = "configs/study_real.py"
-PARTS = ("contrast", "fractions", "nets", "domains", "shots")
+PARTS = ("contrast", "sizes", "fractions", "nets", "domains", "shots")
 
 
 @pytest.fixture(scope="module")
