@@ -47,6 +47,7 @@ class Ranking:
         w = weights[:, self.positive]
         tp, fp = _cumulative(w), _cumulative(weights[:, self.negative])
         positives, negatives = tp[:, -1], fp[:, -1]
+        # A tie is half a loss, so the mean of both counts.
         ahead, reached = fp[:, self.above], fp[:, self.reach]
         lost = np.einsum("rp,rp->r", w, ahead + reached) / 2
         hits = tp[:, self.reach_positive]
@@ -54,12 +55,14 @@ class Ranking:
         precision = hits / np.maximum(hits + reached, np.finfo(float).tiny)
         auroc = 1 - ratio(lost, positives * negatives)
         ap = ratio(np.einsum("rp,rp->r", w, precision), positives)
+        # Without a negative every order is perfect, and 1 would say nothing.
         return auroc, np.where(negatives > 0, ap, np.nan)
 
 
 def micro(truth: np.ndarray, scores: np.ndarray) -> Ranking:
     """All entries of truth and scores [n, k] in one order, for weights of the n rows."""
     ranking, k = rank(truth.ravel(), scores.ravel()), truth.shape[1]
+    # Entry e lies in row e // k, whose weight it has.
     return replace(
         ranking, positive=ranking.positive // k, negative=ranking.negative // k
     )

@@ -41,8 +41,8 @@ def judge(test: Tree) -> dict[str, Any]:
         if len(names) < 2:
             continue
         names = names[np.argsort(-counts, kind="stable")]
-        found = compared(test, values, sorted(names[:MOST].tolist()))
-        out[factor] = found | (
+        result = compared(test, values, sorted(names[:MOST].tolist()))
+        out[factor] = result | (
             {"left_out": len(names) - MOST} if len(names) > MOST else {}
         )
     return out
@@ -62,16 +62,17 @@ def bands(ages: np.ndarray) -> np.ndarray:
 def compared(test: Tree, values: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """{"classes", "groups", "gaps"} of the images whose value is one of these names."""
     classes = list(map(str, test["classes"]))
-    parts = {name: values == name for name in names}
-    lacks = {name: lacking(test, rows, classes) for name, rows in parts.items()}
+    rows_of = {name: values == name for name in names}
+    lacks = {name: lacking(test, rows, classes) for name, rows in rows_of.items()}
+    # A group that lacks every class has no say, or there would be none to share.
     judged = [name for name in names if len(lacks[name]) < len(classes)]
     shared = [c for c in classes if not any(c in lacks[name] for name in judged)]
     scores = {
         name: group_scores(test, rows, classes, lacks[name], shared)
-        for name, rows in parts.items()
+        for name, rows in rows_of.items()
     }
-    people = {name: np.unique(test["patients"][rows]) for name, rows in parts.items()}
-    every = dict.fromkeys(metric for found in scores.values() for metric in found)
+    people = {name: np.unique(test["patients"][rows]) for name, rows in rows_of.items()}
+    every = dict.fromkeys(metric for group in scores.values() for metric in group)
     return {
         "classes": shared,
         "groups": {
@@ -80,7 +81,7 @@ def compared(test: Tree, values: np.ndarray, names: Sequence[str]) -> dict[str, 
                 "patients": len(people[name]),
                 "metrics": entries(scores[name]),
             }
-            for name, rows in parts.items()
+            for name, rows in rows_of.items()
         },
         "gaps": {metric: gap(metric, scores, people) for metric in every},
     }
@@ -95,6 +96,7 @@ def lacking(test: Tree, rows: np.ndarray, classes: Sequence[str]) -> dict[str, s
     out = {}
     for i, name in enumerate(classes):
         for word, value in (("with", 1), ("without", 0)):
+            # Patients, not images: ten films of one patient say one thing.
             count = len(set(patients[truth[:, i] == value]))
             if count < LEAST and name not in out:
                 out[name] = f"{count} patients {word} {name}; {LEAST} are needed"
@@ -112,7 +114,7 @@ def group_scores(
     labels, logits, patients = (
         test[name][rows] for name in ("labels", "logits", "patients")
     )
-    found = metrics.scores(labels, logits, classes, patients)
+    whole = metrics.scores(labels, logits, classes, patients)
     out = {}
     if not shared or len(lacks) == len(classes):
         why = next(
@@ -120,14 +122,15 @@ def group_scores(
         )
         out["auroc_macro"] = Score(math.nan, reason=why)
     else:
-        out["auroc_macro"] = limits.average([found[f"auroc/{name}"] for name in shared])
+        # The same classes in each group: the means are then of one thing.
+        out["auroc_macro"] = limits.average([whole[f"auroc/{name}"] for name in shared])
     for name in classes:
         no = Score(math.nan, reason=lacks.get(name, ""))
-        out[f"auroc/{name}"] = no if name in lacks else found[f"auroc/{name}"]
+        out[f"auroc/{name}"] = no if name in lacks else whole[f"auroc/{name}"]
     if test["labels"].ndim == 1:
         count = len(set(patients))
         few = Score(math.nan, reason=f"{count} patients; {LEAST} are needed")
-        out["accuracy"] = found["accuracy"] if count >= LEAST else few
+        out["accuracy"] = whole["accuracy"] if count >= LEAST else few
     return out
 
 
@@ -140,12 +143,13 @@ def gap(
     The interval is simultaneous (Bonferroni) over all pairs, of which the largest was picked.
     """
     known = {
-        name: found[metric]
-        for name, found in scores.items()
-        if np.isfinite(found[metric].low)
+        name: group[metric]
+        for name, group in scores.items()
+        if np.isfinite(group[metric].low)
     }
     if len(known) < 2:
         return NONE | {"reason": "fewer than two groups have a value with an interval"}
+    # Of all pairs: the largest gap of many groups is large by chance alone.
     pairs = len(list(combinations(known, 2)))
     first = max(known, key=lambda name: known[name].value)
     last = min(known, key=lambda name: known[name].value)
@@ -165,6 +169,7 @@ def difference(
     wider = float(scipy.special.ndtri(1 - 0.025 / pairs)) / Z
     r = correlation(a, a_people, b, b_people)
     down, up = (
+        # rounding may leave a square of 0 a little below 0
         wider * math.sqrt(max(x**2 + y**2 - 2 * r * x * y, 0.0))
         for x, y in (
             (a.value - a.low, b.high - b.value),
@@ -188,14 +193,14 @@ def against(other: Tree, own: Tree) -> dict[str, Any]:
     """
     classes = list(map(str, own["classes"]))
     sets = {"other": other, "own": own}
-    every = {name: np.ones(len(part["labels"]), bool) for name, part in sets.items()}
-    lacks = {name: lacking(part, every[name], classes) for name, part in sets.items()}
+    every = {name: np.ones(len(test["labels"]), bool) for name, test in sets.items()}
+    lacks = {name: lacking(test, every[name], classes) for name, test in sets.items()}
     shared = [c for c in classes if not any(c in lack for lack in lacks.values())]
     scores = {
-        name: group_scores(part, every[name], classes, lacks[name], shared)
-        for name, part in sets.items()
+        name: group_scores(test, every[name], classes, lacks[name], shared)
+        for name, test in sets.items()
     }
-    people = {name: np.unique(part["patients"]) for name, part in sets.items()}
+    people = {name: np.unique(test["patients"]) for name, test in sets.items()}
     gaps: dict[str, dict[str, Any]] = {}
     for metric, score in scores["other"].items():
         if np.isfinite(score.low) and np.isfinite(scores["own"][metric].low):
@@ -228,5 +233,6 @@ def correlation(
     if a.sums is None or b.sums is None:
         return 0.0
     both, i, j = np.intersect1d(a_people, b_people, return_indices=True)
+    # Over all patients of each: those in one set alone add variance, and no covariance.
     size = math.sqrt((a.sums**2).sum() * (b.sums**2).sum())
     return float(a.sums[i] @ b.sums[j]) / size if len(both) and size else 0.0

@@ -18,9 +18,9 @@ def within(test: Tree, most: int) -> dict[str, dict[str, Any]]:
     names, counts = np.unique(test["sources"], return_counts=True)
     out = {}
     for name in names[np.argsort(-counts, kind="stable")][:most].tolist():
-        own = test["sources"] == name
+        rows = test["sources"] == name
         labels, logits, patients = (
-            test[k][own] for k in ("labels", "logits", "patients")
+            test[k][rows] for k in ("labels", "logits", "patients")
         )
         classes = list(map(str, test["classes"]))
         out[name] = metrics.compute(labels, logits, classes, patients)
@@ -33,9 +33,10 @@ def one_class(test: Tree) -> list[tuple[str, str, int]]:
         return []
     out = []
     for name in filter(None, np.unique(test["sources"]).tolist()):
-        labels = np.unique(own := test["labels"][test["sources"] == name])
+        of_source = test["labels"][test["sources"] == name]
+        labels = np.unique(of_source)
         if len(labels) == 1:
-            out.append((name, str(test["classes"][labels[0]]), len(own)))
+            out.append((name, str(test["classes"][labels[0]]), len(of_source)))
     return out
 
 
@@ -48,12 +49,14 @@ def guessed(column: str, test: Tree, valid: Tree) -> dict[str, Any]:
     classes = list(map(str, test["classes"]))
     known = auroc.one_hot(valid["labels"], len(classes))
     total, number = np.nansum(known, axis=0), np.sum(~np.isnan(known), axis=0)
+    # Half a count: a class that validation lacks has a share above 0, and a logarithm.
     mean = (total + 0.5) / (number + 1)
     share = np.empty(test["logits"].shape)
     for name in np.unique(test[column]):
-        own = known[valid[column] == name]
-        positive = np.nansum(own, axis=0) + mean
-        share[test[column] == name] = positive / (np.sum(~np.isnan(own), axis=0) + 1)
+        # A source that validation lacks gets the mean: it gives nothing away.
+        there = known[valid[column] == name]
+        positive = np.nansum(there, axis=0) + mean
+        share[test[column] == name] = positive / (np.sum(~np.isnan(there), axis=0) + 1)
     logits = np.log(share)
     if test["labels"].ndim == 2:
         logits -= np.log1p(-share)

@@ -41,6 +41,7 @@ def binned(
     Each has low, high, count, confidence (mean), frequency (mean hit).
     """
     edges = np.linspace(0, 1, bins + 1)
+    # left: closed above, as in the paper and in metrics._ece.
     which = np.searchsorted(edges[1:-1], confidence, side="left")
     groups = [np.flatnonzero(which == b) for b in range(bins)]
     return [
@@ -58,6 +59,7 @@ def equal_counts(
     ranked = confidence[order]
     cuts = np.round(np.linspace(0, len(order), bins + 1)[1:-1]).astype(int)
     cuts = cuts[cuts < len(order)]  # of fewer images than bins the last may round up
+    # Back to the first of equal values: they mean the same, so that one bin takes all.
     cuts = np.unique(np.searchsorted(ranked, ranked[cuts], side="left"))
     return [
         row(confidence[g], hit[g], confidence[g].min(), confidence[g].max())
@@ -99,6 +101,7 @@ def loss(labels: np.ndarray, logits: np.ndarray) -> float:
         )
     known = np.isfinite(labels)
     y = np.where(known, labels, 0)
+    # log_expit, since the logarithm of expit is -inf at -750.
     each = -y * log_expit(logits) - (1 - y) * log_expit(-logits)
     return float(each[known].mean())
 
@@ -116,8 +119,10 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     def at(log_t: float) -> float:
         return loss(labels, logits / np.exp(log_t))
 
+    # By its logarithm, since a temperature is a scale.
     edges = np.log(TEMPERATURES)
     best = minimize_scalar(at, bounds=edges, method="bounded")
+    # A loss that falls up to an edge has no minimum, only an end of the search.
     if min(map(at, edges)) <= best.fun + 1e-9:
         raise ValueError(
             f"no temperature within {TEMPERATURES} fits the {len(labels)} validation"
@@ -141,6 +146,7 @@ def temperature_interval(
     if labels.ndim == 1:
         p = softmax(inverse * logits, axis=1)
         mean = (p * logits).sum(axis=1)
+        # The first and second derivatives of an image's loss by 1 / T.
         slope = mean - logits[np.arange(len(labels)), labels]
         curve = (p * logits**2).sum(axis=1) - mean**2
     else:
@@ -148,10 +154,12 @@ def temperature_interval(
         slope = (known * logits * (p - np.where(known, labels, 0))).sum(axis=1)
         curve = (known * logits**2 * p * (1 - p)).sum(axis=1)
     _, group = np.unique(np.asarray(patients, str), return_inverse=True)
+    # Images of a patient err together: the sandwich takes their sum.
     scores = np.bincount(group, slope)
     count = len(scores)
     low, high = 0.0, np.inf
     if count > 1:
+        # The factor and Student's t are for few patients.
         error = np.sqrt((scores**2).sum() * count / (count - 1)) / curve.sum()
         half = stdtrit(count - 1, (1 + level) / 2) * error
         low, high = inverse - half, inverse + half

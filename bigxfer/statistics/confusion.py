@@ -37,9 +37,11 @@ def scores(
         known = labels == i
         if not known.any():
             continue
+        # As everywhere below LEAST: a share without limits, and why.
         few = people.having(known) < LEAST
         reason = f"fewer than {LEAST} patients with {name}" if few else ""
         for j in range(len(classes)):
+            # Of the true class alone: a row does not depend on how common it is.
             share = limits.proportion((called == j) & known, known, people)
             by_name[name_of(i, j)] = share._replace(reason=reason)
     return by_name

@@ -24,6 +24,7 @@ class Patients:
     @classmethod
     def of(cls, names: np.ndarray) -> "Patients":
         """The patients by their names [n]; they are numbered in the names' order."""
+        # In the names' order, so that two runs on the same patients have sums in one.
         unique, index = np.unique(np.asarray(names, dtype=str), return_inverse=True)
         return cls(index, len(unique))
 
@@ -51,6 +52,7 @@ class Patients:
 
 def variance(sums: np.ndarray) -> float:
     """The variance of a metric from its influences summed within patients [p]."""
+    # As of any sample: without p / (p - 1) 5 patients give a fifth too little.
     p = len(sums)
     return float((sums**2).sum() * p / max(p - 1, 1))
 
@@ -83,6 +85,7 @@ def of_auroc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     """For each of `values` the share of `others` that score less, ties a half."""
     order = np.sort(others)
+    # The mean of both sides counts a tie as a half, as the AUROC does.
     below = np.searchsorted(order, values, side="left")
     return (below + np.searchsorted(order, values, side="right")) / (2 * len(others))
 
@@ -99,6 +102,7 @@ def of_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     s, m = scores[positive], len(positive)
     hits = m - np.searchsorted(s, s, side="left")
     wrong = np.sort(scores[negative])
+    # `left`: what ties with a positive is called at its threshold.
     called = hits + len(wrong) - np.searchsorted(wrong, s, side="left")
     precision = hits / called
     out = np.zeros(len(scores))
@@ -108,6 +112,7 @@ def of_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
         sums = np.concatenate([[0], np.cumsum(weights)])
         return sums[np.searchsorted(s, scores[rows], side="right")]
 
+    # Its own precision, and what it adds at the positives below it.
     out[positive] = precision - precision.mean()
     out[positive] += below((called - hits) / called**2, positive)
     out[negative] = -below(hits / called**2, negative)

@@ -27,10 +27,12 @@ def patient_weights(
         raise ValueError("no patient to resample")
     count = int(patient.max()) + 1
     rng = np.random.default_rng(seed)
+    # The size of a chunk changes no weight: the numbers are drawn row by row.
     rows = max(1, CHUNK // max(len(patient), count))
     for start in range(0, resamples, rows):
         c = min(rows, resamples - start)
         drawn = rng.integers(count, size=(c, count))
+        # Each row gets numbers of its own, so that one bincount serves all.
         drawn += np.arange(c)[:, None] * count
         weights = np.bincount(drawn.ravel(), minlength=c * count).reshape(c, count)
         yield weights.astype(np.float64)[:, patient]
@@ -80,5 +82,6 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]
     factors = np.arange(len(order), 0, -1)
+    # accumulate: a larger p is never told before a smaller one.
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
     return adjusted

@@ -66,14 +66,16 @@ def proportion(hit: np.ndarray, known: np.ndarray, patients: Patients) -> Score:
     n = int(known.sum())
     if not n:
         return Score(math.nan)
+    # A net calls images whose label is unknown, too.
     hit = np.where(known > 0, hit, 0)
     value = float(hit.sum() / n)
     influence = (hit - known * value) / n
     sums, count = patients.sums(influence), patients.having(known > 0)
-    one = 1 / count**2
+    one = 1 / count**2  # one patient more moves the share by 1 / count
     if count < LEAST:
         return Score(value, sums=sums, one=one)
     plain, most = value * (1 - value) / n, patients.images_each(known)
+    # At 0 and 1 nothing tells how alike the images are: as alike as they can be.
     effect = _variance(sums, count) / plain if plain else most
     worth = n / min(max(effect, 1), most) * small_sample(count, n)
     return Score(value, *mid_p(value * worth, worth), sums=sums, one=one)
@@ -120,6 +122,7 @@ def wilson(value: float, n: float) -> Limits:
     """Wilson's score limits of a share of n (1927, JASA 22:209)."""
     centre = (value + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z * math.sqrt(value * (1 - value) / n + (Z / (2 * n)) ** 2) / (1 + Z**2 / n)
+    # Rounding must not leave the value, or 0 to 1, outside.
     return max(min(centre - half, value), 0.0), min(max(centre + half, value), 1.0)
 
 
@@ -159,6 +162,7 @@ def auroc(
     n, count = int(known.sum()), patients.having(known)
     worth = small_sample(count, n) / effect
     m = int(positive.sum())
+    # Both counts shrink alike: the balance of the set stays.
     return Score(
         value, *newcombe(value, m * worth, (n - m) * worth), sums=sums, one=one
     )
@@ -217,6 +221,7 @@ def precision(
     if spread := variance(sums):
         t = -scipy.special.stdtrit(with_ - 1, 0.025)
         worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
+    # H(n) is close to ln n + Euler's constant, and n need not be whole.
     n = max(known.sum() / _alike(sums, influence, patients.images_each(known)), 1.0)
     bias = (1 - value) * (math.log(n) + np.euler_gamma) / n
     low, _ = wilson(max(value - bias, 0.0), max(worth, 1.0))
@@ -236,12 +241,14 @@ def mean(
     p, spread = patients.count, variance(sums)
     if p < LEAST or spread <= (1e-12 * value) ** 2:  # but for rounding
         return Score(value, sums=sums)
+    # What each patient adds, in the metric's own units.
     each = p * sums
     skew = float((each**3).mean() / each.std(ddof=1) ** 3)
     t, root_p = -scipy.special.stdtrit(p - 1, 0.025), math.sqrt(p)
 
     def back(x: float) -> float:
         """The t whose transformation is x."""
+        # The transformation is then the identity, but as 0 / 0.
         if abs(skew) < 1e-6:
             return x
         inner = 1 + skew * (x / root_p - skew / (6 * p))
@@ -259,16 +266,17 @@ def average(scores: Sequence[Score]) -> Score:
     standard deviations do, with the correlations that the influences have.
     """
     value = float(np.mean([s.value for s in scores]))
-    parts = [s.sums for s in scores if s.sums is not None]
-    if len(parts) < len(scores):
+    influences = [s.sums for s in scores if s.sums is not None]
+    if len(influences) < len(scores):
         return Score(value)
-    together = np.array(parts)
+    together = np.array(influences)
     sums, k = together.mean(axis=0), len(scores)
     one = float(sum(s.one for s in scores)) / k**2
     products = together @ together.T
     size = np.sqrt(np.diag(products))
     both = np.outer(size, size)
     correlation = np.divide(products, both, out=np.zeros((k, k)), where=both > 0)
+    # A metric at its end has influences of 0 only, and limits all the same.
     np.fill_diagonal(correlation, 1)
     ends = []
     for distance in (

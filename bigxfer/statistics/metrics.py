@@ -105,8 +105,7 @@ def scores(
     truth = auroc.one_hot(labels, len(classes))
     point = _statistic(labels, truth, logits, classes)(np.ones((1, len(logits))))
     single = labels.ndim == 1
-    parts = _softmax_parts if single else _sigmoid_parts
-    called, means = parts(truth, logits)
+    called, means = (_softmax_parts if single else _sigmoid_parts)(truth, logits)
     judged = Judged(
         classes,
         truth,
@@ -211,6 +210,7 @@ def _statistic(
         areas = [r.areas(weights) for r in rankings]
         values["auroc_micro"] = micro.areas(weights)[0]
         for j, kind in enumerate(("auroc", "auprc")):
+            # Not nanmean: a mean over fewer classes would be another metric.
             values[f"{kind}_macro"] = np.mean([a[j] for a in areas], axis=0)
             for name, area in zip(classes, areas, strict=True):
                 values[f"{kind}/{name}"] = area[j]
@@ -233,9 +233,10 @@ def log_odds(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
         return logits
     gaps = logits - logits.max(axis=1, keepdims=True)
     largest = gaps == 0
-    others = np.sort(gaps, axis=1)[:, :-1]  # than one largest, always in one order
-    rest = np.exp(others).sum(axis=1, keepdims=True)
-    odds = gaps - np.log1p(rest - np.where(largest, 0, np.exp(gaps)))
+    # All but one largest. Sorted, so that the same gaps in another order sum alike.
+    others = np.sort(gaps, axis=1)[:, :-1]
+    total = np.exp(others).sum(axis=1, keepdims=True)
+    odds = gaps - np.log1p(total - np.where(largest, 0, np.exp(gaps)))
     return np.where(largest, -np.logaddexp.reduce(others, axis=1, keepdims=True), odds)
 
 
@@ -252,6 +253,7 @@ def _ece(
     Bins are closed above, as in the paper. In a bin |mean hit - mean confidence|
     times its share of the weight is |sum of the gaps| over the weight of all.
     """
+    # Without both ends: 0 and 1 are in the first and the last bin.
     edges = np.linspace(0, 1, BINS + 1)[1:-1]
     inside = np.searchsorted(edges, confidence, side="left")[:, None] == np.arange(BINS)
     gaps = np.where(known, hit - confidence, 0)[:, None] * inside

@@ -29,7 +29,9 @@ def judge(
     say which (see metrics.log_odds). A class that validation lacks has threshold None and a
     "reason".
     """
-    valid_rows = np.arange(len(valid_labels))
+    valid_rows = np.arange(
+        len(valid_labels)
+    )  # in place of patients, whom no threshold needs
     valid = metrics.checked(valid_labels, valid_logits, classes, valid_rows)
     test = metrics.checked(test_labels, test_logits, classes, test_patients)
     truths = [auroc.one_hot(labels, len(classes)) for labels, _ in (valid, test)]
@@ -42,6 +44,7 @@ def judge(
             reason = f"validation lacks a positive or a negative label of {name}"
             by_class[name] = {"threshold": None, "reason": reason}
             continue
+        # At or above: the threshold is a score of validation, and finds its image.
         called, truth = odds[1][:, i] >= threshold, truths[1][:, i]
         probability = float(scipy.special.expit(threshold))
         by_class[name] = {"threshold": probability, "log_odds": threshold}
@@ -63,6 +66,8 @@ def choose(
     positive, negative = np.sort(odds[truth == 1]), np.sort(odds[truth == 0])
     if not len(positive) or not len(negative):
         return None
+    # Between two scores all thresholds call alike. Descending, since argmax takes the
+    # first of equal ones: the highest.
     thresholds = np.unique(np.concatenate([positive, negative]))[::-1]
     detected = 1 - np.searchsorted(positive, thresholds) / len(positive)
     rejected = np.searchsorted(negative, thresholds) / len(negative)

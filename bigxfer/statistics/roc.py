@@ -22,7 +22,9 @@ from bigxfer.statistics.influence import Patients
 from bigxfer.statistics.limits import Score, Z
 from bigxfer.statistics.scores import few
 
-GRID = np.array([0.01, 0.02, 0.05, *np.arange(0.1, 0.96, 0.05)]).round(2)
+GRID = np.array([0.01, 0.02, 0.05, *np.arange(0.1, 0.96, 0.05)]).round(
+    2
+)  # 0.30000000000000004
 BEYOND = 3  # patients beyond a place's threshold: of fewer there are no limits
 SPREAD = 0.05  # of the places between which a slope is taken, at least, to either side
 MACRO = "macro"
@@ -60,6 +62,7 @@ def scores(
             each.append(points)
             named = {name_of(kind, name, g): score for g, score in enumerate(points)}
             by_name |= named
+        # A mean over the classes that have a curve would be of another thing.
         if all(each):
             for g, points in enumerate(zip(*each, strict=True)):
                 reasons = dict.fromkeys(p.reason for p in points if p.reason)
@@ -90,6 +93,7 @@ def sensitivity(
         cut = falling[min(math.floor(place * n), n - 1)]
         effect = np.zeros(len(truth))
         effect[positive] = ((odds > cut)[positive] - value) / m
+        # The threshold is estimated from the negatives; the slope says what that adds.
         beyond = (odds[negative] > cut) - place
         effect[negative] = -_slope(place, fpr, tpr, having[0]) * beyond / n
         points.append(_limited(value, effect, positive, patients, reason))
@@ -113,9 +117,11 @@ def precision(
     points, scarce = [], few(name, having)
     for place in GRID:
         reason = scarce or _edge(place, having[1], "with")
+        # 1e-9: 0.55 of 100 is 55.00000000000001 in floats, and would be the 56th.
         cut = falling[max(math.ceil(place * m - 1e-9), 1) - 1]
         called = odds >= cut
         hits, wrong = (float(called[side].sum()) for side in (positive, negative))
+        # Half a count where nothing is wrong, since the influence is on a logarithm.
         value, share = hits / (hits + wrong), max(wrong, 0.5) / n
         bend = _slope(place, tpr, fpr, having[1]) / share  # of log(wrong) by the recall
         effect = np.zeros(len(truth))
@@ -135,6 +141,7 @@ def rates(truth: np.ndarray, odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     y, s = truth[known], odds[known]
     order = np.argsort(-s, kind="stable")
     y, s = y[order], s[order]
+    # A threshold takes all images of one score, or none.
     last = np.append(np.flatnonzero(np.diff(s)), len(s) - 1)  # of each score
     hits = np.concatenate([[0], np.cumsum(y)[last]]) if len(s) else np.zeros(1)
     wrong = np.concatenate([[0], last + 1 - hits[1:]]) if len(s) else np.zeros(1)
@@ -145,6 +152,7 @@ def rates(truth: np.ndarray, odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _slope(place: float, x: np.ndarray, y: np.ndarray, patients: int) -> float:
     """dy / dx at x = place, between two places a standard error of x or more apart."""
+    # Within a standard error the steps of a curve are noise.
     wide = max(SPREAD, 2 * math.sqrt(place * (1 - place) / patients))
     low, high = max(place - wide, 0.0), min(place + wide, 1.0)
     ends = np.interp([low, high], x, y)
@@ -172,6 +180,7 @@ def _limited(
     sums = patients.sums(effect)
     if reason:
         return Score(value, reason=reason, sums=sums)
+    # As if the images of a patient were all alike; the influences may say less.
     worth = float(counted.sum()) / max(patients.images_each(counted), 1.0)
     spread, t = limits.variance(sums), -scipy.special.stdtrit(patients.count - 1, 0.025)
     if not 0 < value < 1:  # no image's weight moves it: limits of the count alone

@@ -101,6 +101,7 @@ def _micro(run: Judged, value: float) -> Score:
     if not math.isfinite(value):
         return Score(value)
     each = influence.of_auroc(run.truth.ravel(), run.odds.ravel())
+    # The pairs of an image share its patient, so their influences go together.
     sums = each.reshape(run.truth.shape).sum(axis=1)
     return limits.auroc_micro(value, sums, run.truth, run.patients)
 
@@ -115,6 +116,7 @@ def why_none(run: Judged) -> dict[str, str]:
         if line:
             reasons[f"auroc/{name}"] = reasons[f"auprc/{name}"] = line
             lines.append(line)
+        # A recall needs patients with the class; with findings both sides count.
         if line := few(name, {1: lacks[1]} if run.single else lacks):
             recalls.append(line)
     if lines:
@@ -123,6 +125,7 @@ def why_none(run: Judged) -> dict[str, str]:
         reasons["balanced_accuracy"] = "; ".join(recalls)
     if run.patients.count < LEAST:
         whole = f"{_patients(run.patients.count)} in the test split; {NEEDED}"
+        # One reason for all: the same would stand at each class.
         plain = ("loss", "brier", "accuracy", "auroc_micro", *reasons)
         reasons |= dict.fromkeys(plain, whole)
     reasons.setdefault("auroc_micro", f"fewer than {LEAST} positive or negative labels")
