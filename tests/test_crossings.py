@@ -33,6 +33,8 @@ def test_an_overtaking_in_words():
     assert one.verdict == "overtakes" and one.sentence("shots") == words + ")"
     three = crossing([-1, -1, 1], pairs=3, over=[first])
     assert three.sentence("shots") == words + ", told over 3 pairs)"
+    two = crossing([-1, -1, 1], pairs=2, over=[first])
+    assert two.sentence("shots") == words + ", told over 2 pairs)"
     twice = crossing([1, -1, 1], over=[Overtaking(-1, 2, 1, 3), first])
     assert twice.verdict == "crosses twice"
     assert twice.sentence("shots") == (
@@ -66,7 +68,8 @@ def test_the_line_that_leads_at_the_largest_scale_is_a(monkeypatch):
         value = values[a["x"]]
         parts = (Part.even("draws", 0.01**2, 4),)
         ends = value - 0.02, value + 0.03
-        return Difference(value, *ends, 0.5, 0.5, 0.5, parts, "over draws", "")
+        covers = "over draws" if a["x"] == 1000 else "over fewer"
+        return Difference(value, *ends, 0.5, 0.5, 0.5, parts, covers, "")
 
     monkeypatch.setattr(crossings.differences, "difference", difference)
 

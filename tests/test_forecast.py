@@ -49,5 +49,6 @@ def test_every_replicate_chooses_and_a_form_needs_more_scales_than_parameters():
         [forms.M1, forms.M2], X, two, 5
     )  # three scales for three parameters
     assert [score.form for score in only.scores] == [forms.M1]
-    with pytest.raises(ValueError, match="scatter"):
-        forecast([forms.M1], X, Scatter(mean, None, None, ""), 20)
+    for sigma, some in ((None, None), (None, curves), (0 * X + 0.01, None)):
+        with pytest.raises(ValueError, match="scatter"):
+            forecast([forms.M1], X, Scatter(mean, sigma, some, ""), 20)

@@ -84,6 +84,12 @@ def test_bottom_share_of_the_parameters(name, part):
         assert share(body[: len(found) + 1], params) > 100 * part
 
 
+def test_the_shares_of_the_parameters_where_each_layer_ends():
+    sizes = {"a": (2, 1), "b": (3,), "b_1": (1, 5), "head": (7,)}
+    params = {name: {"kernel": np.zeros(shape)} for name, shape in sizes.items()}
+    assert freeze.shares(["a", "b", "b_1"], params) == [0.2, 0.5, 1.0]
+
+
 def test_from_the_top():
     model, params = toy("bit")
     body = model.layers()[:-1]

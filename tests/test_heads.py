@@ -54,6 +54,36 @@ def softmax(z):
     return p / p.sum(-1, keepdims=True)
 
 
+def test_the_strengths_that_may_be_chosen_and_the_one_that_is_taken_unseen():
+    powers = 10 ** np.arange(2, -3, -0.5)  # from 100 down to 0.00316
+    assert heads.strengths("ridge", 9) == pytest.approx(powers)
+    assert heads.strengths("logistic", 9, (0.1, 10)) == (10, 0.1)
+    assert heads.strengths("ncm", 9) == (0.0,)
+    assert heads.strengths("knn", 30) == (30, 20, 15, 10, 7, 5, 4, 3, 2, 1)
+    assert heads.strengths("knn", 5) == (5, 4, 3, 2, 1)
+    assert heads.strengths("knn", 4, (2, 9, 4)) == (4, 2)
+    assert heads.strengths("knn", 4, (9,)) == (1,)
+    assert [heads.fixed("knn", n) for n in (0, 1, 24, 25)] == [1, 1, 4, 5]
+    assert heads.fixed("ridge", 9) == heads.fixed("logistic", 9) == 1
+    assert heads.fixed("ncm", 9) == 0
+
+
+def test_a_strength_is_chosen_by_the_heads_own_loss():
+    rng = np.random.default_rng(0)
+    y, z = np.array([0, 2, 1, 2]), rng.normal(size=(2, 4, 3))
+    p = softmax(z)
+    want = [log_loss(y, one) for one in p]
+    assert heads.loss("logistic", z, y) == pytest.approx(want)
+    want = np.square(z - (2 * np.eye(3)[y] - 1)).mean((1, 2))
+    assert heads.loss("ridge", z, y) == pytest.approx(want)
+    labels = np.array([[1, 0, np.nan], [0, 0, 1], [1, np.nan, 0], [0, 1, 1.0]])
+    known = ~np.isnan(labels)
+    want = [log_loss(labels[known], 1 / (1 + np.exp(-one[known]))) for one in z]
+    assert heads.loss("knn", z, labels) == pytest.approx(want)
+    want = np.square(z[:, known] - (2 * labels[known] - 1)).mean(1)
+    assert heads.loss("ridge", z, labels) == pytest.approx(want)
+
+
 @pytest.mark.parametrize(("m", "d"), SIZES)
 def test_ridge_is_scikit_learns(m, d):
     x, y = data(m, d)
@@ -126,7 +156,7 @@ def test_equal_images_leave_the_bias_alone():
 def test_the_nearest_mean_is_scikit_learns(m, d):
     x, y = data(m, d)
     space, train, test = spaces(x, m)
-    found = heads.scores("ncm", space, y[:m], 3, (0.0,))[0]
+    (found,) = heads.scores("ncm", space, y[:m], 3, (0.0,))
     other = NearestCentroid().fit(train, y[:m])
     assert found.argmax(1).tolist() == other.predict(test).tolist()
     distance = np.square(test[:, None] - other.centroids_).sum(2)
@@ -151,7 +181,7 @@ def test_neighbours_are_scikit_learns(m, d):
     found = heads.scores("knn", space, y[:m], 3, (7.0, 3.0, 1.0))
     for scores, k in zip(found, (7, 3, 1), strict=True):
         other = KNeighborsClassifier(n_neighbors=k).fit(train, y[:m])
-        votes = softmax(scores.astype(float)) * (k + 1) - 1 / 3
+        votes = np.exp(scores.astype(float)) * (k + 1) - 1 / 3
         np.testing.assert_allclose(votes / k, other.predict_proba(test), atol=1e-5)
 
 
@@ -179,6 +209,51 @@ def test_a_gram_matrix_of_all_serves_a_draw(how):
     np.testing.assert_allclose(shared, alone, atol=1e-5)
 
 
+def test_the_dot_products_of_any_rows():
+    x, _ = data(12, 5)
+    centred = (x - x[:12].mean(0)).astype(float)
+    products = Products(x, 12)
+    for train in ([0, 3], [2, 12]):  # the latter is beyond the pool
+        for rows in ([4, 5, 6], [4, 6, 5, 7], [7, 3], [20, 2, 40]):
+            found = products.between(np.array(train), np.array(rows))
+            want = centred[train] @ centred[rows].T
+            np.testing.assert_allclose(found, want, atol=1e-4)
+
+
+@pytest.mark.parametrize("m", [4, 9])
+def test_images_that_are_all_alike_have_no_direction_and_are_not_scaled(m):
+    x = np.tile(np.float32([3, 1, 2, 5, 4]), (m + 2, 1))
+    x[m:] += 1
+    space = Products(x, m).space(np.arange(m), np.arange(m, m + 2))
+    assert space.scale == 1 and space.train.shape == (m, 0)
+    w, b = heads.weights("ridge", space, np.arange(m) % 3, 3, (1.0,))
+    kernel, bias = space.head(w[0], b[0])
+    assert not kernel.any()
+    share = np.bincount(np.arange(m) % 3) / m
+    assert bias == pytest.approx(2 * share - 1)
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize(("m", "d"), SIZES)
+def test_newtons_method_is_done_in_ten_steps(m, d, softmax, monkeypatch):
+    """The gradient of scikit-learn's objective there is nothing beside that at 0."""
+    monkeypatch.setattr(newton, "STEPS", 10)
+    x, y = data(m, d)
+    x, y = spaces(x, m)[1], np.eye(3)[y[:m]]
+    for strength in (0.01, 1.0, 100.0):
+        w, b = newton.fit(x, y, np.array([strength]), softmax)
+        sizes = []
+        for v, level in ((w[0], b[0]), (0 * w[0], 0 * b[0])):
+            z = x @ v + level
+            p = np.exp(z) if softmax else 1 / (1 + np.exp(-z))
+            p = p / p.sum(1, keepdims=True) if softmax else p
+            off = strength * (p - y)
+            sizes.append(
+                np.hypot(np.linalg.norm(x.T @ off + v), np.abs(off.sum(0)).max())
+            )
+        assert sizes[0] < 1e-6 * sizes[1]
+
+
 @pytest.mark.parametrize("how", heads.LINEAR)
 @pytest.mark.parametrize(("m", "d"), SIZES)
 def test_a_linear_head_reads_features_as_they_are(how, m, d):
@@ -197,7 +272,8 @@ def test_labels_without_examples(how):
     labels = np.stack([y == 0, y == 9, y < 9], 1).astype(float)
     space, _, _ = spaces(x, 60)
     found = heads.scores(how, space, labels[:60], 3, (1.0,))[0]
-    assert (found[:, 1] < -0.9).all() and (found[:, 2] > 0.9).all()
+    least = 1 if how == "ridge" else 30
+    assert found[:, 1] == pytest.approx(-least) and found[:, 2] == pytest.approx(least)
     assert np.isfinite(found).all()
 
 
@@ -205,7 +281,10 @@ def test_labels_without_examples(how):
 def test_a_class_without_example_is_never_predicted(how):
     x, y = data(30, 7, classes=2)
     space, _, _ = spaces(x, 30)
-    assert heads.scores(how, space, y[:30], 3, (1.0,))[0].argmax(1).max() < 2
+    (found,) = heads.scores(how, space, y[:30], 3, (1.0,))
+    assert found.argmax(1).max() < 2 and found[:, 2] == pytest.approx(-30)
+    (alone,) = heads.scores(how, space, np.ones(30, int), 3, (1.0,))
+    assert (alone.argmax(1) == 1).all() and alone[:, [0, 2]] == pytest.approx(-30)
 
 
 def seen(x, labels, patients, classes=3):

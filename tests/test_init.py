@@ -456,3 +456,35 @@ def test_a_layer_is_cut_without_its_numbered_sisters():
 
     assert cut("stem/conv2d") == "stem/conv2d"
     assert (cut("stem"), cut("conv1")) == ("stem/conv2d_1", "conv1_bn")
+
+
+@pytest.mark.parametrize(("size", "fits"), [(5, True), (4, False)])
+def test_a_first_kernel_without_room_is_found_by_its_shape(size, fits):
+    class Net:
+        def layers(self):
+            return ["conv", "head"]
+
+    kernel = jax.ShapeDtypeStruct((size, size, 3, 16), np.float32)
+    shapes = {"params": {"conv": {"kernel": kernel}}}
+    if fits:
+        init.check(config.Init("gabor"), Net(), shapes)
+        return
+    with pytest.raises(config.ConfigError, match="5 pixels or more, not 4"):
+        init.check(config.Init("gabor"), Net(), shapes)
+
+
+def test_a_checkpoint_may_be_a_run_folder_and_hold_more_above_what_is_taken(tmp_path):
+    model = models.build(CUTS["smallcnn"][0], 4)
+    source = upstream(model)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), SHAPE))
+    more = {"block9": {"kernel": np.ones((2, 2), np.float32)}}
+    save(tmp_path / "params.npz", {**source, "params": {**source["params"], **more}})
+    part = config.Init("pretrained", upto="block1", checkpoint=str(tmp_path))
+    found = init.read(part, model, shapes, list(init.taken(part, model)))
+    kernel = next(n for n in tree.names(found["params"]) if n.startswith("block1/"))
+    np.testing.assert_array_equal(
+        tree.flatten(found["params"])[kernel], tree.flatten(source["params"])[kernel]
+    )
+    every = config.Init("pretrained", checkpoint=str(tmp_path))
+    with pytest.raises(ValueError, match="block9/kernel"):
+        init.read(every, model, shapes, list(init.taken(every, model)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
 from bigxfer.statistics import auroc, influence, limits, metrics
 from bigxfer.statistics.influence import Patients
@@ -226,3 +226,253 @@ def test_average_precision_without_skill_is_covered():
         mean = limits.average(scores)
         inside += mean.low <= 1.1 / 3 <= mean.high
     assert inside / 300 > 0.93
+
+
+# ---- several images a patient: each formula again, from its parts
+
+
+def jackknife(effect, who):
+    """(sums of the effects within patients, the variance over patients)."""
+    who = who.astype(str)  # patients go by their names
+    sums = np.array([effect[who == one].sum() for one in np.unique(who)])
+    return sums, (sums**2).sum() * len(sums) / (len(sums) - 1)
+
+
+def korn_graubard(patients):
+    return (1.959964 / stats.t.ppf(0.975, patients - 1)) ** 2
+
+
+def kish(who, count):
+    """The images of a patient, as an image sees them."""
+    sizes = np.array([count[who == one].sum() for one in np.unique(who)])
+    return (sizes**2).sum() / sizes.sum()
+
+
+@pytest.mark.parametrize("alike", ["nearly", "wholly", "perfect", "apart"])
+def test_a_proportion_of_several_images_a_patient(alike):
+    who = np.repeat(np.arange(8), 2)
+    hit = {
+        "nearly": [1, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 1],
+        "wholly": [1, 1, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1],
+        "perfect": [1] * 16,
+        "apart": [1, 0] * 8,
+    }[alike]
+    hit, known = np.array(hit), np.arange(16) < 14  # the last patient is not known
+    found = limits.proportion(hit, known, Patients.of(who))
+    value = hit[:14].mean()
+    sums, variance = jackknife((hit[:14] - value) / 14, who[:14])
+    plain = value * (1 - value) / 14
+    effect = {"nearly": variance / (plain or 1), "apart": 1}.get(alike, 2)
+    assert 1 <= effect <= 2
+    n = 14 / effect * korn_graubard(7)
+    assert (found.low, found.high) == pytest.approx(limits.mid_p(value * n, n))
+    assert found.value == value and found.one == pytest.approx(1 / 49)
+    np.testing.assert_allclose(found.sums, [*sums, 0], atol=1e-12)
+    five = limits.proportion(hit, known, Patients.of(who % 5))
+    four = limits.proportion(hit, known, Patients.of(who % 4))
+    assert five.low < five.high and np.isnan(four.low) and four.one == 1 / 16
+
+
+def clustered():
+    """(truth, odds, who): 12 patients with 1 to 3 images that are alike; one unknown.
+
+    5 patients have the finding.
+    """
+    rng = np.random.default_rng(2)
+    who = np.repeat(np.arange(12), 1 + np.arange(12) % 3)
+    truth = (who % 2 == 0).astype(float)
+    odds = rng.normal(size=12)[who] + 0.8 * rng.normal(size=24) + truth
+    truth[0] = np.nan
+    return truth, odds, who
+
+
+def test_an_auroc_of_several_images_a_patient():
+    truth, odds, who = clustered()
+    effect = influence.of_auroc(truth, odds)
+    found = limits.auroc(0.8, effect, truth, Patients.of(who))
+    sums, variance = jackknife(effect, who)
+    alike = variance / (effect**2).sum()
+    assert 1 < alike < kish(who, ~np.isnan(truth))
+    each = korn_graubard(11) / alike
+    want = limits.newcombe(0.8, (truth == 1).sum() * each, (truth == 0).sum() * each)
+    assert (found.low, found.high) == pytest.approx(want)
+    # one patient more moves it by at most a quarter of 1 / 5 or of 1 / 6
+    assert found.one == pytest.approx((0.25 / 5) ** 2 + (0.25 / 6) ** 2)
+    np.testing.assert_allclose(found.sums, sums)
+    perfect = limits.auroc(1.0, 0 * effect, truth, Patients.of(who))
+    each = korn_graubard(11) / kish(who, ~np.isnan(truth))
+    want = limits.newcombe(1.0, (truth == 1).sum() * each, (truth == 0).sum() * each)
+    assert (perfect.low, perfect.high) == pytest.approx(want)
+    few = np.where(who == 2, np.nan, truth)  # four with the finding
+    assert np.isnan(limits.auroc(0.8, effect, few, Patients.of(who)).low)
+    few = np.where(who == 2, np.nan, 1 - truth)
+    assert np.isnan(limits.auroc(0.8, effect, few, Patients.of(who)).low)
+
+
+def test_a_micro_auroc_of_several_labels_an_image():
+    first, _, who = clustered()
+    truth = np.stack([first, 1 - first, first * (who % 3 == 0)], 1)
+    known = ~np.isnan(truth)
+    pairs, images = known.sum(1), 23
+    positives, negatives = (truth == 1).sum(), (truth == 0).sum()
+    rng, people = np.random.default_rng(0), Patients.of(who)
+    one = (1 / min(positives, images) ** 2 + 1 / min(negatives, images) ** 2) / 16
+    for size in (1e-3, 1e-2, 1.0):  # at least 1, between, at most all pairs alike
+        effect = size * rng.normal(size=24)
+        found = limits.auroc_micro(0.8, effect, truth, people)
+        sums, variance = jackknife(effect, who)
+        plain = limits.hanley_mcneil(0.8, positives, negatives)
+        effect = np.clip(variance / plain, 1, kish(who, pairs))
+        each = korn_graubard(11) / effect
+        want = limits.newcombe(0.8, positives * each, negatives * each)
+        assert (found.low, found.high) == pytest.approx(want), size
+        assert found.one == pytest.approx(one)
+        np.testing.assert_allclose(found.sums, sums)
+    perfect = limits.auroc_micro(1.0, np.zeros(24), truth, people)
+    each = korn_graubard(11) / kish(who, pairs)
+    want = limits.newcombe(1.0, positives * each, negatives * each)
+    assert perfect.low == pytest.approx(want[0])
+    for rows, finite in ((5, True), (4, False)):  # positive labels, or patients
+        few = np.where(np.arange(60) < rows, 1.0, 0.0).reshape(20, 3)
+        ids = Patients.of(np.arange(20))
+        zero = np.zeros(20)
+        assert np.isfinite(limits.auroc_micro(0.8, zero, few, ids).low) == finite
+        assert np.isfinite(limits.auroc_micro(0.8, zero, 1 - few, ids).low) == finite
+        ids = Patients.of(np.arange(20) % rows)
+        half = np.arange(60).reshape(20, 3) % 2
+        assert np.isfinite(limits.auroc_micro(0.8, zero, half, ids).low) == finite
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 3.0])
+def test_an_average_precision_of_several_images_a_patient(size):
+    """Wilson's limits of as many images as vary as much; the lower one less the bias."""
+    truth, odds, who = clustered()
+    effect = size * influence.of_precision(truth, odds)
+    found = limits.precision(0.7, effect, truth, Patients.of(who))
+    sums, variance = jackknife(effect, who)
+    positive, known, m = truth == 1, ~np.isnan(truth), 11
+    assert positive.sum() == m and known.sum() == 23
+    alike = variance / (effect**2).sum() if size else np.inf
+    n = 1.5 * m / np.clip(alike, 1, kish(who, positive))
+    if size:
+        n = min(n, 0.21 / variance * korn_graubard(5))
+    images = 23 / np.clip(alike, 1, kish(who, known))
+    bias = 0.3 * (np.log(images) + 0.5772157) / images
+
+    assert found.low == pytest.approx(limits.wilson(0.7 - bias, max(n, 1))[0])
+    assert found.high == pytest.approx(limits.wilson(0.7, max(n, 1))[1])
+    assert found.one == pytest.approx((0.25 / 5) ** 2)
+    np.testing.assert_allclose(found.sums, sums)
+    few = np.where(who == 2, np.nan, truth)  # four with the finding
+    assert np.isnan(limits.precision(0.7, effect, few, Patients.of(who)).low)
+    few = np.where(who == 2, np.nan, 1 - truth)
+    assert np.isnan(limits.precision(0.7, effect, few, Patients.of(who)).low)
+
+
+def test_halls_limits_are_where_his_transformation_is_students():
+    """Hall 1992: t + g t^2 / 3 sqrt(n) + g^2 t^3 / 27 n + g / 6 sqrt(n), g the skewness."""
+    values = np.random.default_rng(0).exponential(size=12)
+    n, mean, g = 12, values.mean(), stats.skew(values) * (11 / 12) ** 1.5
+    error = values.std(ddof=1) / n**0.5
+
+    def transformed(mu):
+        t = (mean - mu) / error
+        cubic = t + g * t**2 / (3 * n**0.5) + g**2 * t**3 / (27 * n)
+        return cubic + g / (6 * n**0.5)
+
+    t = stats.t.ppf(0.975, 11)
+    low, high = (
+        optimize.brentq(lambda mu, end=end: transformed(mu) - end, -9, 9)
+        for end in (t, -t)
+    )
+    effect = influence.of_mean(values, np.ones(12))
+    found = limits.mean(mean, effect, Patients.of(np.arange(12)))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    held = limits.mean(mean, effect, Patients.of(np.arange(12)), highest=high - 0.1)
+    assert held.low == found.low and held.high == high - 0.1
+    for patients, finite in ((5, True), (4, False)):
+        people = Patients.of(np.arange(12) % patients)
+        assert np.isfinite(limits.mean(mean, effect, people).low) == finite
+
+
+def test_a_brier_score_is_at_most_2_of_three_classes_and_1_else():
+    """Five confident images of six are wrong."""
+    labels, called = np.array([0, 1, 0, 1, 0, 1]), np.array([1, 0, 1, 0, 1, 1])
+    two, three = (90.0 * np.eye(k)[called] for k in (2, 3))
+    assert run(labels, three)["brier"]["high"] == 2
+    assert run(labels, two)["brier"]["high"] == 1
+    assert run(np.eye(2)[labels], two - 45)["brier"]["high"] == 1
+    assert run(labels, three)["loss"]["high"] > 90
+
+
+def test_the_limits_of_a_mean_take_in_how_metrics_vary_together():
+    sums = np.random.default_rng(0).normal(size=(3, 40))
+    sums[1] += sums[0]
+    sums[2] = 0  # of a perfect class nothing is known to vary
+    ends = [(0.8, 0.7, 0.85), (0.6, 0.5, 0.75), (1.0, 0.9, 1.0)]
+    scores = [
+        Score(*e, sums=s, one=0.09 * (i + 1))
+        for i, (e, s) in enumerate(zip(ends, sums))
+    ]
+    found = limits.average(scores)
+    r = sums[0] @ sums[1] / np.sqrt((sums[0] @ sums[0]) * (sums[1] @ sums[1]))
+    below = 0.1**2 + 0.1**2 + 0.1**2 + 2 * r * 0.1 * 0.1
+    above = 0.05**2 + 0.15**2 + 2 * r * 0.05 * 0.15
+    assert found.value == pytest.approx(0.8)
+    assert found.low == pytest.approx(0.8 - np.sqrt(below) / 3)
+    assert found.high == pytest.approx(0.8 + np.sqrt(above) / 3)
+    assert found.one == pytest.approx(0.09 * 6 / 9)
+    np.testing.assert_allclose(found.sums, sums.mean(0))
+    without = limits.average([*scores, Score(0.4)])
+    assert without.value == pytest.approx(0.7) and np.isnan(without.low)
+
+
+def test_a_root_takes_about_ten_calls():
+    calls = []
+
+    def f(x):
+        calls.append(x)
+        return x**5 - 0.3
+
+    assert limits.root(f, 0, 1) == pytest.approx(0.3**0.2, abs=1e-12)
+    assert len(calls) <= 15
+    assert limits.root(lambda x: 1 - (1 - x) ** 5 - 0.3, 0, 1) == pytest.approx(
+        1 - 0.7**0.2, abs=1e-12
+    )
+    # where there is none within, the end that is nearer to it
+    assert limits.root(lambda x: x + 1, 2, 4) == pytest.approx(2)
+    assert limits.root(lambda x: x - 9, 2, 4) == pytest.approx(4)
+    assert limits.root(lambda x: x - 2, 2, 4) == pytest.approx(2)
+
+
+def test_wilson_at_the_ends_and_the_entries_of_a_result():
+    z2 = 1.959964**2
+    assert limits.wilson(0.0, 10) == pytest.approx((0, z2 / (10 + z2)))
+    assert limits.wilson(1.0, 10) == pytest.approx((10 / (10 + z2), 1))
+    known = {"value": 0.5, "low": 0.4, "high": 0.7}
+    assert Score(0.5, 0.4, 0.7, "few").entry() == known
+    none = {"low": None, "high": None}
+    assert Score(0.5, reason="few").entry() == {"value": 0.5, **none, "reason": "few"}
+    assert Score(0.5).entry("absent") == {"value": 0.5, **none}
+    assert Score(np.nan).entry("absent") == {"value": None, **none, "reason": "absent"}
+
+
+def test_a_class_with_few_on_either_side_says_which():
+    labels = np.zeros((30, 3))
+    labels[:4, 0], labels[:26, 1], labels[:5, 2] = 1, 1, 1
+    found = run(labels, np.random.default_rng(0).normal(size=(30, 3)))
+    needed = "; an interval needs 5"
+    lines = [
+        f"4 patients with a positive label of c0{needed}",
+        f"4 patients with a negative label of c1{needed}",
+    ]
+    for i, line in enumerate(lines):
+        assert found[f"auroc/c{i}"]["reason"] == found[f"auprc/c{i}"]["reason"] == line
+    for name in ("auroc_macro", "auprc_macro", "balanced_accuracy"):
+        assert found[name]["reason"] == "; ".join(lines)
+    for name in ("auroc/c2", "auprc/c2", "auroc_micro", "loss"):
+        assert found[name]["low"] < found[name]["high"]
+    alike = run(np.arange(30) % 2, np.zeros((30, 2)))["loss"]
+    assert alike["reason"] == "no interval: all patients have the same value"
+    five = run(np.arange(10) % 2, np.random.default_rng(0).normal(size=(10, 2)))
+    assert all(e["low"] is not None for name, e in five.items() if name != "ece")

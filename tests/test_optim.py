@@ -280,3 +280,19 @@ def test_adam_divides_by_its_epsilon_too():
     c = cfg(optimizer="adam", weight_decay=0.0)
     got, _ = run(c, TRAIN, start, grads, lambda step: 0.1)
     np.testing.assert_allclose(got["root/gamma"], -0.05, rtol=1e-3)
+
+
+def test_the_cosine_ends_after_the_last_step_and_stays_there():
+    cosine = cfg(schedule="cosine", steps=4, warmup_steps=3, lr=1.0, lr_batch=512)
+    got = rates(optim.plan(cosine, 100), [2, 3, 4, 5, 9])
+    np.testing.assert_allclose(got, [2 / 3, 1, 0, 0, 0], atol=1e-7)
+
+
+def test_of_a_dense_head_the_bias_alone_is_clipped():
+    g = {"head": {"kernel": jnp.ones((5, 3)), "bias": jnp.ones(3)}}
+    w = jax.tree.map(jnp.zeros_like, g)
+    clip = optimizer.clip_units(0.01, HEAD)
+    got = tree.flatten(clip.update(g, clip.init(w), w)[0])
+    np.testing.assert_array_equal(got["head/kernel"], 1)
+    # a hundredth of the least norm that counts, 1e-3, over three equal numbers
+    np.testing.assert_allclose(got["head/bias"], 1e-5 / np.sqrt(3), rtol=1e-5)

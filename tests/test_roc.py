@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from bigxfer.statistics import roc
+from bigxfer.statistics import limits, roc
 from bigxfer.statistics.influence import Patients
 
 
@@ -92,3 +92,111 @@ def test_the_bands_cover_a_known_curve(patients, each, share, shift):
         kept = known > 200  # places that have a band in most studies
         at = inside[kept] / known[kept]
         assert at.min() > 0.88 and at.mean() > 0.94
+
+
+def points(odds, truth, patients=None):
+    """{kind: the Scores of its curve} of an image a patient."""
+    people = Patients.of(np.arange(len(odds)) if patients is None else patients)
+    curves = {"roc": roc.sensitivity, "pr": roc.precision}
+    return {kind: curve(truth, odds, people) for kind, curve in curves.items()}
+
+
+@pytest.mark.parametrize("n", [20, 90])
+def test_influences_are_those_of_the_images_beyond_the_threshold(n):
+    """n of each side without ties: at a place of whole counts both sides sum to 0."""
+    rng = np.random.default_rng(3)
+    truth = (np.arange(2 * n) % 2).astype(float)
+    odds = rng.permutation(2 * n) + 0.4 * n * truth
+    names = np.argsort([str(i) for i in range(2 * n)])  # as patients are sorted
+    found = points(odds, truth)
+    high, low = odds[truth == 1], np.sort(odds[truth == 0])[::-1]
+    fpr, tpr, _ = roc_curve(truth, odds, drop_intermediate=False)
+    for g, place in enumerate(roc.GRID[4:], 4):
+        k = round(n * place)
+        if abs(n * place - k) > 1e-9 or found["roc"][g].value == 1:
+            continue
+        effect = np.empty(2 * n)
+        effect[names] = found["roc"][g].sums
+        want = ((high > low[k]) - (high > low[k]).mean()) / n
+        np.testing.assert_allclose(effect[truth == 1], want, atol=1e-12)
+        wide = max(0.05, 2 * np.sqrt(place * (1 - place) / n))
+        ends = np.clip([place - wide, place + wide], 0, 1)
+        slope = np.diff(np.interp(ends, fpr, tpr))[0] / np.diff(ends)[0]
+        want = -slope * ((odds[truth == 0] > low[k]) - place) / n
+        np.testing.assert_allclose(effect[truth == 0], want, atol=1e-12)
+        assert effect[truth == 0].sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_influence_on_a_precision_is_that_on_its_log_odds():
+    """p = h / (h + w): d log(h / w) = dh / h - dw / w, and the threshold moves w."""
+    rng = np.random.default_rng(5)
+    truth = (np.arange(40) % 2).astype(float)
+    odds = rng.permutation(40) + 8.0 * truth
+    names = np.argsort([str(i) for i in range(40)])
+    found = points(odds, truth)["pr"]
+    high = np.sort(odds[truth == 1])[::-1]
+    fpr, tpr, _ = roc_curve(truth, odds, drop_intermediate=False)
+    for g, place in ((5, 0.2), (13, 0.6), (20, 0.95)):
+        assert roc.GRID[g] == place
+        hits = round(20 * place)
+        called = odds >= high[hits - 1]
+        wrong = called[truth == 0].sum()
+        effect = np.empty(40)
+        effect[names] = found[g].sums
+        wide = 2 * np.sqrt(place * (1 - place) / 20)
+        ends = np.clip([place - wide, place + wide], 0, 1)
+        slope = np.diff(np.interp(ends, tpr, fpr))[0] / np.diff(ends)[0]
+        bend = slope / (max(wrong, 0.5) / 20)
+        value = hits / (hits + wrong)
+        want = (1 + bend * (called[truth == 1] - place)) / 20
+        np.testing.assert_allclose(
+            effect[truth == 1], value * (1 - value) * want, atol=1e-12
+        )
+        want = called[truth == 0] / -max(wrong, 1) * value * (1 - value)
+        np.testing.assert_allclose(effect[truth == 0], want, atol=1e-12)
+
+
+def test_limits_at_a_place_are_those_of_as_many_images_as_vary_as_much():
+    rng = np.random.default_rng(6)
+    truth = (np.arange(60) % 2).astype(float)
+    odds, who = rng.normal(size=60) + 1.5 * truth, np.arange(60) // 4
+    people = Patients.of(who)
+    for kind, curve in points(odds, truth, who).items():
+        for g, point in enumerate(curve):
+            if roc.GRID[g] * 15 < 3:
+                side = "without" if kind == "roc" else "with"
+                assert point.reason == (
+                    f"fewer than 3 patients {side} the finding beyond the threshold"
+                )
+                assert np.isnan(point.low)
+                continue
+            cut = np.sort(odds[truth == 1])[::-1][
+                int(np.ceil(roc.GRID[g] * 30 - 1e-9)) - 1
+            ]
+            counted = truth == 1 if kind == "roc" else odds >= cut
+            worth = counted.sum() / people.images_each(counted)
+            if 0 < point.value < 1:
+                variance = (point.sums**2).sum() * 15 / 14
+                share = (1.959964 / t.ppf(0.975, 14)) ** 2
+                own = point.value * (1 - point.value) / variance * share
+                worth = max(min(worth, own), 1)
+            else:
+                assert not point.sums.any()
+            want = limits.mid_p(point.value * worth, worth)
+            assert (point.low, point.high) == pytest.approx(want), (kind, g)
+    # exactly at the least number of patients there are limits
+    for count, finite in ((30, True), (29, False)):
+        truth = (np.arange(2 * count) % 2).astype(float)
+        some = points(rng.normal(size=2 * count) + truth, truth)
+        for curve in some.values():
+            assert np.isfinite(curve[roc.GRID.tolist().index(0.1)].low) == finite
+
+
+def test_curves_of_more_than_20_classes_are_left_out():
+    rng = np.random.default_rng(0)
+    for classes, there in ((20, True), (21, False)):
+        labels = np.arange(42) % classes
+        names = [str(i) for i in range(classes)]
+        logits = rng.normal(size=(42, classes))
+        found = roc.scores(labels, logits, names, np.arange(42))
+        assert bool(found) == there

@@ -33,6 +33,8 @@ def test_deviations_of_both_factors_add_up():
 def test_two_runs_say_nothing_and_one_factor_is_named_alone():
     assert scatter(X, runs(1, 2), HALF, 10, None).curves is None
     assert scatter(X, runs(2, 2), HALF, 10, None).sigma is None
+    errors = np.concatenate([runs(1, 2), runs(1, 2)], axis=2)  # at four scales
+    assert scatter(np.arange(1.0, 5), errors, np.ones(4), 10, None).curves is None
     assert scatter(X, runs(1, 3), HALF, 10, None).words == "3 draws"
     found = scatter(X, runs(3, 1), HALF, 10, None)
     assert found.words == "3 upstream seeds" and found.curves.shape == (10, 2)

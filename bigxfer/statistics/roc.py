@@ -90,7 +90,7 @@ def sensitivity(
     for place in GRID:
         reason = scarce or _edge(place, having[0], "without")
         value = float(np.interp(place, fpr, tpr))
-        cut = falling[min(math.floor(place * n), n - 1)]
+        cut = falling[min(math.floor(place * n + 1e-9), n - 1)]
         effect = np.zeros(len(truth))
         effect[positive] = ((odds > cut)[positive] - value) / m
         # The threshold is estimated from the negatives; the slope says what that adds.
