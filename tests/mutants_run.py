@@ -7,19 +7,20 @@ without a mutant. Records are kept in .pytest_cache/mutants until a source file 
 """
 
 import ast
+import contextlib
 import gc
 import hashlib
+import importlib
 import json
 import os
 import resource
 import shutil
 import signal
 import sys
-import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -31,6 +32,9 @@ ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / ".pytest_cache" / "mutants"
 # CPU-seconds of the tests tried on one mutant, as recorded; what comes later is left out.
 BUDGET = 60.0
+# Of a file's tests that were not seen to call the function: what jax has compiled for one
+# test is not called again by the next.
+OTHERS = 3.0
 LIMIT = int(10 * BUDGET)  # CPU-seconds after which a mutant hangs
 WAIT = 3600.0  # seconds by the clock after which a mutant hangs
 NONE = 5  # pytest's status where no test is run
@@ -42,31 +46,65 @@ Record = dict[
 ]  # {node id: (CPU-seconds, functions called)}
 
 
-class Recorder:
-    """Notes the CPU-seconds of each test and the functions of ours that it calls."""
+CALLED: set[str] = set()  # "path qualname" of the functions called since it was cleared
 
-    def __init__(self, package: Path) -> None:
-        self.package = f"{package}/"
-        self.called: set[str] = set()
 
-    def note(self, frame: types.FrameType, event: str, value: object) -> None:
-        code = frame.f_code
-        if code.co_filename.startswith(self.package):
-            path = code.co_filename.removeprefix(self.package)
-            self.called.add(f"{path} {code.co_qualname}")
+class Noting(ast.NodeTransformer):
+    """Makes every function of a module note in CALLED that it is called.
 
-    def measured(self, test: Callable[[], None]) -> tuple[float, list[str]]:
-        """(CPU-seconds, functions called) of a test."""
-        self.called.clear()
-        threading.settrace(self.note)
-        sys.settrace(self.note)
-        began = time.process_time()
-        try:
-            test()
-        finally:
-            sys.settrace(None)
-            threading.settrace(None)  # pyrefly: ignore
-        return time.process_time() - began, sorted(self.called)
+    A trace of all calls would do without, and takes several times as long.
+    """
+
+    def __init__(self, module: str) -> None:
+        self.module, self.prefix = module, ""
+
+    def call(self, name: str) -> ast.expr:
+        text = f"__import__('mutants_run').CALLED.add({f'{self.module} {name}'!r})"
+        return ast.parse(text, mode="eval").body
+
+    def within(self, node: ast.AST, prefix: str) -> None:
+        outer, self.prefix = self.prefix, prefix
+        self.generic_visit(node)
+        self.prefix = outer
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        self.within(node, f"{self.prefix}{node.name}.")
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        name = self.prefix + node.name
+        self.within(node, f"{name}.<locals>.")
+        note = ast.copy_location(ast.Expr(self.call(name)), node.body[0])
+        node.body.insert(1 if ast.get_docstring(node) else 0, note)
+        return ast.fix_missing_locations(node)
+
+    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
+        name = self.prefix + "<lambda>"
+        self.within(node, f"{name}.<locals>.")
+        both = ast.Tuple([self.call(name), node.body], ast.Load())
+        body = ast.Subscript(both, ast.Constant(1), ast.Load())
+        node.body = ast.copy_location(body, node.body)
+        return ast.fix_missing_locations(node)
+
+
+def note_calls(package: Path) -> None:
+    """Has every function of the package note its calls, in this process."""
+    trees = {}
+    for path in sorted(package.rglob("*.py")):
+        name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        with contextlib.suppress(ImportError):  # where an optional library is lacking
+            importlib.import_module(name.removesuffix(".__init__"))
+            module = path.relative_to(package).as_posix()
+            trees[path] = Noting(module).visit(ast.parse(path.read_text()))
+    exchange(trees)
+
+
+def measured(test: Callable[[], None]) -> tuple[float, list[str]]:
+    """(CPU-seconds, functions called) of a test."""
+    CALLED.clear()
+    began = time.process_time()
+    test()
+    return time.process_time() - began, sorted(CALLED)
 
 
 def stamp(test: str, functions: list[str]) -> str:
@@ -118,10 +156,10 @@ def chosen(tests: Record, function: str) -> list[str]:
     }
     if not any(calls.values()):
         return []
-    nodes, spent = [], 0.0
+    nodes, others = [], 0.0
     for node in sorted(tests, key=lambda node: (not calls[node], tests[node][0])):
-        spent += tests[node][0]
-        if nodes and spent > BUDGET:
+        others += 0 if calls[node] else tests[node][0]
+        if others > OTHERS:
             break
         nodes.append(node)
     return nodes
@@ -134,17 +172,20 @@ def codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from codes(constant)
 
 
-def exchange(path: Path, tree: ast.Module) -> None:
-    """Gives the functions of a module's file their code by another syntax tree."""
+def exchange(trees: Mapping[Path, ast.Module]) -> None:
+    """Gives the functions of modules' files their code by other syntax trees."""
     new = {
-        (code.co_qualname, code.co_firstlineno): code
+        (str(path), code.co_qualname, code.co_firstlineno): code
+        for path, tree in trees.items()
         for code in codes(compile(tree, str(path), "exec"))
     }
+    files = {str(path) for path in trees}
     for function in gc.get_objects():
         if isinstance(function, types.FunctionType):
             code = function.__code__
-            if code.co_filename == str(path):
-                function.__code__ = new[code.co_qualname, code.co_firstlineno]
+            if code.co_filename in files:
+                key = code.co_filename, code.co_qualname, code.co_firstlineno
+                function.__code__ = new[key]
 
 
 def enter(tree: Path, said: str) -> None:
@@ -184,6 +225,7 @@ class Trial:
     def __init__(self, tree: Path, mutants: Sequence[Work], verdicts: Path) -> None:
         self.tree, self.mutants, self.verdicts = tree, mutants, verdicts
         self.failed: set[str] = set()
+        self.noting = False  # whether the functions note their calls
         self.found: list[int | list[str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -227,7 +269,7 @@ class Trial:
         item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
 
     def judge(self, path: Path, syntax: ast.Module, nodes: list[str]) -> int:
-        exchange(path, syntax)
+        exchange({path: syntax})
         for node, following in zip_longest(nodes, nodes[1:]):
             self.run(node, following)
             if self.failed:
@@ -236,14 +278,18 @@ class Trial:
 
     def tests_of(self, mutant: Work) -> Iterator[list[str]]:
         """File by file, so that no more are recorded than it takes to kill."""
-        function = f"{mutant.module} {mutant.function}"
+        function, spent = f"{mutant.module} {mutant.function}", 0.0
         for group in mutant.groups:
-            any_calls = False
             for test in group:
-                if nodes := chosen(self.record(test), function):
-                    any_calls = True
+                tests, nodes = self.record(test), []
+                for node in chosen(tests, function):
+                    spent += tests[node][0]
+                    if spent > BUDGET and spent > tests[node][0]:
+                        break
+                    nodes.append(node)
+                if nodes:
                     yield nodes
-            if any_calls:
+            if spent:
                 return
 
     def record(self, test: str) -> Record:
@@ -254,16 +300,18 @@ class Trial:
             functions = [f for _, called in old["tests"].values() for f in called]
             if old["stamp"] == stamp(test, functions):
                 return old["tests"]
+        if not self.noting:
+            note_calls(self.tree / "bigxfer")
+            self.noting = True
         if forked(partial(self.measure, test, kept), self.tree / SAID):
             raise RuntimeError(f"{test}:\n{(self.tree / SAID).read_text()[-3000:]}")
         return json.loads(kept.read_text())["tests"]
 
     def measure(self, test: str, kept: Path) -> int:
-        recorder = Recorder(self.tree / "bigxfer")
         nodes = [node for node in self.items if node.startswith(f"{test}::")]
         tests: Record = {}
         for node, following in zip_longest(nodes, nodes[1:]):
-            tests[node] = recorder.measured(partial(self.run, node, following))
+            tests[node] = measured(partial(self.run, node, following))
         tests = {
             node: found for node, found in tests.items() if node not in self.failed
         }

@@ -61,6 +61,10 @@ def test_the_cache_holds_what_decode_gives_and_is_read_once(tmp_path):
         cache.build(m.select(np.arange(5)), tmp_path / "c", 16, 3),
     ]
     assert len({c.folder for c in [first, again, *others]}) == 4
+    assert len(first.folder.name) == 16
+    seconds = float(lines[-1].split()[-4])
+    assert lines[-1] == f"decoded 10 images in {seconds:.1f} s, 0 bad"
+    assert 0 <= seconds < 60
 
 
 def test_processes_give_the_same_bytes_as_one(tmp_path):
@@ -320,3 +324,24 @@ def test_ten_bad_images_are_named_and_the_others_counted(tmp_path):
         lines = cache.message(m, made, 0.0).splitlines()
         assert lines[1:11] == [f"  p{k}.png: broken" for k in range(10)]
         assert len(lines) == 12 + (count > 10)
+
+
+def test_few_images_and_those_of_one_worker_are_decoded_in_this_process(
+    tmp_path, monkeypatch
+):
+    class Spread(Exception):
+        pass
+
+    def spread(order, paths, workers):
+        raise Spread(f"{len(paths)} by {workers}")
+        yield
+
+    monkeypatch.setattr(cache, "SMALL", 5)
+    monkeypatch.setattr(decode_pool, "spread", spread)
+    monkeypatch.setattr(cache.host, "cores", lambda: range(3))
+    few, many = draw(tmp_path / "few", 4), draw(tmp_path / "many", 5)
+    assert cache.build(few, tmp_path / "c", 16, 1, workers=2).decoded == 4
+    for workers, told in ((2, "5 by 2"), (None, "5 by 3")):
+        with pytest.raises(Spread, match=told):
+            cache.build(many, tmp_path / "c", 16, 1, workers=workers)
+    assert cache.build(many, tmp_path / "c", 16, 1, workers=1).decoded == 5

@@ -18,7 +18,7 @@ import pytest
 from test_sharding import two_processes
 
 from bigxfer import config
-from bigxfer.training import loop, sharding
+from bigxfer.training import checkpoint, loop, sharding
 from bigxfer.training.checkpoint import CheckpointError, Checkpoints, Damaged
 from bigxfer.training.log import RunLog
 
@@ -80,7 +80,7 @@ def test_arrays_of_numpy_are_a_form_too(tmp_path):
     saved.save(1, {"a": np.arange(5), "b": {"c": np.float32(2)}}, {})
     got, _ = saved.restore(1, {"a": np.zeros(5, np.int64), "b": {"c": np.float32(0)}})
     np.testing.assert_array_equal(got["a"], np.arange(5))
-    assert got["b"]["c"] == 2
+    assert got["b"]["c"] == 2 and got["a"].devices() == {jax.local_devices()[0]}
 
 
 def test_the_latest_two_and_the_best_are_kept(tmp_path):
@@ -273,13 +273,13 @@ def test_a_full_disk_is_one_message(tmp_path, monkeypatch, caplog):
             saved.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: usage)
-        with pytest.raises(OSError, match=said.format("No space left on device")):
-            saved.save(2, noise, {})
+    usage = shutil.disk_usage(tmp_path)._replace(free=4 * 10**5 - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=said.format("No space left on device")):
+        saved.save(2, noise, {})
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert [p.name for p in tmp_path.iterdir()] == ["1"]  # nothing fills the disk
+    usage = usage._replace(free=4 * 10**5)  # just enough
     saved.save(2, noise, {})
     np.testing.assert_array_equal(saved.restore(2, noise)[0]["a"], noise["a"])
 
@@ -453,3 +453,14 @@ def test_two_processes_save_and_any_number_restores(tmp_path):
     out = two_processes(PAIR, folder, "d")
     assert "REFUSED damaged checkpoint" in out[0] and "REFUSED" in out[1]
     assert [text.splitlines()[-1] for text in out] == ["LATEST 3"] * 2
+
+
+def test_of_absls_log_the_tracebacks_of_orbax_alone_are_dropped():
+    def kept(path, exc_info):
+        about = "absl", logging.ERROR, path, 1, "failed", (), exc_info
+        return checkpoint._not_orbax(logging.LogRecord(*about))
+
+    error = (OSError, OSError(), None)
+    assert not kept("/lib/orbax/checkpoint/async.py", error)
+    assert kept("/lib/orbax/checkpoint/async.py", None)
+    assert kept("/lib/jax/core.py", error)

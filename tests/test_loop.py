@@ -96,6 +96,10 @@ def test_a_batch_without_known_labels_has_no_gradient():
     _, metrics = step(state, blank)
     assert metrics["loss"] == 0 and metrics["grad_norm"] == 0
     assert metrics["accuracy"] == 0
+    blank["labels"][3, 1] = 0  # the one label that is known; the head starts at zero
+    _, metrics = step(state, blank)
+    np.testing.assert_allclose(metrics["loss"], np.log(2), rtol=1e-6)
+    assert metrics["accuracy"] == 1
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

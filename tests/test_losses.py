@@ -99,3 +99,14 @@ def test_half_precision_logits_are_summed_in_float32():
         total, count = loss(logits, jnp.tile(jnp.eye(2), (2048, 1)), jnp.ones(4096))
         assert total.dtype == count.dtype == jnp.float32
         np.testing.assert_allclose(total / count, np.log(2), rtol=1e-6)
+
+
+def test_hits_are_counted_among_what_counts():
+    logits = jnp.array([[2.0, -1.0], [-3.0, 0.5], [1.0, 1.0], [9.0, 9.0]])
+    targets = jnp.array([[1.0, 1.0], [0.0, NAN], [0.3, 0.7], [1.0, 1.0]])
+    mask = jnp.array([1, 1, 1, 0])
+    assert losses.right_signs(logits, targets, mask) == 1 + 1 + 1
+    zero = jnp.zeros((1, 2))  # a logit of 0, and a target of a half, are no yes
+    assert losses.right_signs(zero, jnp.array([[0.5, 0.6]]), jnp.ones(1)) == 1
+    one_hot = jnp.array([[1.0, 0.0], [0.2, 0.8], [0.0, 1.0], [1.0, 0.0]])
+    assert losses.right_classes(logits, one_hot, mask) == 2  # of equals the first
