@@ -35,6 +35,7 @@ BUDGET = 60.0
 # Of a file's tests that were not seen to call the function: what jax has compiled for one
 # test is not called again by the next.
 OTHERS = 3.0
+MEASURED = 40.0  # CPU-seconds of a file's tests; those after it are not tried
 LIMIT = int(10 * BUDGET)  # CPU-seconds after which a mutant hangs
 WAIT = 3600.0  # seconds by the clock after which a mutant hangs
 NONE = 5  # pytest's status where no test is run
@@ -310,8 +311,11 @@ class Trial:
     def measure(self, test: str, kept: Path) -> int:
         nodes = [node for node in self.items if node.startswith(f"{test}::")]
         tests: Record = {}
+        began = time.process_time()
         for node, following in zip_longest(nodes, nodes[1:]):
             tests[node] = measured(partial(self.run, node, following))
+            if time.process_time() > began + MEASURED:
+                break
         tests = {
             node: found for node, found in tests.items() if node not in self.failed
         }

@@ -526,3 +526,47 @@ def test_an_interval_has_its_level(level):
     errors = np.exp(theta[:, 0]) * 7.0 ** -theta[:, 1]
     assert value == pytest.approx(0.6 * 7**-0.3, rel=1e-4)
     assert [low[0], high[0]] == pytest.approx(np.percentile(errors, ends))
+
+
+def test_what_a_search_may_find():
+    """The bounds, by which a parameter is said to have ended at one."""
+    y, x = np.array([0.5, 0.2, 0.1]), np.array([1.0, 10, 100])
+    log, power, floor, z = (-300, 300), (0, 10), (0, 0.5), np.log(100)
+    gap = (-100, 50)
+    want = {
+        forms.M1: [log, power],
+        forms.M2: [log, power, floor],
+        forms.M3: [log, power, (-z - 15, 5)],
+        forms.M4: [log, power, (0, 0.1), (0.01, 20), (0.501, 5)],
+        forms.m4(0.7): [log, power, (0, 0.1), (0.01, 20), (0.7, 0.7)],
+        forms.SATURATING: [log, power, (-15, z + 5), floor],
+        forms.RECTIFIED: [floor, log, power, (-15, z + 15)],
+        forms.BROKEN: [floor, log, (-5, 10), (-20, 20), (-3, z + 3), (-6, 3)],
+        forms.METRIC: [(0.5, 5), log, power],
+        forms.JOINT: [floor, log, power, log, power],
+        forms.OVERTRAINING: [log, log, power, floor],
+        forms.TWO_WAY: [log, gap, power, power],
+        forms.TWO_WAY_FLOOR: [log, gap, power, power, floor],
+        forms.TWO_WAY_DISTANCE: [log, gap, power, power, (-100, 100)],
+        forms.TRANSFERRED: [log, (-10, 10), (-10, 10)],
+    }
+    for form, bounds in want.items():
+        found = np.array(form.bounds(y, *[x] * len(form.inputs)), float)
+        np.testing.assert_allclose(found, np.array(bounds, float), err_msg=form.name)
+        assert len(bounds) == len(form.parameters)
+
+
+def test_a_metric_above_its_top_is_no_error_of_ours():
+    theta = np.array([[0.5, 0.0, 0.1]])  # top - exp(-0.1 x) is below 0
+    assert forms.METRIC.log_y(theta, np.array([1.0]))[0, 0] == pytest.approx(
+        np.log(1e-12)
+    )
+
+
+def test_a_curve_that_is_reached_everywhere_or_nowhere():
+    law = fit(forms.M1, SHOTS, 0.6 * SHOTS**-0.3)
+    x = inverse(law, [0.3, 0.6 * 1e-3**-0.3, 1e-30])
+    assert x[:2] == pytest.approx([2 ** (1 / 0.3), 1e-3], rel=1e-6)
+    assert x[2] == np.inf
+    flat = fit(forms.M2, SHOTS, 0.05 + 0.6 * SHOTS**-0.4)
+    assert inverse(flat, [1e40])[0] == 0 and inverse(flat, [0.04])[0] == np.inf
