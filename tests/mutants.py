@@ -187,7 +187,7 @@ def importers(name: str, files: Iterable[Path]) -> list[Path]:
 def test_files(module: Path) -> list[list[str]]:
     """Two groups of test files: those that import the module, then its users.
 
-    That of its name first, then those that name it most often. The second group is tried
+    Those of its name first, then those that name it most often. The second group is tried
     where no test of the first calls what was changed.
     """
 
@@ -197,7 +197,8 @@ def test_files(module: Path) -> list[list[str]]:
 
     tests = sorted((ROOT / "tests").glob("test_*.py"), key=named)
     users = importers(dotted(module), (ROOT / "bigxfer").rglob("*.py"))
-    own = importers(dotted(module), tests)
+    own = [t for t in tests if t.stem.startswith(f"test_{module.stem}")]
+    own += [t for t in importers(dotted(module), tests) if t not in own]
     theirs = [t for t in tests if any(importers(dotted(u), [t]) for u in users)]
     every = own + [t for t in theirs if t not in own]
     groups = every[:FILES], every[FILES : 2 * FILES]

@@ -383,3 +383,24 @@ def test_runs_on_other_test_images_are_said(toy, tmp_path):
         moved.append(r)
     d = pair(family(moved), "nih", "scratch").difference
     assert "the test patients of each run, which are not the same" in d.covers
+
+
+def test_a_loss_has_no_margin_and_is_never_equivalent():
+    """The margin is of a fraction; of a loss less is better."""
+    limits = {"loss": 1.0, "loss_low": 0.95, "loss_high": 1.05}
+    a = [row("nowhere", "nih", d, s, **limits) for s in (0, 1) for d in (0, 1)]
+    b = [r | {"upstream": "same", "loss": 1.0 + 1e-4 * i} for i, r in enumerate(a)]
+    cells_of = [{cells.seeds(r): r for r in side} for side in (a, b)]
+    found = differences.difference(*cells_of, "loss", PredictionReader())
+    assert np.isnan(found.outside) and found.p > 0.5
+    accuracy = [
+        {k: r | {"accuracy": r["loss"] / 2} for k, r in side.items()}
+        for side in cells_of
+    ]
+    for side in accuracy:
+        for r in side.values():
+            r |= {"accuracy_low": 0.475, "accuracy_high": 0.525}
+    assert differences.difference(*accuracy, "accuracy", PredictionReader()).outside < 1
+    less = comparison(("m", "a"), ("m", "b"), -0.10, 0.05)
+    about = less.about | {"metric": "loss"}
+    assert replace(less, about=about).verdict == "A better"
