@@ -280,8 +280,9 @@ def main() -> int:
     drawn = draw(args.seed, args.count, args.only)
     began, verdicts = time.monotonic(), []
     with tempfile.TemporaryDirectory() as scratch:
-        if (ROOT.parent / "shared").is_dir():  # images that some tests read
-            (Path(scratch) / "shared").symlink_to(ROOT.parent / "shared")
+        above = (p / "shared" for p in ROOT.parents if (p / "shared").is_dir())
+        if shared := next(above, None):  # images that some tests read
+            (Path(scratch) / "shared").symlink_to(shared)
         for number in range(args.workers):
             tree = Path(scratch) / str(number)
             names = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True)

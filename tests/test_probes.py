@@ -194,3 +194,74 @@ def test_the_notebook_says_the_same(rows, tmp_path):
         (PCAM, "10"): 57, (PCAM, "full"): 40, (DR, "10"): 64, (DR, "full"): 25
     }  # fmt: skip
     assert told["choosing"].tolist() == [1.9, 0.2, 9.9, 0.0]
+
+
+def test_a_ranking_by_hand(tmp_path):
+    """Three encoders on two sets of 1880 and 5400 images, at two rates."""
+    hits = {  # of dtd at rates 0.1 and 0.01, of eurosat
+        "a": ((1400, 1390), (5000, 4000)),
+        "b": ((1300, 1380), (4000, 5000)),
+        "c": ((1310, 900), (3000, 4500)),
+    }
+    records = [
+        record(k / n, dataset, pretrained=name, lr=lr)
+        for name, both in hits.items()
+        for dataset, n, counts in zip(("vtab/dtd", "vtab/eurosat"), (1880, 5400), both)
+        for lr, k in zip((0.1, 0.01), counts)
+    ]
+    found = probes.read(written(tmp_path, records))
+    r = probes.ranking(found, "vtab/dtd", "10")
+    assert (r.target, r.shots, r.images, r.pairs) == ("vtab/dtd", "10", 1880, 3)
+    assert [e.name for e in r.encoders] == ["V a", "V b", "V c"]
+    best = np.array([1400, 1380, 1310]) / 1880
+    assert [e.value for e in r.encoders] == pytest.approx(best)
+    # by the rate that is best on eurosat: 0.1 for a, 0.01 for the others
+    assert [e.elsewhere for e in r.encoders] == pytest.approx(
+        np.array([1400, 1380, 900]) / 1880
+    )
+    assert r.reversed == 0
+    p = []
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        mean = (best[i] + best[j]) / 2
+        error = np.sqrt(2 * mean * (1 - mean) / 1880)
+        p.append(2 * stats.norm.sf((best[i] - best[j]) / error))
+    assert 3 * p[1] < 0.05 < p[0] and 2 * p[2] < 0.05
+    assert (r.survive, r.at_all) == (2, 1)  # c is ahead of b at the rate 0.1
+    assert [(e.first, e.last) for e in r.encoders] == [(1, 2), (1, 2), (3, 3)]
+    exact = stats.binomtest(1400, 1880).proportion_ci(method="wilson")
+    assert r.encoders[0].low == pytest.approx(exact.low)
+    assert r.encoders[0].high == pytest.approx(exact.high)
+    lucky = [probes.luck(np.array(hits[n][0]) / 1880, 1880) for n in "abc"]
+    assert [e.luck for e in r.encoders] == lucky and lucky[0] > lucky[1] > lucky[2]
+    other = probes.ranking(found, "vtab/eurosat", "10")
+    assert [e.name for e in other.encoders] == ["V a", "V b", "V c"]
+    assert [e.elsewhere for e in other.encoders] == pytest.approx(
+        np.array([5000, 5000, 3000]) / 5400
+    )
+    kept = probes.reported(found)
+    assert len(kept) == 6 and {row["protocol"] for row in kept} == {probes.CHOSEN}
+    with pytest.raises(ValueError, match="fewer than two encoders"):
+        probes.ranking(found, "vtab/dtd", "full")
+
+
+def test_luck_of_equal_settings_is_the_mean_of_the_largest_of_normals():
+    """Of two it is 1 / sqrt(pi) standard deviations, of three 1.5 of that."""
+    error = np.sqrt(0.6 * 0.4 / 1000)
+    for settings, share in ((2, 1), (3, 1.5)):
+        found = probes.luck([0.6] * settings, 1000)
+        assert found == pytest.approx(share * error / np.sqrt(np.pi), rel=0.05)
+        alike = probes.luck([0.6] * settings, 1000, 0.75)
+        assert alike == pytest.approx(found / 2)
+    assert probes.luck([0.9, 0.1], 1000) == pytest.approx(0, abs=error / 10)
+
+
+def test_no_difference_of_shares():
+    assert probes._p_value(1.0, 1.0, 50) == 1 and probes._p_value(0.5, 0.5, 50) == 1
+    assert probes._p_value(0.6, 0.4, 100) == pytest.approx(
+        2 * stats.norm.sf(0.2 / np.sqrt(0.5 / 100))
+    )
+
+
+def test_all_training_images_are_no_number_of_shots(tmp_path):
+    (row,) = probes.read(written(tmp_path, [record(k=-1)]))
+    assert row["shots"] == "full" and row["folder"].startswith("vtab/dtd, full shots")

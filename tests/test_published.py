@@ -349,3 +349,48 @@ def test_damaged_csvs_are_named(tmp_path, text, message):
 def test_an_empty_folder_says_where_the_data_is_from(tmp_path):
     with pytest.raises(FileNotFoundError, match="SLAMPAI"):
         published.read(tmp_path)
+
+
+def test_limits_without_predictions():
+    """Pets: 3669 test images of 37 classes, as if of equal size."""
+    z, n = 1.959964, 3669 / 37
+
+    def limited(metric, value):
+        found = published.limited(metric, value, "pets")
+        assert found[metric] == value
+        return found[f"{metric}_low"], found[f"{metric}_high"]
+
+    accuracy, recall = limited("accuracy", 0.9), limited("recall/class_0", 0.9)
+    for (low, high), images in ((accuracy, 3669), (recall, n)):
+        half = z * np.sqrt(0.9 * 0.1 / images)
+        assert high - low == pytest.approx(2 * half, rel=0.05) and low < 0.9 < high
+    centre, half = 0.9 + z**2 / (2 * n), z * np.sqrt(0.09 / n + z**2 / (4 * n**2))
+    wilson = (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)
+    assert limited("auprc_macro", 0.9) == pytest.approx(wilson)
+    low, high = limited("auroc_macro", 0.9)
+    for end in (low, high):  # Hanley and McNeil's variance there, after Newcombe
+        half = 3669 / 2 - 1
+        spread = 1 + half * ((1 - end) / (2 - end) + end / (1 + end))
+        variance = end * (1 - end) * spread / (n * (3669 - n))
+        assert abs(end - 0.9) == pytest.approx(z * np.sqrt(variance), rel=1e-4)
+    assert limited("f1/class_0", 0.9) == (None, None)
+
+
+def test_the_columns_of_a_published_run(tmp_path):
+    line = "0.5,test/acc,p/seed_3,3,5_shot,imagenet21k_bit152x4,{},400"
+    classes = {"cifar100": 100, "flowers_oversampling": 102, "covidx_cxr2": 2}
+    classes |= {"tuberculosis_full": 2, "padchest": 27, "pets": 37}
+    for target, count in classes.items():
+        (tmp_path / "one.csv").write_text(f"{HEADER}\n{line.format(target)}\n")
+        found = published.read(tmp_path)
+        (row,) = found.rows
+        assert row["params"] == 928_340_224 + 8193 * count
+        assert row["target_size"] == (None if target == "padchest" else 5 * count)
+        assert (row["depth"], row["width"], row["seed"]) == (152, 4.0, 3)
+        assert (row["upstream_size"], row["images"]) == (14_200_000, 400 * 128)
+        assert found.missing == [
+            f"{target} imagenet21k R152x4 5-shot lacks seed 0, 1, 2, 4"
+        ]
+    full = line.format("pets").replace("5_shot", "full_shot")
+    (tmp_path / "one.csv").write_text(f"{HEADER}\n{full}\n")
+    assert published.read(tmp_path).rows[0]["target_size"] is None

@@ -387,3 +387,67 @@ def test_the_summary_compares_each_start_with_scratch_of_the_same_layers():
 def test_what_is_amiss_in_a_run_is_a_sentence():
     assert run_row.said(KeyError("cost")) == "it lacks the field 'cost'"
     assert run_row.said(ValueError("cost is text")) == "cost is text"
+
+
+def test_words_of_old_and_new_runs():
+    phantom = {"reader": "covidx", "phantom": {"distance": 0.5, "severity": 1}}
+    assert run_row.set_name(phantom, True) == "phantom-covidx distance=0.5"
+    phantom["phantom"] |= {"severity": 2, "shortcut": 0.25}
+    name = "phantom-covidx distance=0.5 severity=2 shortcut=0.25"
+    assert run_row.set_name(phantom, True) == name
+    assert run_row.set_name({**phantom, "reader": "folder"}, True) == "phantom-natural"
+    assert run_row.target_size({"drawn": ["a", "b"], "counts": {"train": 9}}) == 2
+    assert run_row.target_size({"drawn": None, "counts": {"train": 9}}) == 9
+    assert run_row.target_size({}) is None
+    none = {"value": None, "low": None, "high": None, "reason": "no label of x"}
+    assert run_row.lacking({"auroc_macro": none}) == "no label of x"
+    assert run_row.lacking({"auroc_macro": {"value": 0.0}}) is None
+    assert run_row.lacking({}) is None
+    frozen = {"top_layers": 2, "head": "ridge"}
+    assert run_row.start_words({"kind": "random"}, frozen) == (
+        "top 2 layers train, ridge head"
+    )
+    assert run_row.protocol({"schedule": "hyperrule", "variant": "paper"}) == (
+        "hyperrule-paper"
+    )
+    assert run_row.protocol({"schedule": "cosine", "variant": "paper"}) == "cosine"
+    init = {"checkpoint": "run/params.npz", "upstream": "", "digest": "d"}
+    assert run_row._source(init) == "d" and run_row._source({"kind": "imagenet"}) == (
+        "imagenet"
+    )
+
+
+def test_what_was_chosen_and_on_what():
+    tuned = {"what": "rate", "of": [1, 2, 3], "value": 2, "edge": ""}
+    assert run_row.of_choice({"tuned": tuned}) == {
+        "tuned": "rate of 3",
+        "chosen": 2,
+        "edge": None,
+    }
+    plain = dict.fromkeys(("tuned", "chosen", "edge"))
+    assert run_row.of_choice({}) == plain | {"tuned": "untuned"}
+    assert run_row.of_choice({"tuned": None, "head": {}}) == plain | {
+        "tuned": "untuned"
+    }
+    assert run_row.of_choice({"head": {}}) == plain  # older than what it says of it
+    edge = tuned | {"edge": "lowest"}
+    assert run_row.of_choice({"tuned": edge, "head": {}})["edge"] == "lowest"
+
+
+def test_columns_of_other_sets():
+    one = {"value": 0.7, "low": 0.6, "high": 0.8}
+    sets = {"metrics": {"auroc_macro": one}, "gaps": {"auroc_macro": one, "loss": one}}
+    assert run_row.of_external({"external": {"far": sets}}) == {
+        "external/far/auroc_macro": 0.7,
+        "external/far/auroc_macro_low": 0.6,
+        "external/far/auroc_macro_high": 0.8,
+        "gap/far/auroc_macro": 0.7,
+        "gap/far/auroc_macro_low": 0.6,
+        "gap/far/auroc_macro_high": 0.8,
+    }
+    groups = {"sex": {"gaps": {"auroc_macro": one, "accuracy": one}}}
+    assert run_row.of_groups({"groups": groups}) == {
+        "gap/sex/auroc_macro": 0.7,
+        "gap/sex/auroc_macro_low": 0.6,
+        "gap/sex/auroc_macro_high": 0.8,
+    }
