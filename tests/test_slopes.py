@@ -109,3 +109,14 @@ def test_what_gives_no_slope_is_refused():
     assert [
         s.scale for s in found([r for r in rows if r["width"] == 0.25], scored)
     ] == ["fourfold upstream images"]
+
+
+def test_the_verdicts_of_a_slope():
+    def told(value, holm, outside):
+        known = (value, 0.0, 0.0, 0.0, 0.0, 5, 12, 200, 0)
+        return slopes.Slope("x", *known, holm, outside).verdict
+
+    assert told(0.1, 0.049, 0.5) == "rises" and told(-0.1, 0.049, 0.5) == "falls"
+    assert told(0.1, 0.049, 0.049) == told(0.1, 0.5, 0.049) == "is flat"
+    assert told(0.1, 0.051, 0.051) == "is not told from none"
+    assert told(0.1, math.nan, 0.049) == ""
