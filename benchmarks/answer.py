@@ -19,6 +19,7 @@ import numpy as np
 from answer_rows import (
     BUNDLE,
     HEAD,
+    MARGIN,
     METRIC,
     PARTS,
     ROOT,
@@ -38,7 +39,7 @@ from answer_rows import (
 
 from bigxfer import durable
 from bigxfer.report.style import shots_name
-from bigxfer.tables import bundle, cells, compact, estimates
+from bigxfer.tables import bundle, cells, compact, differences, estimates
 from bigxfer.tables.cells import PredictionReader
 from bigxfer.tables.differences import BETTER, EQUIVALENT, WORSE, Comparison
 from bigxfer.tables.table import Row
@@ -74,6 +75,7 @@ def rewritten(text: str, answer: Answer) -> str:
         "findings": findings,
         "cells": nets,
         "comparisons": compared,
+        "rates": rates,
         "starts": starts,
         "upstreams": upstreams,
         "audits": audits,
@@ -160,6 +162,30 @@ def compared(answer: Answer) -> list[str]:
         verdict = c.verdict or f"none: {d.lacks}"
         lines.append(f"| {name} | {shots} | {value} | {verdict} | {p} |")
     return lines if len(lines) > 2 else NOT_RUN
+
+
+def rates(answer: Answer) -> list[str]:
+    """AUROC at each rate of fine-tuning, and what the primary contrast would be there."""
+    head = "| rate | scratch | 705 photographs | 45,125 photographs | 45,125 less 705 |"
+    lines = [head, "|---|---|---|---|---|"]
+    for rate, rows in sorted(answer.tried.items()):
+        by_size = {
+            size: {
+                cells.seeds(r): r for r in rows if (r["upstream_size"] or None) == size
+            }
+            for size in (None, 705, 45_125)
+        }
+        values = []
+        for runs in by_size.values():
+            every = list(runs.values())
+            e = estimates.estimate(every, METRIC, answer.predictions) if runs else None
+            values.append(f"{cells.interval(e.value, e.low, e.high)}" if e else "")
+        d = differences.difference(
+            by_size[45_125], by_size[705], METRIC, answer.predictions, MARGIN
+        )
+        gap = cells.interval(d.value, d.low, d.high, "+") if d else ""
+        lines.append(f"| {rate:g} | {' | '.join([*values, gap])} |")
+    return lines if answer.tried else NOT_RUN
 
 
 def starts(answer: Answer) -> list[str]:

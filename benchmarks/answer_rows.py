@@ -41,7 +41,7 @@ COMPARED = {line for _, a, b, _ in CLAIMS for line in (a, b)}
 def gather(runs: Path, features: str) -> None:
     """Write the table of the study's runs, and the bundle of those that `kept` names."""
     digests = {digest for part in PARTS for digest in planned(part)}
-    digests |= set(planned("encoders", features))
+    digests |= {*planned("encoders", features), *planned("rates")}
     found = table.collect([runs], runs / "answer", "real")
     rows = [row for row in found.rows if row["digest"] in digests]
     print(f"{len(rows)} runs of the study, wrote {TABLE}")
@@ -117,7 +117,20 @@ class Answer:
 
     def __init__(self, rows: Sequence[Row], predictions: PredictionReader) -> None:
         self.rows, self.predictions = list(rows), predictions
-        self.known = [r for r in self.rows if r["kind"] == "transfer" and kept(r)]
+        tried = planned("rates")  # a run at the study's own rate is in its cell too
+        own = {digest for part in PARTS for digest in planned(part)}
+        self.known = [
+            r
+            for r in self.rows
+            if r["kind"] == "transfer"
+            and kept(r)
+            and (r["digest"] not in tried or r["digest"] in own)
+        ]
+        self.tried: dict[float, list[Row]] = {}  # rate: fine-tunings at full data
+        for row in self.rows:
+            if row["digest"] in tried and row["kind"] == "transfer":
+                rate = tried[row["digest"]].optim.lr
+                self.tried.setdefault(rate, []).append(row)
 
     def select(self, line: Line, shots: str, head: str, target: str = TARGET) -> Runs:
         """{(upstream seed, seed): run} of one cell of NET."""
