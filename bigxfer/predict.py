@@ -62,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
     called = write_probabilities(run, files, args)
     say(f"{len(called)} images predicted, {len(files.bad)} not read")
     if args.heatmaps:
+        # Imports matplotlib, which is optional, so only where heatmaps are asked for.
         from bigxfer.analysis import overlays
 
         overlays.write(run, files, called, args.heatmaps)
@@ -184,6 +185,7 @@ def write_pixels(args: argparse.Namespace) -> int:
         for start in range(0, len(files), AT_ONCE)
     ]
     values = np.concatenate(batches) / np.float32(255)
+    # The zeros: pixels have no parameters, and were trained on no images.
     name = f"pixels {args.pixels} x {args.pixels}"
     images = np.array(paths, object)
     encoder = Features(args.features, "path", images, values, name, 0, 0, "pixels")

@@ -103,6 +103,7 @@ def parse_arg(arg: str, **defaults: Any) -> dict[str, Any]:
         key, _, text = item.partition("=")
         if key not in defaults:
             raise ConfigError(f"unknown arg {key!r}{nearest(key, list(defaults))}")
+        # A default says its type, so that no config declares its args twice.
         kind = type(defaults[key])
         try:
             values[key] = (

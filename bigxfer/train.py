@@ -39,6 +39,7 @@ def main(run: config.Run, given: set[str], workdir: str, dry: bool = False) -> N
     if dry:
         rehearsal.show(run, folder)
         return
+    # After a rehearsal has left, which needs one process only.
     processes.join_by_environment()
     with stopping.listen() as stop:
         result = job.execute(run, folder, stop)

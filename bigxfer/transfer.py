@@ -42,6 +42,7 @@ def main(run: config.Run, given: set[str], workdir: str, dry: bool = False) -> N
 
     models.maker(run.model)  # an unknown one should not wait for its upstream
     processes.join_by_environment()
+    # From here on, since the upstream may be trained first and can be stopped too.
     with stopping.listen() as stop:
         if run.init.kind == "pretrained":
             run.init.checkpoint, run.init.digest = upstream(run, synthetic, stop, dry)

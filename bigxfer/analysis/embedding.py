@@ -110,6 +110,7 @@ def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
             pair, (("class", classes), ("source", sources)), strict=True
         ):
             plots.scatter(ax, xy[:, 0], xy[:, 1], groups.tolist())
+            # No ticks: distances on these axes have no unit.
             ax.set(title=f"{name} by {what}", xticks=[], yticks=[])
         for row, (x, y) in zip(table, xy.tolist(), strict=True):
             row |= {f"{name} x": x, f"{name} y": y}

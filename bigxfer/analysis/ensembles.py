@@ -84,6 +84,7 @@ def mc_dropout(
         )
         for key in jax.random.split(jax.random.key(seed), passes)
     ]
+    # Nets without dropout ignore the key, so that all passes are equal to the bit.
     if passes > 1 and np.array_equal(out[0], out[1]):
         raise ValueError("this net has no dropout: its passes are all the same")
     return out

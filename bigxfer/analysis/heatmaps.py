@@ -67,6 +67,7 @@ def write(
         images = features.view(run, chosen)
         classes = called(run, images)
     trained = explain(run.variables, images, classes)
+    # Averaged over draws: one shuffled net may point at all that is bright.
     controls = [
         explain(untrained(run, begun, images, draw), images, classes)
         for draw in range(DRAWS[kind])

@@ -75,6 +75,7 @@ def write(
     if scatter:
         drawn = draw_scatter(scatter, about)
         plots.save(drawn, out, "similarity_scatter", scatter, data.synthetic)
+    # Debiased CKA alone, the one measure of the three that needs no baseline.
     summary: dict[str, Any] = {}
     for row in layer_rows:
         if row["measure"] == "cka_debiased":

@@ -30,6 +30,7 @@ def read(file: Path, metric: str = METRIC) -> LearningCurve:
     by_step: dict[int, float] = {}
     for line in file.read_text().splitlines() if file.is_file() else ():
         row = json.loads(line)
+        # null stands for a metric that could not be computed at that step.
         if row.get(f"valid/{metric}") is not None:
             by_step[row["step"]] = row[f"valid/{metric}"]
     if len(by_step) < 2:

@@ -248,6 +248,7 @@ def reuse(run: WithData, begun: Tree, split: str, out: Path) -> dict[str, Any]:
     table: list[dict[str, Any]] = [
         {"block": "none (trained)", **dict(zip(ENDS, trained))}
     ]
+    # Without the head: it starts at zero, and put back it would predict nothing.
     layers = [n for n in run.model.layers() if not re.match(run.model.head, n + "/")]
     for block, names in blocks(layers).items():
         params = run.variables["params"]

@@ -189,6 +189,7 @@ def write(run: WithData, split: str, most: int, out: Path) -> dict[str, Any]:
     judged, logits = manifest.select(rows), features.predictor(run)(run.variables, rows)
     truth = auroc.one_hot(judged.labels, len(names))
     p = calibration.probabilities(judged.labels, logits)
+    # Probes are fitted to training images, as the net was.
     known = auroc.one_hot(manifest.select(fitted).labels, len(names))
     ends, others = (extract(run.variables, r)[LAYER] for r in (fitted, rows))
     patients = judged.patient.astype(str)

@@ -36,6 +36,7 @@ def write(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     sets = {"run": (test.logits, valid.logits)}
     if len(folders) > 1:
         raw = ensembles.ensemble(test.labels, ensembles.aligned(tests))
+        # Its own temperature: a mean of probabilities is less sure than its members.
         held = ensembles.ensemble(valid.labels, ensembles.aligned(valids))
         sets[f"ensemble of {len(folders)}"] = raw, held
     about = folders[0].name

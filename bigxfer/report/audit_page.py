@@ -109,6 +109,7 @@ def _tables(of_set: dict[str, Any], paths: bool) -> list[dict[str, Any]]:
 
 def _placed(text: str, root: str, paths: bool) -> str:
     """An error's text without the folder that it names."""
+    # Of the place alone: the rest of the path says which file it is.
     return text if paths or not root else text.replace(f"{root.rstrip('/')}/", "")
 
 
@@ -122,6 +123,7 @@ def shown_pair(pair: dict[str, Any], a: Dataset, b: Dataset) -> dict[str, Any]:
     if (same := pair["same patient"]) is not None:
         marks.insert(0, "same patient" if same else "two patients")
     sides = []
+    # Rows count in the set of their own side.
     for side, data in zip(pair["sides"], (a, b), strict=True):
         # Within the page, which then is one file that can be passed on.
         png = base64.b64encode(decode.to_png(data.images[side["row"]])).decode()

@@ -65,6 +65,7 @@ def verdicts(report: dict[str, Any]) -> list[Verdict]:
     if not report["probes"]:
         text = "Shortcuts were not looked for: too few patients, or no class has two sides."
         sentences.append(Verdict("UNKNOWN", text))
+    # What makes a result wrong first, whatever its kind; then by kind.
     return sorted(sentences, key=lambda v: (not v.grave, ORDER.index(v.mark)))
 
 

@@ -73,6 +73,7 @@ def curves(drawing: Drawing, metric: str) -> list[Panel]:
         shots = order({k[3] for k in here})
         places = _places(shots)
         limits = _limits(list(here.values()))
+        # By the numbers in names: 4,800 images after 300.
         lines = sorted({k[2] for k in here}, key=natural)
         for model in (m for m in drawing.models if m in {k[1] for k in here}):
             traces = []
@@ -167,6 +168,7 @@ def _places(shots: Sequence[str]) -> dict[str, float]:
     # A linear axis in the logarithm: a logarithmic one has no place for full data.
     places = {s: math.log10(float(s)) for s in shots if s != "full"}
     if "full" in shots:
+        # Half a power of ten further, so that the gap shows.
         places["full"] = max(places.values(), default=0.0) + 0.55
     return places
 

@@ -199,6 +199,7 @@ def _forest(drawing: Drawing, told: Sequence[Crossing], x: str) -> dict[str, Any
                     "meta": {"line": first, "other": second, "sources": [source] * 3},
                 }
             )
+    # plotly takes the range of a logarithmic axis in powers of ten.
     low, high = np.log10([scales[0] / 1.3, scales[-1] * 1.3])
     layout = {
         "xaxis": {

@@ -103,6 +103,7 @@ def _reliability(drawing: Drawing, line: str, runs: list[Row]) -> dict | None:
         for s, a, b, m, n in zip(share, low, high, middle, counts[kept], strict=True)
     ]
     trace = drawing.trace(line, middle, points)
+    # By the root, so that the areas are as the counts.
     trace["marker"] = {"size": 5 + 9 * np.sqrt(counts[kept] / counts.max())}
     return trace
 
@@ -179,6 +180,7 @@ def _span(panels: Sequence[Panel]) -> list[float]:
     ends = []
     for trace in (t for p in panels if p.figure for t in p.figure["data"]):
         x, meta = trace["x"], trace["meta"]
+        # A metric ends at 0 and 1, though Student's limits do not.
         ends += [*x, *np.clip(x - meta["down"], 0, 1), *np.clip(x + meta["up"], 0, 1)]
     low, high = np.nanmin(ends), np.nanmax(ends)
     room = 0.03 * max(high - low, 0.05)

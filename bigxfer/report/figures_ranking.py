@@ -40,6 +40,7 @@ def opening(found: Sequence[Ranking]) -> list[str]:
     the choice of the setting."""
     if not found:
         return []
+    # The one that depends most on the choice, of which a reader has to know.
     most = sentence(min(found, key=lambda r: r.at_all / r.pairs))
     return [most] if len(found) == 1 else [_together(found), f"Least sure: {most}"]
 
@@ -87,6 +88,7 @@ def _table(r: Ranking) -> str:
             f"{e.first}" + (f" to {e.last}" if e.last > e.first else ""),
             escape(e.name),
             f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]",
+            # An estimate, which can come out below 0; a choice of the best cannot lose.
             f"{max(e.luck, 0):.4f}",
             f"{e.elsewhere:.3f}" if math.isfinite(e.elsewhere) else "-",
         )

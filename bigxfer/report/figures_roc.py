@@ -45,6 +45,7 @@ def _scored(rows: Sequence[Row], reader: PredictionReader) -> list[Row]:
     scored = []
     for row in rows:
         if by_name := reader.judged(row):
+            # As columns, so that estimates.py takes them as any metric of the table.
             scored.append(row | {name: s.value for name, s in by_name.items()})
     return scored
 
@@ -75,6 +76,7 @@ def _curves(
                 axis: {"title": {"text": title}, "range": [-0.02, 1.02], "dtick": 0.2}
                 for axis, title in zip(("xaxis", "yaxis"), titles, strict=True)
             }
+            # Chance is a diagonal in ROC alone: precision has the class's share.
             chance = [DIAGONAL] if kind == "roc" else []
             name = "mean of the classes" if label == roc.MACRO else label
             about = place | {"title": f"{place['title']}: {name}", "label": label}
@@ -125,6 +127,7 @@ def _matrices(
         for i in range(k):
             for j in range(k):
                 name = confusion.name_of(i, j)
+                # A class without a test image has no row.
                 if name not in scored[0]:
                     continue
                 point = estimates.estimate(scored, name, reader)

@@ -188,6 +188,7 @@ def _reach(trace: dict[str, Any]) -> np.ndarray:
     if "up" not in meta:
         return y
     ends = y - meta["down"], y + meta["up"]
+    # One wide interval must not set the axis of all panels.
     return np.concatenate([y, *(np.clip(end, y / 3, 3 * y) for end in ends)])
 
 
@@ -250,6 +251,7 @@ def _missed(members: Sequence[curves.Law]) -> str:
         return ""
     return (
         "fitted to the smaller scales alone, the laws missed the errors at the largest"
+        # Held-out misses are of logarithms.
         f" by up to {np.expm1(np.median(fitted)):.0%} (median over the {len(fitted)} fitted)"
     )
 

@@ -89,6 +89,7 @@ def _trace(
 ) -> dict[str, Any]:
     """The mean over the runs, and the band from the lowest to the highest."""
     steps, values = history.thinned(runs, name)
+    # Runs that log at other steps have bins without a value.
     mean = np.nanmean(values, axis=0)
     words = "one run"
     meta: dict[str, Any] = {"line": line, "axes": ["step", NAMES[name]]}

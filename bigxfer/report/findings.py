@@ -68,6 +68,7 @@ def sentences(
 
     Where that makes fewer than MOST, more of what is told apart follows.
     """
+    # Two nets from one upstream; in all other pairs the upstreams differ.
     nets = [c for c in every if c.a[1] == c.b[1]]
     asked = {"Upstream": [c for c in every if c.a[1] != c.b[1]], "Model scale": nets}
     chosen = {
@@ -251,6 +252,7 @@ def settled(parts: Sequence[Part], goal: float) -> str:
             )
             for p in parts
         ]
+        # Half-widths differ above and below: the larger one has to fit.
         return max(crossed.reach(larger, 0.025, up) for up in (False, True))
 
     shares = {p.factor: crossed.reach([p], 0.025, True) for p in parts}

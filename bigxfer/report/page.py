@@ -47,6 +47,7 @@ def build(
     if families is None:
         families = comparisons(given, predictions)
     rankings = figures_ranking.rankings(given.rows)
+    # Of probes with many settings all figures but the rankings show the reported one.
     given = given._replace(rows=probes.reported(given.rows))
     rows, notes = lines.lines(given.rows)
     drawing = Drawing(rows, style.styles(r["line"] for r in rows), predictions)
@@ -122,6 +123,7 @@ def _laws(
             panels += figures_pairs.crossovers(drawing, pairs, metric)
         fitted = [curves.law(curve, drawing.predictions) for curve in grouped]
         laws[metric, x] = fitted
+        # Over upstream sizes a line's name has no size, and no style yet.
         drawing.look = style.styles((c.about["line"] for c in grouped), drawing.look)
         drawn = figures_scaling.scaling(drawing, fitted, x, section)
         panels += drawn + figures_scaling.laws_table(

@@ -110,6 +110,7 @@ class Strings:
     known: dict[str, int] = field(default_factory=dict)
 
     def add(self, text: str) -> int:
+        # plotly breaks no line of a hover label by itself.
         wrapped = "<br>".join(_wrapped(text))
         if wrapped not in self.known:
             self.known[wrapped] = len(self.texts)

@@ -27,4 +27,5 @@ def _environment() -> jinja2.Environment:
 
 def text(name: str, package: str = "bigxfer.report") -> str:
     """The text of a file of a package."""
+    # Not by a path: it works from a wheel too.
     return resources.files(package).joinpath(name).read_text("utf-8")

@@ -45,6 +45,7 @@ def of_row(row: Row) -> Own:
     if row.get("auroc_macro_low") is not None:
         ends = (row[f"auroc_macro{end}"] for end in ("", "_low", "_high"))
         return Own(*ends, of=0)
+    # A class too rare for a limit leaves the macro mean without one.
     names = [
         n for n in row if n.startswith("auroc/") and not n.endswith(("_low", "_high"))
     ]

@@ -20,6 +20,7 @@ changed. --long FILE adds the predecessor's long CSV.
 import argparse
 import sys
 
+# They import what they need when they are called: --help waits for none of it.
 from bigxfer.study.commands import collect, fit, listing, plan, report, status, watch
 
 # Each adds its parser, whose `call` takes the arguments.

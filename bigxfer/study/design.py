@@ -218,6 +218,7 @@ def reaching(
         if (i := bisect_left(draws, True, key=enough)) == len(draws):
             continue
         d = Design(u, draws[i], p)
+        # Patients and seeds rise: a smaller design that suffices came before.
         if not any(_within(smaller, d) for smaller, _ in designs):
             designs.append((d, goal.reached(v, d)))
     return designs

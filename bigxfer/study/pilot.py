@@ -98,6 +98,7 @@ def _patients(pair: Paired, predictions: PredictionReader) -> int:
     rows = pair.grids[0].rows
     first = rows[0]
     known = predictions.patients(rows) if pair.tested.sums[0] is not None else 0
+    # Where neither tells the patients, test images stand for them.
     return known or first.get("test_patients") or first["test_images"]
 
 

@@ -98,6 +98,7 @@ class Priced:
         seeds = 1 if self.scratch and not full else d.upstreams
         upstreams = 0 if self.scratch else max(seeds - self.seeds, 0)
         both = min(seeds, self.seeds) * min(d.draws, self.draws)
+        # Runs of the pilot that fit the design count as done.
         transfers = seeds * d.draws - both
         price = upstreams * self.upstream if upstreams else 0.0
         # NaN, an unknown price, must not count where none of it is bought.

@@ -27,6 +27,7 @@ def report(args: argparse.Namespace) -> None:
     from bigxfer.tables.cells import PredictionReader
 
     if not args.table and not args.config:  # any runs, of no study
+        # A folder of its own, so that no study's table is overwritten.
         args.table = args.runs / "report" / "table.parquet"
         collected = table.collect([args.runs], args.table.parent)
         for folder, why in collected.bad.items():
