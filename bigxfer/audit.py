@@ -55,11 +55,12 @@ def ready(run: config.Run, given: set[str]) -> config.Run:
 
 
 def ready_set(data: config.Data) -> Dataset:
-    """The whole set; what does not decode is on the page, and stops nothing.
+    """The whole set, whose images need not all decode.
 
     Raises ValueError where no image decodes.
     """
-    # Every image, since a draw would hide leaks.
+    # Every image, since a draw would hide leaks; what does not decode is on the page, and
+    # must not stop the audit.
     opened = dataset.open(replace(data, shots="full", max_bad=1.0), 0, say)
     if not any(map(len, opened.rows.values())):
         _, path, reason = opened.report["undecodable"][0]

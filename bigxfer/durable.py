@@ -27,10 +27,10 @@ NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 def replacing(path: Path | str) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the place of `path` at the end.
 
-    Each writer has a temporary of its own: of two that write at once, the later wins.
     Where the block raises, the temporary is removed and `path` stays as it was.
     """
     path = Path(path)
+    # A name of each writer's own: of two that write at once, the later wins.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary

@@ -160,9 +160,8 @@ net = timm.models.resnetv2.ResNetV2(
 def to_stablehlo(run: "Trained", args: argparse.Namespace) -> "Opened":
     """jax.export's file, for every platform and any number of images.
 
-    The layers are in the form that is fast on this machine's platform (models/parts.py)
-    and right on all. The first call compiles; XLA may remark that it folds constants
-    slowly, but a call is the faster for it (5 times, R26x1 on a CPU).
+    The first call compiles; XLA may remark that it folds constants slowly, but a call is
+    the faster for it (5 times, R26x1 on a CPU).
     """
     import jax
     import jax.numpy as jnp
@@ -186,6 +185,8 @@ def to_stablehlo(run: "Trained", args: argparse.Namespace) -> "Opened":
 
     shape = export.symbolic_shape(f"n, {side}, {side}, {channels}")
     image = jax.ShapeDtypeStruct(shape, args.input)
+    # The layers are in the form that is fast on this machine's platform (models/parts.py)
+    # and right on all.
     exported = export.export(jax.jit(logits), platforms=PLATFORMS)(image)
     durable.write(args.out, exported.serialize())
     call = (

@@ -148,9 +148,8 @@ def set_recipe(run: Run, recipe: str) -> None:
     """The published upstream recipes, at a batch that a small set can fill.
 
     "bit": 1912.11370 section 3.3: SGD, lr 0.03 at a batch of 256, weight decay 1e-4,
-    90 epochs, x0.1 at 30, 60 and 80, Inception crop. Its warm-up of 5000 steps of
-    4096 is 16 epochs of ILSVRC-2012, and 16 epochs it is here for every set. Its
-    batch is 4096 (batch=4096).
+    90 epochs, x0.1 at 30, 60 and 80, Inception crop, 16 epochs of warm-up. Its batch is
+    4096 (batch=4096).
     "predecessor": SLAMPAI/large-scale-pretraining-transfer configs/*.yaml at fe6232b
     for its X-ray upstreams: SGD with AGC 0.01, nesterov, lr 0.01 at 256, 15 epochs
     of warm-up, the affine "cohen" augmentation. Its batch is 16 x 64 GPUs
@@ -188,6 +187,7 @@ def set_recipe(run: Run, recipe: str) -> None:
     o.schedule, o.epochs, o.weight_decay = "step", 90.0, 1e-4
     o.boundaries, o.lr_batch, o.batch = (30 / 90, 60 / 90, 80 / 90), 256, 256
     if recipe == "bit":
+        # The paper's 5000 steps of 4096 images are 16 epochs of ILSVRC-2012.
         o.lr, o.warmup_epochs = 0.03, 16.0
         run.data.augment = "inception"
     elif recipe == "predecessor":

@@ -58,7 +58,7 @@ def label(tree: Tree, rules: dict[str, Any]) -> Tree:
 
     Patterns are regular expressions that must match the whole name; the first
     that matches wins. Raises ValueError where a leaf has no rule, or a rule
-    matches no leaf (a typing error would otherwise freeze nothing, in silence).
+    matches no leaf.
     """
     used, labels = set(), {}
     for name in names(tree):
@@ -67,6 +67,7 @@ def label(tree: Tree, rules: dict[str, Any]) -> Tree:
             raise ValueError(f"no rule matches the parameter {name}: {list(rules)}")
         used.add(pattern)
         labels[name] = rules[pattern]
+    # A typing error would otherwise freeze nothing, in silence.
     if unused := [p for p in rules if p not in used]:
         raise ValueError(f"rules {unused} match none of {names(tree)[:20]} ...")
     return unflatten(labels)
@@ -150,7 +151,7 @@ def load_npz(path: Path | str) -> Tree:
     """Reads an npz of named arrays. Raises ValueError on any damage.
 
     A file beside it called NAME.sha256 is checked where it exists; the CRC of
-    each array is checked always (numpy alone reads flipped bits in silence).
+    each array is checked always.
     """
     path = Path(path)
     if not path.is_file():
@@ -167,7 +168,7 @@ def load_npz(path: Path | str) -> Tree:
             )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if bad := archive.testzip():
+            if bad := archive.testzip():  # numpy reads flipped bits in silence
                 raise ValueError(f"the array {bad} fails its checksum")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return unflatten({name: arrays[name] for name in arrays.files})

@@ -73,7 +73,9 @@ def upstream(name: str, model: str, root: str, arg: str) -> config.Run:
     file = f"configs/upstream_{'imagenet' if photos else 'chexpert'}.py"
     recipe = "bit" if photos else "predecessor"
     run = presets.load(f"{file}:model={model},recipe={recipe}")
+    # As published: a union has the findings that all its sets know.
     run.arg, run.data.reader, run.data.space = arg, name, "intersection"
+    # BiT's batch, and the predecessor's 16 x 64 GPUs.
     run.optim.batch = 4096 if photos else 1024
     # Raw, ImageNet-21k would fill 3.3 TB: 14.2 million images of 280 x 280 x 3 bytes.
     if photos:

@@ -47,6 +47,7 @@ def get_config(arg: str = "") -> Run:
     o.schedule, o.epochs = "constant", 10.0
     if a["domain"]:
         run.data = Data(reader="nih", augment="crop")
+        # Equal, so that the published rate is not scaled.
         o.batch = o.lr_batch = 16
         # In place of a plateau: at 5 and 8 of the 10 epochs.
         o.schedule, o.boundaries = "step", (0.5, 0.8)

@@ -13,10 +13,9 @@ TUNABLES = "glibc.malloc.hugetlb=1"
 def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
     """Return the environment of each worker: one GPU each, where there are GPUs.
 
-    Without, each has its own cores (if there are enough), on which a net of few
-    operations trains for less: one thread need not wait for another. All have TUNABLES,
-    unless GLIBC_TUNABLES is set. ConfigError where there are more workers than GPUs
-    that were named.
+    Without, each has its own cores, if there are enough. All have TUNABLES, unless
+    GLIBC_TUNABLES is set. ConfigError where there are more workers than GPUs that were
+    named.
     """
     environ = {"GLIBC_TUNABLES": TUNABLES, **environ}
     named = environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -25,6 +24,8 @@ def share_out(environ: Mapping[str, str], workers: int) -> list[dict[str, str]]:
     if workers == 1:
         return [environ]
     if not gpus:
+        # On its own core a net of few operations takes less processor time: no thread
+        # waits for another (NOTES.md, first round).
         cores = host.cores()
         shares = [cores[k::workers] for k in range(workers)]
         if not all(shares):

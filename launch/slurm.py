@@ -230,10 +230,8 @@ class Launch:
 
 
 def set_signal() -> None:
-    """Has submitit, which reads it when it is imported, use SIGTERM in place of USR2.
-
-    SIGTERM also comes at a preemption, and is what jax's processes agree on a step by.
-    """
+    """Have submitit, which reads it when it is imported, use SIGTERM in place of USR2."""
+    # SIGTERM also comes at a preemption, and by it jax's processes agree on a step.
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "TERM"
 
 

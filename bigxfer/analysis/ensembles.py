@@ -23,10 +23,11 @@ COVERAGES = np.linspace(0.1, 1, 19)  # of the referral curves
 def ensemble(labels: np.ndarray, logits: Sequence[np.ndarray]) -> np.ndarray:
     """Logits [n, classes] of the mean probability of several nets.
 
-    Computed from logarithms, so that images of a probability near 1 keep their order. A deep ensemble (Lakshminarayanan et al. 2017, 1612.01474) over draws or seeds, or
-    the passes of `mc_dropout`.
+    A deep ensemble (Lakshminarayanan et al. 2017, 1612.01474) over draws or seeds, or the
+    passes of `mc_dropout`.
     """
     stack = np.asarray(logits, np.float64)  # [nets, n, classes]
+    # From logarithms, so that images of a probability near 1 keep their order.
     if labels.ndim == 1:
         return logsumexp(log_softmax(stack, axis=2), axis=0) - np.log(len(stack))
     # The log-odds of the mean: the mean of p over the mean of 1 - p.

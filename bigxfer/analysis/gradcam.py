@@ -77,7 +77,7 @@ def deepest(model: Model, variables: Tree, image_shape: Sequence[int]) -> str:
 
     Of a BiT net at a large enough size that is the last norm and ReLU, which the head
     pools: there Grad-CAM is the head's own weighted sum of the maps (CAM, Zhou et al. 2016,
-    1512.04150). Before that norm an offset that it takes away may lead the map.
+    1512.04150).
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -91,7 +91,7 @@ def deepest(model: Model, variables: Tree, image_shape: Sequence[int]) -> str:
         raise ValueError(
             f"no endpoint has maps of 4 x 4 or more at {image_shape[1]} px"
         )
-    return maps[-1]
+    return maps[-1]  # before the last norm an offset that it removes may lead the map
 
 
 def gradcam(
@@ -209,11 +209,10 @@ def shuffled(variables: Tree, layers: Sequence[str], seed: int = 0) -> Tree:
 
 
 def balanced(variables: Tree, head: str) -> Tree:
-    """The variables with each class's weights of the head less their mean.
-
-    For a head that was shuffled: of a rare class nearly all weights are negative, so that
-    shuffled ones see evidence against it everywhere, and a flat map is no control.
-    """
+    """The variables with each class's weights of the head less their mean: for a head
+    that was shuffled."""
+    # Of a rare class nearly all weights are negative: shuffled, they see evidence against
+    # it everywhere, and a flat map is no control.
     flat = tree.flatten(variables["params"])
     for name in tree.names(tree.take(variables["params"], head)):
         if name.endswith("kernel"):
@@ -234,9 +233,7 @@ def sanity(
     """{block: mean rank correlation with the trained net's maps}, from the head down.
 
     Weights are shuffled in cascade: at each block its own and those of all above it
-    (Adebayo et al. 2018, section 3), `draws` times anew; batch norm's averages are then
-    taken anew from the images, since the old ones fit nothing and leave every ReLU dead.
-    Maps that explain the net fall to what ANOTHER, the last entry, says: how alike the trained maps of two
+    (Adebayo et al. 2018, section 3), `draws` times anew. Maps that explain the net fall to what ANOTHER, the last entry, says: how alike the trained maps of two
     images are. Maps that stay near 1 show the image, not the net. NaN where all are flat.
     """
     want, averaged = explain(variables, images, classes), movement.averager(model)
@@ -244,6 +241,7 @@ def sanity(
     for seed in range(draws):
         mixed = variables
         for block, layers in reversed(movement.blocks(model.layers()).items()):
+            # Batch norm's old averages fit nothing now, and leave every ReLU dead.
             mixed = averaged(shuffled(mixed, layers, seed), jnp.asarray(images))
             maps = explain(balanced(mixed, model.head), images, classes)
             scores.setdefault(block, []).append(correlation(want, maps))

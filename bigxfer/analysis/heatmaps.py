@@ -67,7 +67,7 @@ def write(
         images = features.view(run, chosen)
         classes = called(run, images)
     trained = explain(run.variables, images, classes)
-    # Averaged over draws: one shuffled net may point at all that is bright.
+    # Several draws: by its shuffle a net may point at all that is bright, or dark.
     controls = [
         explain(untrained(run, begun, images, draw), images, classes)
         for draw in range(DRAWS[kind])
@@ -120,10 +120,7 @@ def called(run: WithData, images: np.ndarray) -> np.ndarray:
 
 def untrained(run: WithData, begun: Tree, images: np.ndarray, draw: int) -> Tree:
     """The start, with the trained head shuffled in place of its zeros, which see
-    nothing, and batch norm's averages from the images, where a random start has none.
-
-    By the draw of the shuffle such a net may point at all that is bright, or dark.
-    """
+    nothing, and batch norm's averages from the images, where a random start has none."""
     shuffled = gradcam.shuffled(run.variables, run.model.layers()[-1:], draw)
     balanced = gradcam.balanced(shuffled, run.model.head)
     head = tree.take(balanced["params"], run.model.head)

@@ -77,10 +77,10 @@ def mistaken(truth: np.ndarray, p: np.ndarray) -> Matrices:
 def agreement(logits: np.ndarray, truth: np.ndarray) -> Matrices:
     """[i, j]: correlation of two logits over images that show neither class.
 
-    So it is not the labels that correlate but what the net takes for either. Logits
-    are centred over the classes first, since softmax does not see their common part.
+    So it is not the labels that correlate but what the net takes for either.
     """
-    # Only where every image has exactly one class, so where softmax was used.
+    # Centred over the classes, whose common part softmax does not see: only where every
+    # image has exactly one class, so where softmax was used.
     x = logits - logits.mean(axis=1, keepdims=True) * (truth.sum(axis=1) == 1).all()
 
     def statistic(w: np.ndarray) -> np.ndarray:

@@ -136,8 +136,8 @@ def hits(heatmaps: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """float [n]: whether the brightest pixel of each map lies in the truth [n, h, w].
 
     The pointing game (Zhang et al. 2016, 1608.00507); its tolerance is the truth's.
-    Ties share: a flat map scores the area of the truth, as a blind guess does.
     """
+    # Ties share: a flat map scores the area of the truth, as a blind guess does.
     top = heatmaps == heatmaps.max(axis=(1, 2), keepdims=True)
     return (top & truth).sum(axis=(1, 2)) / top.sum(axis=(1, 2))
 
@@ -153,9 +153,9 @@ def box_prior(
 
     labels and patients [n] are those of the cases; truth [m, h, w], others [m] and
     theirs [m] the boxes, classes and patients of all that is known, training images
-    too. The guess of who knows the finding but not the image; flat where nobody else
-    has it.
+    too. Flat where nobody else has the finding.
     """
+    # The guess of somebody who knows the finding but not the image.
     out = np.zeros((len(labels), *truth.shape[1:]))
     for label in np.unique(labels):
         # Summed once, less each patient's own: no case is judged by its own box.

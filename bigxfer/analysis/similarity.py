@@ -104,15 +104,11 @@ def centred(x: np.ndarray) -> np.ndarray:
 
 
 def basis(x: np.ndarray) -> np.ndarray:
-    """Orthonormal [n, rank]: what the centred columns of x [n, p] span.
-
-    Each column is brought to length 1 first, so that a faint neuron counts as much as
-    a strong one, as CCA has it; one that varies by less than RANK of its mean is
-    constant.
-    """
+    """Orthonormal [n, rank]: what the centred columns of x [n, p] span."""
     moving, length = centred(x), np.linalg.norm(x, axis=0)
     norm = np.linalg.norm(moving, axis=0)
-    alive = norm > RANK * length
+    alive = norm > RANK * length  # what varies by less of its mean is constant
+    # At length 1, so that a faint neuron counts as much as a strong one, as in CCA.
     left, s, _ = np.linalg.svd(moving[:, alive] / norm[alive], full_matrices=False)
     return left[:, s > RANK * s.max(initial=0)]
 
@@ -206,14 +202,11 @@ def minibatch_cka(batches: Iterable[Batch]) -> np.ndarray:
 
 
 def grams(layers: Sequence[np.ndarray]) -> np.ndarray:
-    """float64 [l, b, b]: the products of datapoints in each layer, diagonal 0.
-
-    Of centred neurons: HSIC does not change by it, and rounds less.
-    """
+    """float64 [l, b, b]: the products of datapoints in each layer, diagonal 0."""
     products = []
     for x in layers:
         x, _ = checked(x, x)
-        x = centred(x)
+        x = centred(x)  # HSIC does not change by it, and rounds less
         products.append(x @ x.T)
     out = np.stack(products)
     if (b := out.shape[1]) < 4:

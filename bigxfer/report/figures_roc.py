@@ -22,8 +22,7 @@ AXES = {"roc": ("false positive rate", "sensitivity"), "pr": ("recall", "precisi
 def panels(drawing: Drawing) -> list[Panel]:
     """For each target, net and shots: the curves of all lines, and a matrix for each.
 
-    Curves are of the mean over classes; of single classes at the most shots of a target
-    alone, or the page would be of ten times the size.
+    Curves are of the mean over classes; of single classes at the most shots alone.
     """
     most = {
         target: order({r["shots"] for r in drawing.rows if r["target"] == target})[-1]
@@ -32,6 +31,7 @@ def panels(drawing: Drawing) -> list[Panel]:
     drawn: list[Panel] = []
     for place, lines in places(drawing):
         each = {line: list(runs.values()) for line, runs in lines.items()}
+        # Single classes at all shots would make the page ten times as large.
         every_class = place["shots"] == most[place["target"]]
         drawn += _curves(drawing, place, each, every_class)
         drawn += _matrices(drawing, place, each)

@@ -30,10 +30,8 @@ def points(manifest: Manifest, rows: np.ndarray, logits: np.ndarray) -> dict:
 
 
 def check_select(name: str, data: Dataset) -> None:
-    """ValueError where the metric cannot be computed on the validation split.
-
-    Only its labels decide that, so that random logits tell before anything is compiled.
-    """
+    """ValueError where the metric cannot be computed on the validation split."""
+    # Only labels decide that: random logits tell before anything is compiled.
     rows, classes = data.rows["valid"], len(data.manifest.classes)
     logits = np.random.default_rng(0).normal(size=(len(rows), classes))
     loop.better(name, points(data.manifest, rows, logits), {})

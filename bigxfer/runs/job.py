@@ -235,10 +235,10 @@ def start(job: Job, shared: compiled.Shared) -> heads.Started:
 def find_leaks(job: Job) -> dict[str, Any]:
     """{"splits", "upstream"}: patients and equal images where they must not be.
 
-    Keeps images.npz for the runs that will start from this one's parameters.
+    Writes images.npz where the run keeps its parameters.
     """
     mine, init = exposure.look(job.data), job.run.init
-    if job.keeps:
+    if job.keeps:  # for the runs that will start from them, and ask what they have seen
         mine.save(job.folder)
     leaks = {"splits": exposure.within(mine)}
     if init.kind == "pretrained":

@@ -28,11 +28,8 @@ def columns(
     rows: Sequence[Sequence[object]],
     left: Sequence[int] = (0,),
 ) -> str:
-    """Return a table as plain text: the columns `left` to the left, the others right.
-
-    It has no colours and is as wide as its cells, on a terminal and in a pipe: what is
-    read by eye and what is kept in a log are the same.
-    """
+    """Return a table as plain text, as wide as its cells: the columns `left` to the left,
+    the others right."""
     from rich.console import Console  # 0.1 s, and a run in a launcher prints no table
     from rich.table import Table
     from rich.text import Text
@@ -43,7 +40,8 @@ def columns(
         table.add_column(Text(title), justify=how, no_wrap=True)
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))  # Text: [ is no markup
-    # Far wider than any table: rich would else fold cells at the terminal's width.
+    # No colours, and far wider than any table: what is read on a terminal and what a pipe
+    # keeps are the same. rich would else fold cells at the terminal's width.
     console = Console(file=io.StringIO(), color_system=None, width=100_000)
     with console.capture() as text:
         console.print(table)

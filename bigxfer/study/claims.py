@@ -90,14 +90,12 @@ def read(folder: Path) -> list[Try]:
 
 
 def contents(path: Path) -> dict[str, Any]:
-    """What a try says. One that cannot be read is of an unknown owner, without an end.
-
-    Such a file is left where the power went; it holds the run for STALE seconds.
-    """
+    """What a try says. One that cannot be read is of an unknown owner, without an end."""
     try:
         text = durable.read_json(path)
         return {"owner": {**UNKNOWN, **text["owner"]}, "end": text["end"]}
     except (ValueError, KeyError, TypeError):
+        # Where the power went in the middle; it holds the run for STALE seconds.
         return {"owner": dict(UNKNOWN), "end": None}
 
 

@@ -87,6 +87,7 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
     forward, parameters = shape(run, traced)
     if run.freeze.head == "trained":
         steps = optim.plan(run.optim, max(images, 1)).steps
+        # Backward in activations and in weights: each costs as much as forward.
         flops = 3 * forward * steps * run.optim.batch
         trials = flops * len(run.optim.tune) * trainings(run)
     else:

@@ -4,8 +4,7 @@ A study config holds `get_config(arg) -> Run`, the base, and `sweep(arg)`, which
 yields overrides of it as dicts of dotted fields; the key "config" takes another
 file:arg as the base. A transfer names its upstream by config, so that dependencies
 follow from digests, and a grid lists its runs without opening data. The decoded images
-that runs share are nodes of their own: each cache is built once, by one worker, before
-any run that reads it, also where a shared file system knows no flock across machines.
+that runs share are nodes of their own.
 """
 
 import copy
@@ -142,6 +141,8 @@ class Loaded:
         return self.with_needs(config.resolve(_override(self.bases[name], fields)))
 
     def with_needs(self, run: Run) -> list[Node]:
+        # One worker builds a cache, before any run that reads it: a shared file system may
+        # know no flock across machines.
         cache, before, reader = self.cache(run), [], ""
         needs = (cache.digest,)
         if run.init.kind == "pretrained" and (name := run.init.upstream):

@@ -321,6 +321,6 @@ def _not_orbax(record: logging.LogRecord) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """The record first: a half-removed step must not look complete."""
-    (path / "record").unlink(missing_ok=True)
+    """Remove the folder of a step, if it is there."""
+    (path / "record").unlink(missing_ok=True)  # first: half a step must not look whole
     shutil.rmtree(path, ignore_errors=True)

@@ -23,12 +23,10 @@ def mean(sums: Tree, count: jax.Array, split: bool) -> tuple[Any, jax.Array]:
 
 
 def norm(grads: Tree) -> jax.Array:
-    """Their Euclidean norm, float32 [].
-
-    All vectors as one: XLA's CPU compiler has three kernels for the sum of each, and takes
-    a time for them that grows with their number squared.
-    """
+    """Their Euclidean norm, float32 []."""
     leaves = jax.tree.leaves(grads)
+    # All vectors as one: XLA's CPU compiler has three kernels for the sum of each, and
+    # takes a time for them that grows with the square of their number.
     vectors = [g.ravel() for g in leaves if g.ndim < 2]
     others = [g for g in leaves if g.ndim >= 2]
     return optax.tree.norm([*others, jnp.concatenate(vectors)] if vectors else others)

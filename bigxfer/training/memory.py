@@ -75,17 +75,15 @@ def largest_that_fits(
 ) -> tuple[jax.stages.Compiled, int] | None:
     """(compiled, size) of the largest candidate within the limit; None if none is.
 
-    `candidates` descend, and need less memory as they do: the first is tried, then
-    the rest by bisection, since compiling a large network takes minutes. A compiler
-    that itself runs out of memory (TPU) says that the size does not fit.
+    `candidates` descend, and need less memory as they do.
     """
-    # From the largest on: where it fits, it is the only one that is compiled.
+    # The largest first, then by bisection: compiling a large network takes minutes.
     best, low, high, middle = None, 0, len(candidates), 0
     while low < high:
         try:
             compiled = compile_fn(candidates[middle])
         except jax.errors.JaxRuntimeError as error:
-            # jax has one class for all that XLA raises.
+            # A TPU's compiler runs out of memory itself, where the size does not fit.
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             compiled = None

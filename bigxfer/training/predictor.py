@@ -46,12 +46,11 @@ def make_predict(model: Model, run: Run, mesh: Mesh) -> Predict:
 
 
 def images_at_once(run: Run, mesh: Mesh) -> int:
-    """run.eval.batch, rounded up to the devices, each of which gets as many images.
-
-    On a CPU at most half a million pixels each: R50x1 at 224 px takes as long an image
-    in parts of 8 as of 128, and a third of the memory.
-    """
+    """run.eval.batch, on a CPU at most half a million pixels a device, rounded up to the
+    devices, each of which gets as many images."""
     most = run.eval.batch
+    # R50x1 at 224 px takes as long an image in parts of 8 as of 128, and a third of the
+    # memory (NOTES.md, fifth round).
     if mesh.devices.flat[0].platform == "cpu":
         most = min(most, max(1, memory.PIXELS // run.data.crop**2) * mesh.size)
     return -(-most // mesh.size) * mesh.size

@@ -27,8 +27,7 @@ def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
 
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID together say it in
     full. Inside `srun` with several tasks, and on a TPU pod that names its workers,
-    jax finds everything by itself. SLURM_NTASKS is of the whole job, and the shell of an
-    `salloc` is a step of one task: the number of this step's tasks is what counts.
+    jax finds everything by itself.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     if all(environ.get(name) for name in names):
@@ -38,6 +37,7 @@ def arguments(environ: Mapping[str, str]) -> dict[str, Any] | None:
             "processes": int(processes),
             "process": int(process),
         }
+    # Not SLURM_NTASKS, which is the job's: the shell of an `salloc` is one task of it.
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return {}
     # One name alone is a single host, which is one process.
@@ -87,10 +87,11 @@ def join(
 def guarded(wait: float, missing: Callable[[], str]) -> Iterator[None]:
     """End the program with a line of our own if the block takes longer than `wait`.
 
-    Or at Ctrl-C. jax waits in C++, where Python runs no handler and raises nothing, and
-    it ends a wait by an abort with a stack trace: so a thread watches over it, and hears
-    of a signal by the byte that Python's own handler writes.
+    Or at Ctrl-C.
     """
+    # jax waits in C++, where Python runs no handler and raises nothing, and it ends a wait
+    # by an abort with a stack trace: so a thread watches over it, and hears of a signal by
+    # the byte that Python's own handler writes.
     heard, written = socket.socketpair()
     written.setblocking(False)  # as set_wakeup_fd wants it
     in_main = threading.current_thread() is threading.main_thread()

@@ -19,12 +19,10 @@ def make(fsdp: int = 1, batch: int = 0) -> Mesh:
     """The mesh (data, fsdp) over all devices of all processes.
 
     One process on a CPU takes only as many of its devices, which are threads, as
-    divide the batch.
-
-    Devices are in the order of their processes, so that the rows of the global
-    batch are those of process 0, then 1, ...: the order the loader counts in.
-    Raises ValueError where fsdp does not divide the number of devices.
+    divide the batch. Raises ValueError where fsdp does not divide the number of devices.
     """
+    # By process, so that the rows of the global batch are those of process 0, then 1,
+    # ...: the order in which the loader counts.
     devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     if batch and jax.process_count() == 1 and devices[0].platform == "cpu":
         # So a batch of 10 runs on 2 of 4 threads in place of being refused.

@@ -48,12 +48,10 @@ def show(args: argparse.Namespace) -> None:
 
 
 def compared(states, runs: Path) -> str:
-    """When a launcher last compared the data of the finished runs; "": unknown.
-
-    By the caches' own word: a copied or restored folder has other times than its files say.
-    """
+    """When a launcher last compared the data of the finished runs; "": unknown."""
     from bigxfer.runs import folders
 
+    # By what the caches say: a copied or restored file has another mtime.
     times = []
     for s in states:
         if s.node.kind == "cache":
