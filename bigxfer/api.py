@@ -87,6 +87,7 @@ class Net:
         return self._compiled(probe.Headless(self.run.model))
 
     def _compiled(self, model: "Model") -> "Predict":
+        # Imports jax: `import bigxfer` and bigxfer.table do without it.
         from bigxfer.training import sharding
         from bigxfer.training.predictor import make_predict
 

@@ -249,6 +249,7 @@ def output(path: Path | None) -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         durable.replacing(path) as temporary,
+        # csv writes its own line ends.
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         yield file

@@ -66,7 +66,7 @@ def published(a: dict) -> Run:
     run = Run(keep="all", model=Model(name=model))
     # 8:1:1: a ninth of the nine tenths that test leaves.
     run.data = Data(reader=target, split="patient", test=0.1, valid=1 / 9, views=())
-    # Proteins with one label each, of 28 places; the talk's 17 are not named.
+    # Proteins with one label each, of 28 places.
     run.data.channels, run.data.version = 3, "single" if target == "proteins" else ""
     run.data.resize = run.data.crop = NETS[model]
     run.data.augment = "colour"
