@@ -69,6 +69,7 @@ def build(cfg: config.Model, classes: int) -> Linen:
     """
     blocks = [f"block{i}" for i in range(1, len(CHANNELS) + 1)]
     factors = presets.slim_factors(cfg, blocks)
+    # Of the blocks alone: the slide's dense layer is config.model.hidden.
     channels = [round(c * cfg.width * f) for c, f in zip(CHANNELS, factors)]
     net = SmallCnn(
         tuple(channels),

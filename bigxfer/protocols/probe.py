@@ -39,6 +39,7 @@ def put(params: Tree, pattern: str, head: Head) -> Tree:
     Each keeps its place on the devices. ValueError where the sizes do not fit.
     """
     flat, values = tree.flatten(params), {"kernel": head[0], "bias": head[1]}
+    # Reshaped: BiT's head is a 1 x 1 convolution, the others' a matrix.
     for name in tree.names(tree.take(params, pattern)):
         old = flat[name]
         new = values[name.rpartition("/")[2]].reshape(old.shape)

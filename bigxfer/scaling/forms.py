@@ -29,7 +29,7 @@ from bigxfer.scaling import guesses
 Array = NDArray[np.float64]
 
 EXPONENT = (0.0, 10.0)
-LOGARITHM = (-300.0, 300.0)
+LOGARITHM = (-300.0, 300.0)  # e^300 is 1e130: products of two stay finite
 
 
 @dataclass(frozen=True)

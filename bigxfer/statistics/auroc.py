@@ -85,6 +85,7 @@ def rank(truth: np.ndarray, scores: np.ndarray) -> Ranking:
 
 def _cumulative(weights: np.ndarray) -> np.ndarray:
     """[r, m] -> [r, m + 1]: entry i is the sum of the first i."""
+    # One entry more, so that "none of them" has an index.
     out = np.zeros((len(weights), weights.shape[1] + 1))
     np.cumsum(weights, axis=1, out=out[:, 1:])
     return out

@@ -167,6 +167,7 @@ def difference(
     several `pairs` the distances are widened by the quotient of the normal quantiles.
     """
     wider = float(scipy.special.ndtri(1 - 0.025 / pairs)) / Z
+    # Above 0 where patients are in both: their difficulty cancels in a difference.
     r = correlation(a, a_people, b, b_people)
     down, up = (
         # rounding may leave a square of 0 a little below 0

@@ -47,6 +47,7 @@ def sign(metric: str) -> int:
 
 def largest(metric: str) -> float:
     """The largest value that the metric can have."""
+    # A Brier score of 2: all probability on one class, and another is true.
     return {"loss": np.inf, "brier": 2.0}.get(metric, 1.0)
 
 
@@ -75,7 +76,7 @@ def compute(
         by_name = scores(labels, logits, classes, patients)
     else:
         statistic = _statistic(labels, truth, logits, classes)
-        point = statistic(np.ones((1, len(logits))))
+        point = statistic(np.ones((1, len(logits))))  # each image once: the data
         by_name = {name: Score(float(point[name][0])) for name in point}
     rows = {"positive": truth == 1, "negative": truth == 0, "unknown": np.isnan(truth)}
     counts = {
@@ -282,7 +283,7 @@ def _sigmoid_parts(truth: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, M
     brier = np.where(known, (p - y) ** 2, 0)
     number = known.sum(axis=1).astype(np.float64)
     means = {"loss": (loss.sum(axis=1), number), "brier": (brier.sum(axis=1), number)}
-    return logits > 0, means
+    return logits > 0, means  # a probability above 0.5
 
 
 def _softmax_metrics(truth: np.ndarray, logits: np.ndarray, p: np.ndarray) -> Metrics:

@@ -25,6 +25,7 @@ Runs = dict[tuple[int, int], Row]  # {(upstream seed, seed): run} of one family
 def seeds(row: Row) -> tuple[int, int]:
     """(seed of the upstream, seed of the run); -1 where there is no upstream seed."""
     source = row.get("upstream_seed")
+    # A number, so that pairs can be sorted.
     return -1 if source is None else source, row["seed"]
 
 
@@ -97,6 +98,7 @@ class PredictionReader:
         A damaged file is named in `unreadable`, and None.
         """
         place = self.find(folder)
+        # Runs of published tables have no folder at all.
         if not place.is_dir():
             return None
         try:

@@ -167,6 +167,7 @@ def estimate(
     words = covers([grid], known.words)
     if left := len(runs) - len(grid.rows):
         words += f"; {left} runs are left out, to whose seeds others lack a run"
+    # Seeds and draws vary by a t, which knows no range.
     low, high = max(low, metrics.least(metric)), min(high, metrics.largest(metric))
     return Estimate(value, low, high, words)
 
@@ -235,6 +236,7 @@ def patients_of(
         sums.append(grid.sums(of_grid))
         limits.append([(s.value, s.low, s.high) for s in of_grid])
     words = f"{predictions.patients(rows)} test patients"
+    # The largest: of a run that knows fewer patients one more could change more.
     return Tested(sums, limits, words, one=max(s.one for s in scores))
 
 

@@ -79,6 +79,7 @@ def compare_all(
     groups = cells.group(rows, metric, "target", "model", "line", "shots")
     sizes: dict[str, int] = {}
     for row in rows:
+        # By size, so that two nets stand as "large minus small".
         sizes[row["model"]] = max(sizes.get(row["model"], 0), row["params"] or 0)
     margin = margin_of(rows)
     every = []

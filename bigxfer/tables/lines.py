@@ -135,6 +135,7 @@ def _value(row: Row, name: str) -> Any:
 def natural(line: str) -> tuple:
     """Sorts lines by name, with numbers as numbers, and scratch at the end."""
     parts = re.split(r"(\d[\d,.]*)", line)
+    # The pattern takes the comma or point that follows a number, too.
     values = [float(p.replace(",", "").rstrip(".")) for p in parts[1::2]]
     return line.startswith("scratch"), parts[::2], values
 

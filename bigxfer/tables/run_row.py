@@ -30,7 +30,7 @@ def read_run(folder: Path) -> Row:
     phantom = result["synthetic"]
     row: Row = {
         "kind": run["kind"],
-        "upstream": "scratch" if alone else _source(init),
+        "upstream": "scratch" if alone else _source(init),  # or _join_upstreams's
         "upstream_digest": "" if alone else init["digest"],
         "upstream_seed": source[1]["config"]["seed"] if source else None,
         "model": net_name(model),
@@ -65,6 +65,7 @@ def read_run(folder: Path) -> Row:
         "commit": result["commit"],
         "folder": str(folder),
     }
+    # Over the columns of the config's net, which does not run.
     if encoder := about.get("features"):
         row |= of_encoder(encoder)
     for name, metric in result["metrics"].items():

@@ -82,6 +82,7 @@ def slopes(
         raise ValueError(f"no upstream seed has all of the {len(places)} cells")
     grid = [[cells[place] for place in places] for cells in whole]
     x = {n: np.array([scale(r) for r in grid[0]]) for n, scale in SCALES.items()}
+    # A scale that does not vary is the column of ones again.
     x = {name: values for name, values in x.items() if np.ptp(values)}
     design = np.column_stack([np.ones(len(places)), *x.values()])
     if np.linalg.matrix_rank(design) < design.shape[1]:

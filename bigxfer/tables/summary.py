@@ -115,5 +115,6 @@ def _told(c: differences.Comparison) -> str:
 def rival(line: str, names: set[str]) -> str:
     """The line from scratch that differs from `line` in its upstream alone, or scratch."""
     upstream, _, rest = line.partition(", ")
+    # A label begins with the upstream; what follows is how else the line differs.
     twin = f"scratch, {rest}"
     return twin if upstream != "scratch" and twin in names else "scratch"

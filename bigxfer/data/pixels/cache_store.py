@@ -199,9 +199,9 @@ class Store:
     def codes(self) -> np.ndarray:
         """bytes [n]: the sums of the pixels; b"" where all have one value, or none."""
         sums = np.ascontiguousarray(self.records["sum"])
+        # Images of one value are no duplicates of each other: broken films are often black.
         flat = {
             checked.sum_of(np.full(self.row_bytes, value, np.uint8))
-            # An image of one value is no duplicate of others like it: broken films are often black.
             for value in range(256)
         }
         out = sums.view("S16")

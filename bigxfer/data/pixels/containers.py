@@ -90,6 +90,7 @@ class Tar(Plain):
     def fetch(self, root: Path | str) -> bytes:
         if int(self.size) > LARGEST:
             raise ValueError(too_large(int(self.size)))
+        # The archive may have any size; the member, checked above, may not.
         with opened(self.source(root), LARGEST_ARCHIVE) as file:
             file.seek(int(self.offset))
             return file.read(int(self.size))
@@ -103,6 +104,7 @@ class TFDS(Plain):
     index: str
 
     def source(self, root: Path | str) -> str:
+        # tensorflow-datasets writes it at the end of each preparation.
         return os.path.join(root, self.file, "dataset_info.json")
 
     def fetch(self, root: Path | str) -> bytes:

@@ -60,9 +60,11 @@ def spread(
     left = dict(paths)
     while left:
         rows = list(left)
-        parts = [rows[k::workers] for k in range(min(workers, len(rows)))]
+        shares = [rows[k::workers] for k in range(min(workers, len(rows)))]
         lines: queue.Queue = queue.Queue()
-        running = [Worker(order, {r: left[r] for r in part}, lines) for part in parts]
+        running = [
+            Worker(order, {r: left[r] for r in share}, lines) for share in shares
+        ]
         try:
             ended = 0
             while ended < len(running):
@@ -80,8 +82,8 @@ def spread(
         crashed = [w.process.returncode for w in running if w.process.returncode]
         if left and not crashed:
             raise AssertionError(f"{len(left)} images were not reported on")
-        for worker, part in zip(running, parts, strict=True):
-            first = next((r for r in part if r in left), None)
+        for worker, share in zip(running, shares, strict=True):
+            first = next((r for r in share if r in left), None)
             if first is not None:  # what it was at when it died
                 status = worker.process.returncode
                 del left[first]
@@ -129,10 +131,8 @@ class Worker:
 
 def main() -> None:
     """A worker: its task comes by stdin, a Result a line goes out by stdout."""
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # they are for the parent, which ends us
+    # They are for the parent, which ends us.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     root, pixels, shape, paths = json.load(sys.stdin)
     out = os.fdopen(os.dup(1), "w")

@@ -85,20 +85,19 @@ def read(root: str | Path, data: Data) -> Manifest:
 
 def label_files(root: Path, version: str) -> dict[str, Path]:
     """{"train": path, "test": path, perhaps "val": path} of one version."""
-    found: dict[str, dict[str, Path]] = {}
+    versions: dict[str, dict[str, Path]] = {}
     for path in sorted([*root.glob("*.txt"), *root.glob("labels/*.txt")]):
         match = re.fullmatch(rf"({'|'.join(PARTS)})(?:_COVIDx(.*))?\.txt", path.name)
         if match:
             # Kaggle's train.txt is "", train_COVIDx.txt the first version
             number = "" if match[2] is None else match[2] or "1"
-            found.setdefault(number, {})[match[1]] = path
-    have = sorted(v for v, files in found.items() if {"train", "test"} <= set(files))
+            versions.setdefault(number, {})[match[1]] = path
+    have = sorted(v for v, files in versions.items() if {"train", "test"} <= set(files))
     if not version and len(have) == 1:
         version = have[0]
     if version in have and (version or len(have) == 1):
-        return {
-            split: found[version][split] for split in PARTS if split in found[version]
-        }
+        files = versions[version]
+        return {split: files[split] for split in PARTS if split in files}
     wanted = f"train_COVIDx{version}.txt and test_COVIDx{version}.txt"
     raise DataError(
         f"{root}: looked for {wanted if version else 'one pair of label files'} or"
@@ -121,6 +120,7 @@ def parse(path: Path) -> list[Line]:
                 f"{where}: {text.strip()!r} is not 'patient file label [source]' with"
                 f" a png or jpg file and a source of {SOURCES}"
             )
+        # From the right, since a patient may hold a blank.
         *patient, file, label = tokens
         out.append(Line(where, " ".join(patient), file, label, source))
     if not out:

@@ -31,6 +31,7 @@ def read(root: str | Path, data: Data) -> Manifest:
         table.check_spellings("image", people)
         folder = "train" if train else "test"
         files += [f"{folder}/{image}.jpeg" for image in table["image"]]
+        # Both eyes of a person bear one number, and must lie on one side of a split.
         patients += [f"eyepacs-{number}" for number in people]
         labels += table.values("level", LEVELS)
         splits += ["train"] * len(table) if train else table.values("Usage", USAGE)

@@ -89,9 +89,9 @@ def by_folder(
         # Images may lie deeper, in a folder for each patient or study.
         top = "/".join(path.split("/")[:depth])
         (images[top] if is_image(root / path) else other).append(path)
-    for top, found in images.items():
+    for top, of_class in images.items():
         # Left out in silence, the class would be missing from all results.
-        if not found:
+        if not of_class:
             raise DataError(f"{root / top}: a class folder with no image")
     return images, other
 

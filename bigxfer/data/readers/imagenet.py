@@ -28,8 +28,8 @@ def read_1k(root: str | Path, data: Data) -> Manifest:
     rows, other = [], []
     for folder, split in (("train", "train"), ("val", "test")):
         if (top / folder).is_dir():
-            images, rest = synset_folders(top / folder)
-            other += [f"{prefix}{folder}/{name}" for name in rest]
+            images, unread = synset_folders(top / folder)
+            other += [f"{prefix}{folder}/{name}" for name in unread]
             # The official tar of val/ is flat.
             images = images or validation(root)
             rows += [(split, s, f"{prefix}{folder}/{name}") for s, name in images]
@@ -133,7 +133,7 @@ def manifest(
             id=ids,
             path=paths,
             patient=ids,  # unique as they are; copies of 14 million strings are not
-            split=[part for part, *_ in rows],
+            split=[row_split for row_split, *_ in rows],
         ),
         notes={"patients": NOBODY, "split": split},
         dropped=dropped or {},

@@ -96,10 +96,10 @@ def read(root: str | Path, data: Data) -> Manifest:
     )
 
 
-def telling(found: list[set[str]]) -> tuple[list[int], Counter[str]]:
+def telling(findings: list[set[str]]) -> tuple[list[int], Counter[str]]:
     """(the rows whose labels say what is to be seen, how many of each kind do not)."""
     kept, dropped = [], Counter[str]()
-    for row, labels in enumerate(found):
+    for row, labels in enumerate(findings):
         if not labels:
             dropped["images without labels"] += 1
         elif "exclude" in labels:
@@ -111,11 +111,11 @@ def telling(found: list[set[str]]) -> tuple[list[int], Counter[str]]:
     return kept, dropped
 
 
-def marks(found: list[set[str]]) -> np.ndarray:
+def marks(findings: list[set[str]]) -> np.ndarray:
     """float32 [n, 27]: 1 where a label of the row makes the class positive."""
-    columns_of = {label: positives(label) for labels in found for label in labels}
-    values = np.zeros((len(found), len(PADCHEST27)), np.float32)
-    for row, labels in enumerate(found):
+    columns_of = {label: positives(label) for labels in findings for label in labels}
+    values = np.zeros((len(findings), len(PADCHEST27)), np.float32)
+    for row, labels in enumerate(findings):
         for label in labels:
             values[row, columns_of[label]] = 1
     return values
