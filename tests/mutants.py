@@ -218,24 +218,33 @@ def run_in(target: Callable[..., None], *args: object) -> int:
 
 
 def judge(tree: Path, mutants: list[Mutant]) -> Iterator[tuple[Mutant, bool]]:
-    """Whether each mutant is killed, by tests in a copy of the tree."""
+    """Whether each mutant is killed, by tests in a copy of the tree; as they are known."""
     verdicts = tree / "verdicts.json"
     verdicts.unlink(missing_ok=True)
     work = [Work(m.name(), m.function, m.tree, test_files(m.module)) for m in mutants]
     process = FORKS.Process(target=mutants_run.judge, args=(tree, work, verdicts))
     process.start()
+    alone: list[tuple[Mutant, list[str]]] = []
+    known, ended = 0, False
+    while known < len(mutants) and not ended:
+        process.join(1)
+        ended = process.exitcode is not None
+        found = json.loads(verdicts.read_text()) if verdicts.exists() else []
+        for mutant, verdict in zip(mutants[known:], found[known:], strict=False):
+            if isinstance(verdict, int):
+                yield mutant, verdict not in (0, mutants_run.NONE)
+            else:
+                alone.append((mutant, verdict))
+        known = len(found)
     process.join()
     if process.exitcode:
         said = [(tree / name).read_text() for name in ("collected.txt", SAID)]
         raise RuntimeError("\n".join(text[-3000:] for text in said))
-    for mutant, found in zip(mutants, json.loads(verdicts.read_text()), strict=True):
-        if isinstance(found, int):
-            yield mutant, found not in (0, mutants_run.NONE)
-            continue
+    for mutant, nodes in alone:
         target = tree / mutant.module.relative_to(ROOT)
         source = target.read_text()
         mutants_run.put(target, ast.unparse(mutant.tree))
-        yield mutant, bool(found and run_in(mutants_run.judge_fresh, tree, found))
+        yield mutant, bool(nodes and run_in(mutants_run.judge_fresh, tree, nodes))
         mutants_run.put(target, source)
 
 

@@ -7,10 +7,7 @@ without a mutant. Records are kept in .pytest_cache/mutants until a source file 
 """
 
 import ast
-import contextlib
-import gc
 import hashlib
-import importlib
 import json
 import os
 import resource
@@ -19,14 +16,14 @@ import signal
 import sys
 import time
 import traceback
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from mutants_code import CALLED, exchange, note_calls
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / ".pytest_cache" / "mutants"
@@ -37,7 +34,7 @@ BUDGET = 60.0
 OTHERS = 3.0
 MEASURED = 40.0  # CPU-seconds of a file's tests; those after it are not tried
 LIMIT = int(10 * BUDGET)  # CPU-seconds after which a mutant hangs
-WAIT = 3600.0  # seconds by the clock after which a mutant hangs
+WAIT = 900.0  # seconds by the clock after which a mutant hangs
 NONE = 5  # pytest's status where no test is run
 SAID = "said.txt"  # in a copy of the tree: the output of the latest tests
 BROKEN = 70  # an error of ours in a fork
@@ -45,59 +42,6 @@ QUIET = ("-q", "--tb=no", "-p", "no:cacheprovider")
 Record = dict[
     str, tuple[float, list[str]]
 ]  # {node id: (CPU-seconds, functions called)}
-
-
-CALLED: set[str] = set()  # "path qualname" of the functions called since it was cleared
-
-
-class Noting(ast.NodeTransformer):
-    """Makes every function of a module note in CALLED that it is called.
-
-    A trace of all calls would do without, and takes several times as long.
-    """
-
-    def __init__(self, module: str) -> None:
-        self.module, self.prefix = module, ""
-
-    def call(self, name: str) -> ast.expr:
-        text = f"__import__('mutants_run').CALLED.add({f'{self.module} {name}'!r})"
-        return ast.parse(text, mode="eval").body
-
-    def within(self, node: ast.AST, prefix: str) -> None:
-        outer, self.prefix = self.prefix, prefix
-        self.generic_visit(node)
-        self.prefix = outer
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        self.within(node, f"{self.prefix}{node.name}.")
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        name = self.prefix + node.name
-        self.within(node, f"{name}.<locals>.")
-        note = ast.copy_location(ast.Expr(self.call(name)), node.body[0])
-        node.body.insert(1 if ast.get_docstring(node) else 0, note)
-        return ast.fix_missing_locations(node)
-
-    def visit_Lambda(self, node: ast.Lambda) -> ast.AST:
-        name = self.prefix + "<lambda>"
-        self.within(node, f"{name}.<locals>.")
-        both = ast.Tuple([self.call(name), node.body], ast.Load())
-        body = ast.Subscript(both, ast.Constant(1), ast.Load())
-        node.body = ast.copy_location(body, node.body)
-        return ast.fix_missing_locations(node)
-
-
-def note_calls(package: Path) -> None:
-    """Has every function of the package note its calls, in this process."""
-    trees = {}
-    for path in sorted(package.rglob("*.py")):
-        name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
-        with contextlib.suppress(ImportError):  # where an optional library is lacking
-            importlib.import_module(name.removesuffix(".__init__"))
-            module = path.relative_to(package).as_posix()
-            trees[path] = Noting(module).visit(ast.parse(path.read_text()))
-    exchange(trees)
 
 
 def measured(test: Callable[[], None]) -> tuple[float, list[str]]:
@@ -108,13 +52,18 @@ def measured(test: Callable[[], None]) -> tuple[float, list[str]]:
     return time.process_time() - began, sorted(CALLED)
 
 
+@cache
+def meaning(path: Path) -> bytes:
+    """A digest of a module without its comments and its layout."""
+    tree = ast.parse(path.read_text()) if path.exists() else ast.Module([], [])
+    return hashlib.sha256(ast.dump(tree).encode()).digest()
+
+
 def stamp(test: str, functions: list[str]) -> str:
     """Changes when the test file, or a module whose functions it calls, changes."""
     modules = sorted({function.partition(" ")[0] for function in functions})
     paths = [ROOT / test, *(ROOT / "bigxfer" / module for module in modules)]
-    return hashlib.sha256(
-        b"".join(p.read_bytes() for p in paths if p.exists())
-    ).hexdigest()
+    return hashlib.sha256(b"".join(map(meaning, paths))).hexdigest()
 
 
 def forked(work: Callable[[], int], said: Path) -> int:
@@ -164,29 +113,6 @@ def chosen(tests: Record, function: str) -> list[str]:
             break
         nodes.append(node)
     return nodes
-
-
-def codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from codes(constant)
-
-
-def exchange(trees: Mapping[Path, ast.Module]) -> None:
-    """Gives the functions of modules' files their code by other syntax trees."""
-    new = {
-        (str(path), code.co_qualname, code.co_firstlineno): code
-        for path, tree in trees.items()
-        for code in codes(compile(tree, str(path), "exec"))
-    }
-    files = {str(path) for path in trees}
-    for function in gc.get_objects():
-        if isinstance(function, types.FunctionType):
-            code = function.__code__
-            if code.co_filename in files:
-                key = code.co_filename, code.co_qualname, code.co_firstlineno
-                function.__code__ = new[key]
 
 
 def enter(tree: Path, said: str) -> None:
@@ -245,7 +171,9 @@ class Trial:
                 self.found.append(self.status(mutant, tests))
             else:
                 self.found.append([node for nodes in tests for node in nodes])
-            self.verdicts.write_text(json.dumps(self.found))
+            new = self.verdicts.with_suffix(".new")
+            new.write_text(json.dumps(self.found))
+            new.replace(self.verdicts)
         return True
 
     def status(self, mutant: Work, tests: Iterator[list[str]]) -> int:

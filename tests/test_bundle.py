@@ -160,3 +160,21 @@ def test_the_compact_table_of_own_runs_comes_back(tmp_path):
                 assert value == row[name], name
     assert cells.seeds(back[rows[0]["digest"]]) == (0, 0)
     assert back[rows[0]["digest"]]["folder"] == rows[0]["digest"]
+
+
+def test_cells_of_the_compact_table():
+    told = [compact._cell(v) for v in (0.1234567, 0.5, 7, None, "x", True)]
+    assert told == ["0.123457", "0.500000", "7", "", "x", "True"]
+
+
+def test_a_published_table_has_transfers_alone(tmp_path):
+    plain = dict.fromkeys(table.COLUMNS) | {"kind": "transfer", "upstream": "nih"}
+    plain |= {"model": "R50x1", "target": "pets", "shots": "5", "seed": 1, "steps": 9}
+    rows = [plain | {"accuracy": 0.5}, plain | {"kind": "upstream", "seed": 2}]
+    assert compact.write(rows, tmp_path / "t.csv") == 1
+    (row,) = compact.load(tmp_path / "t.csv")
+    assert row["folder"] == "t.csv line 2" and row["kind"] == "transfer"
+    assert 0.48 < row["accuracy_low"] < 0.5 < row["accuracy_high"] < 0.52
+    assert "auroc_macro" not in row  # a metric that is not known has no column
+    with pytest.raises(ValueError, match="no transfer in the table"):
+        compact.write(rows[1:], tmp_path / "t.csv")

@@ -231,7 +231,8 @@ def test_choose_prefers_what_extrapolates():
     assert scores[0].form is forms.RECTIFIED and scores[0].held_out < 1e-4
     assert named["M1"].held_out > 0.15
     wide = choose(every, SHOTS, y, cutoff=30)
-    assert "broken" not in {s.form.name for s in wide}  # 6 parameters, 5 scales
+    five_scales = {*forms.CURVES, "M4"}  # the broken law has six parameters
+    assert {s.form.name for s in wide} == five_scales
 
 
 def test_the_simpler_form_stays_unless_another_gains_clearly():
@@ -241,6 +242,9 @@ def test_the_simpler_form_stays_unless_another_gains_clearly():
     )
     assert list(simplest([2, 3, 3, 4], misses)) == [3, 2, 1]
     assert list(simplest([4, 3, 3, 2], misses[::-1])) == [0, 1, 2]
+    # less than half by more than rounding, which is 1e-4
+    near = np.array([[0.1, 0.1], [0.04985, 0.04995]])
+    assert list(simplest([2, 3], near)) == [1, 0]
 
 
 def test_a_parameter_at_its_bound_is_named():
@@ -570,3 +574,21 @@ def test_a_curve_that_is_reached_everywhere_or_nowhere():
     assert x[2] == np.inf
     flat = fit(forms.M2, SHOTS, 0.05 + 0.6 * SHOTS**-0.4)
     assert inverse(flat, [1e40])[0] == 0 and inverse(flat, [0.04])[0] == np.inf
+
+
+def test_few_points_are_judged_by_their_residuals_and_ten_are_resampled():
+    y = 0.6 * SHOTS**-0.3 * np.exp(np.random.default_rng(0).normal(0, 0.05, 10))
+
+    def method(n, groups=None):
+        law = fit(forms.M1, SHOTS[:n], y[:n], starts=8)
+        return bootstrap(law, groups, replicates=3).method
+
+    assert method(10) == "points resampled" and method(9) == "t over residuals"
+    assert method(10, np.arange(10)) == "groups resampled"
+    assert method(10, np.arange(10) // 2) == method(3) == "t over residuals"
+    with pytest.raises(ValueError, match="2 points and 2 parameters"):
+        method(2)
+
+
+def test_the_loss_of_a_fit_is_hubers_at_a_tenth():
+    assert fit(forms.M1, SHOTS, 0.6 * SHOTS**-0.3, starts=8).objective.delta == 0.1
