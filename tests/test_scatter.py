@@ -77,11 +77,25 @@ def test_a_perfect_cell_counts_half_an_error_and_is_told_as_unsure():
     errors[:, :, 1] = 0
     found = scatter(X, errors, HALF, 500, None)
     assert found.mean[1] == 0.005 and found.sigma[1] == 1.0 and found.sigma[0] < 0.2
-    errors[0, 2:, 1] = np.nan  # of two runs the deviation is not taken from them
-    moved = np.log(scatter(X, errors, HALF, 2000, None).curves[:, 1] / 0.005)
-    # UNSEEN / sqrt(2) times a t of 3 degrees, whose quartiles are at 0.765
-    want = np.array([-1, 1]) * 0.765 / 2**0.5
-    assert np.quantile(moved, [0.25, 0.75]) == pytest.approx(want, rel=0.15)
+
+
+@pytest.mark.parametrize("upstreams, draws, runs_left", [(1, 4, 4), (1, 4, 2), (3, 5, 5)])
+def test_replicates_of_a_perfect_cell_vary_however_many_draws_agree(
+    upstreams, draws, runs_left
+):
+    """None of n images wrong: up to 1 - 0.025 ** (1 / n) of them may be, at 97.5%."""
+    errors = runs(upstreams, draws)
+    errors[:, :, 1] = 0
+    errors[:, runs_left:, 1] = np.nan
+    n = 100
+    found = scatter(X, errors, np.full(2, 0.5 / n), 20_000, None)
+    low, high = np.quantile(found.curves[:, 1], [0.025, 0.975])
+    assert high == pytest.approx(1 - 0.025 ** (1 / n), rel=0.06)
+    assert low < 0.1 / n
+    assert np.log(found.curves[:, 1]).std() == pytest.approx(found.sigma[1], rel=0.02)
+    # the other cell has its own draws' deviations, and nothing of this one's
+    alone = np.log(found.curves[:, 0]).std()
+    assert alone < 0.5 * np.log(found.curves[:, 1]).std()
 
 
 def test_resampled_patients_set_the_replicates():

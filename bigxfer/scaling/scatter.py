@@ -14,7 +14,9 @@ import numpy as np
 from bigxfer.scaling.bootstrap import FAR, FEWEST, smooth_sigma, t_deviations
 from bigxfer.scaling.forms import Array
 
-UNSEEN = 1.0  # relative sd of a perfect cell, whose half a count could be 0 or 1.5
+# sd of the logarithm of a perfect cell's mean error: its 95% reach up to 3.5 errors, where
+# the exact limit of none seen is 3.7 (Clopper and Pearson 1934, Biometrika 26:404)
+UNSEEN = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ def scatter(
     test sets. `resampled` [r, k] are the mean errors on resampled test patients, and
     then set the number of replicates.
 
+    The draws of a perfect cell agree, and do not say how far it may lie from the truth: its
+    replicates have the deviation UNSEEN, which more draws on the same test set leave as it is.
+
     The deviations over upstream seeds and over draws add up. Each holds what is left of
     single runs, which is counted twice: mildly conservative (arXiv 1106.2125).
     """
@@ -53,9 +58,7 @@ def scatter(
     moved, variance = np.zeros((size, len(mean))), np.zeros(len(mean))
     for values in factors:
         pooled = _pooled(x, values / mean)
-        moved += t_deviations(
-            values / mean, size, rng, np.where(perfect, UNSEEN, pooled)
-        )
+        moved += t_deviations(values / mean, size, rng, pooled)
         variance += pooled**2 / np.maximum(np.isfinite(values).sum(0), 1)
     names = ("upstream seeds", "draws")
     counts = zip((errors.shape[0], errors.shape[1]), names, strict=True)
@@ -64,8 +67,10 @@ def scatter(
         return Scatter(mean, None, None, "")
     curves = np.tile(mean, (size, 1)) if resampled is None else resampled
     curves = np.maximum(curves, 1e-3 * mean)  # no error in any resampled image
-    curves = np.where(perfect, mean, curves) * np.exp(np.clip(moved, -FAR, FAR))
-    sigma = np.where(perfect, np.maximum(np.sqrt(variance), UNSEEN), np.sqrt(variance))
+    unseen = UNSEEN * rng.standard_normal(moved.shape)
+    moved = np.where(perfect, unseen, np.clip(moved, -FAR, FAR))
+    curves = np.where(perfect, mean, curves) * np.exp(moved)
+    sigma = np.where(perfect, UNSEEN, np.sqrt(variance))
     return Scatter(mean, sigma, curves, " and ".join(words))
 
 
