@@ -18,6 +18,7 @@ from pathlib import Path
 import coverage_cells
 import coverage_claims
 import coverage_runs
+import coverage_seeds
 
 HERE = Path(__file__).parent
 SAVED = HERE / "results" / "coverage.json"
@@ -39,7 +40,8 @@ def main() -> None:
     if git("status", "--porcelain", "--", "../bigxfer", "*.py"):
         commit += ", changed"
     start = time.monotonic()
-    for module in (coverage_cells, coverage_claims, coverage_runs):
+    modules = coverage_cells, coverage_seeds, coverage_claims, coverage_runs
+    for module in modules:
         for kind, setting, simulate in module.settings():
             name = f"{kind}: {setting}"
             done = saved.get(name, {}).get("asked", 0)

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import norm
 
 from bigxfer.statistics import crossed, limits
-from bigxfer.statistics.crossed import Side
+from bigxfer.statistics.crossed import Part, Side
 from bigxfer.statistics.influence import Patients
 from bigxfer.tables import estimates
 
@@ -54,8 +54,8 @@ class Study:
     """Runs of several sides on the same draws and patients.
 
     a, b and so on are of upstreams of their own, "paired" of those of a (0.7 of the variance of a
-    seed's luck is common to both), "scratch" has none. `scores` {side: [p, U, D]}; `luck`
-    {side: (g, b) of its first seed}; `positive` bool [p].
+    seed's luck is common to both), "scratch" has none; the seeds of "steady" have no luck.
+    `scores` {side: [p, U, D]}; `luck` {side: (g, b) of its first seed}; `positive` bool [p].
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Study:
         self.scores, self.luck = {}, {}
         for side in sides:
             u = 1 if side == "scratch" else SEEDS
-            seed = rng.normal(size=(2, u, 1)) * (side != "scratch")
+            seed = rng.normal(size=(2, u, 1)) * (side not in ("scratch", "steady"))
             if side == "a":
                 of_a = seed
             if side == "paired":
@@ -200,6 +200,17 @@ def differences(patients: int, noise: str, simulations: int) -> dict[str, Row]:
                 where = f"{metric}, {upstreams}, {d or 'full'} draws"
                 kept.setdefault(where, []).append((value, low, high, truth))
     return {where: _row(np.array(v)) for where, v in kept.items()}
+
+
+def together(parts: list[list[Part]]) -> list[Part]:
+    """The parts of many simulations of one design, with arrays [simulations]."""
+    out = []
+    for same in zip(*parts, strict=True):
+        low, square = np.array(
+            [(p.low, p.low if p.square is None else p.square) for p in same]
+        ).T
+        out.append(Part(same[0].factor, low, low, same[0].freedom, square))
+    return out
 
 
 def _row(kept: np.ndarray) -> Row:

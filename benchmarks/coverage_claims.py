@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from coverage_cells import NOISES, Row, Simulation, Study, one_patient, sides_of
+from coverage_cells import (
+    NOISES,
+    Row,
+    Simulation,
+    Study,
+    one_patient,
+    sides_of,
+    together,
+)
 from scipy.special import betainc
 
 from bigxfer.statistics import crossed
@@ -53,13 +61,11 @@ def family(patients: int, noise: str, simulations: int) -> dict[str, Row]:
 
 def _verdicts(found: list[tuple[float, list[Part]]], simulations: int) -> Row:
     """Of ten (value, parts) a simulation: what is said of them, by Holm and by TOST."""
-    value = np.array([v for v, _ in found]).reshape(simulations, -1)
-    parts = []
-    for same in zip(*(p for _, p in found), strict=True):
-        variances = np.reshape([p.low for p in same], value.shape)
-        parts.append(Part.even(same[0].factor, variances, same[0].freedom))
-    told = 2 * tails_beyond(value, parts).min(axis=1) * value.shape[1] < 0.05
-    first = [Part.even(p.factor, p.low[:, 0], p.freedom) for p in parts]
+    value = np.array([v for v, _ in found])
+    tails = tails_beyond(value, together([p for _, p in found]))
+    value, tails = value.reshape(simulations, -1), tails.reshape(simulations, -1)
+    told = 2 * tails.min(axis=1) * value.shape[1] < 0.05
+    first = together([p for _, p in found[:: value.shape[1]]])
     equal = [_outside(value[:, 0] + moved, first) < 0.05 for moved in (MARGIN, 0.0)]
     names = "any of ten", "equivalent at the margin", "equivalent at 0"
     shares = map(_share, (told, *equal))

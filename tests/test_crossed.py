@@ -52,6 +52,116 @@ def test_parts_add_up_to_the_variance_of_the_difference():
     assert np.mean(by_factor["patients"]) == pytest.approx(2 * 0.3**2 / 80, rel=0.1)
 
 
+def anova(x):
+    """Mean squares of x [U, D] by least squares: seeds, draws, what is left of the runs."""
+    u, d = x.shape
+    row, column = np.indices((u, d)).reshape(2, -1)
+    one, rows, columns = np.ones((u * d, 1)), np.eye(u)[row], np.eye(d)[column]
+
+    def left(*blocks):
+        design = np.hstack([one, *blocks])
+        fitted = design @ np.linalg.lstsq(design, x.ravel())[0]
+        return ((x.ravel() - fitted) ** 2).sum()
+
+    both = left(rows, columns)
+    seeds = (left(columns) - both) / max(u - 1, 1)
+    draws = (left(rows) - both) / max(d - 1, 1)
+    return seeds, draws, both / max((u - 1) * (d - 1), 1)
+
+
+@pytest.mark.parametrize("u, d", [(3, 4), (2, 5), (4, 2), (1, 3), (3, 1), (1, 1)])
+def test_parts_of_one_side_are_those_of_an_analysis_of_variance(u, d):
+    """Table of mean squares: Searle, Casella and McCulloch 1992, section 4.7."""
+    rng, p = np.random.default_rng(u + 10 * d), 30
+    points = rng.normal(0, 1, (u, 1)) + rng.normal(0, 1, d) + rng.normal(0, 1, (u, d))
+    sums = rng.normal(0, 1, (p, u, 1)) + rng.normal(0, 1, (p, 1, d))
+    sums = sums + rng.normal(0, 0.5, (p, u, d)) + rng.normal(0, 3, (p, 1, 1))
+    seeds, draws, runs = (square / (u * d) for square in anova(points))
+    found = {part.factor: part for part in crossed.parts([Side(points)])}
+    names = ["upstreams"] * (u > 1) + ["draws"] * (d > 1)
+    assert list(found) == names + ["residual"] * (u > 1 and d > 1)
+    for name, square, freedom in (("upstreams", seeds, u - 1), ("draws", draws, d - 1)):
+        if name in found:
+            assert found[name].square == pytest.approx(square)
+            assert found[name].low == pytest.approx(max(square - runs, 0))
+            assert found[name].high == found[name].low
+            assert found[name].freedom == freedom
+    if "residual" in found:
+        assert found["residual"].low == pytest.approx(runs)
+        assert found["residual"].freedom == (u - 1) * (d - 1)
+    of_each = np.array([anova(x) for x in sums]) / (u * d)
+    of_each *= [u > 1, d > 1, u > 1 and d > 1]
+    own = sums.mean((1, 2)) ** 2 - of_each @ [1, 1, -1]
+    want = own.sum() * p / (p - 1)
+    assert want > 0 and crossed.patients([Side(points)], [sums]) == pytest.approx(want)
+
+
+def test_patients_of_two_sides_share_their_draws():
+    """The draws' part is that of the difference, seeds and runs have a part a side."""
+    rng, p, d = np.random.default_rng(0), 40, 4
+    sums, sides, want = [], [], 0.0
+    common = rng.normal(0, 1, (p, 1, d))
+    for sign, u in ((1, 3), (-1, 2)):
+        x = common + rng.normal(0, 1, (p, u, d)) + rng.normal(0, 3, (p, 1, 1))
+        sums.append(x)
+        sides.append(Side(np.zeros((u, d)), x, sign))
+        for one in x:
+            seeds, _, runs = anova(one)
+            want -= (seeds - runs) / (u * d)
+    apart = sums[0].mean(1) - sums[1].mean(1)
+    want += (apart.mean(1) ** 2).sum() - (apart.var(1, ddof=1) / d).sum()
+    assert crossed.patients(sides, sums) == pytest.approx(want * p / (p - 1))
+
+
+def test_no_interval_is_narrower_than_t_of_any_factors_own_means():
+    """Also where the variance of two seeds, less what runs add to it, comes out as 0."""
+    rng, cut = np.random.default_rng(6), 0
+    for _ in range(60):
+        sides = crossed_study(rng, 2, 6, 50, (0.005, 0.01, 0.02))
+        a, b = (side.points.mean(1) for side in sides)
+        parts = crossed.parts(sides)
+        cut += any(part.low == 0 for part in parts if part.factor == "upstreams")
+        value = a.mean() - b.mean()
+        seeds = stats.ttest_ind(a, b, equal_var=False).pvalue
+        draws = stats.ttest_rel(*(side.points.mean(0) for side in sides)).pvalue
+        assert crossed.p_value(value, parts) > max(seeds, draws) * (1 - 1e-6)
+    assert cut > 10
+
+
+def test_small_p_of_two_seeds_are_as_rare_as_they_say():
+    """One side, as of two ways to transfer from the same upstreams; no true effect."""
+    rng, size, shape = np.random.default_rng(1), 4000, (2, 10)
+    points = rng.normal(0, 0.04, (size, 2, 1)) + rng.normal(0, 0.01, (size, 1, 10))
+    points += rng.normal(0, 0.02, (size, *shape))
+    told = 0
+    for x in points:
+        told += abs(x.mean()) > crossed.reach(crossed.parts([Side(x)]), 0.0005, True)
+    assert told <= stats.binom.ppf(0.999, size, 0.001)
+
+
+@pytest.mark.parametrize("seeds, most", [((2, 2), 1.0), ((2, 5), 1.6), ((3, 5), 2.0)])
+def test_two_seeds_beside_more_of_a_steadier_side(seeds, most):
+    """Full data; the seeds of the side with fewer differ three times as much."""
+    rng, size = np.random.default_rng(2), 40_000
+    values = [rng.normal(0, sd, (size, u)) for u, sd in zip(seeds, (3, 1), strict=True)]
+    parts = [
+        Part.even("upstreams", x.var(1, ddof=1) / u, u - 1)
+        for x, u in zip(values, seeds, strict=True)
+    ]
+    effect = np.abs(values[0].mean(1) - values[1].mean(1))
+    for level in (0.05, 0.01, 0.001):
+        told = np.mean(effect > crossed.reach(parts, level / 2, True))
+        assert told <= most * level + 3 * np.sqrt(level / size)
+
+
+def test_parts_of_a_larger_study():
+    part = Part("upstreams", 1.0, 2.0, 3, 4.0).enlarged(2)
+    assert part == Part("upstreams", 0.5, 1.0, 6, 2.0)
+    assert Part.even("patients", 1.0, 9).enlarged(3).square is None
+    cut = Part.less("draws", 1.0, 3.0, 4)
+    assert (cut.low, cut.high, cut.square) == (0, 0, 1)
+
+
 def test_two_of_each_are_enough_for_a_residual():
     """Of two rows the interaction is half the variance of their difference."""
     points = np.random.default_rng(5).normal(size=(2, 5))
@@ -82,7 +192,7 @@ def test_one_factor_alone_is_students_t():
 
 def test_two_upstreams_at_full_data_are_welchs_t():
     rng = np.random.default_rng(4)
-    a, b = rng.normal(0, 1, 3), rng.normal(1, 4, 5)
+    a, b = rng.normal(0, 1, 4), rng.normal(1, 4, 4)
     parts = crossed.parts([Side(a[:, None]), Side(b[:, None], sign=-1)])
     want = stats.ttest_ind(a, b, equal_var=False)
     value = a.mean() - b.mean()

@@ -105,13 +105,13 @@ def test_a_plan_expects_what_few_seeds_find(planning):
     left = points - seeds - draws + points.mean((-1, -2), keepdims=True)
     rests = (left**2).sum((-1, -2)) / 20 / 33
     parts = [
-        Part.even("upstreams", np.maximum(own - rest, 0), 2)
+        Part.less("upstreams", own, rest, 2)
         for own, rest in zip(seeds[..., 0].var(-1, ddof=1) / 3, rests, strict=True)
     ]
     apart = points[0] - points[1]
     draws = apart.mean(-2).var(-1, ddof=1) / 11
     parts += [
-        Part.even("draws", np.maximum(draws - sum(rests), 0), 10),
+        Part.less("draws", draws, sum(rests), 10),
         Part.even("residual", sum(rests), 40),
         Part.even("patients", truth.patients.own / 1600, 1599),
     ]

@@ -79,7 +79,9 @@ def test_a_perfect_cell_counts_half_an_error_and_is_told_as_unsure():
     assert found.mean[1] == 0.005 and found.sigma[1] == 1.0 and found.sigma[0] < 0.2
 
 
-@pytest.mark.parametrize("upstreams, draws, runs_left", [(1, 4, 4), (1, 4, 2), (3, 5, 5)])
+@pytest.mark.parametrize(
+    "upstreams, draws, runs_left", [(1, 4, 4), (1, 4, 2), (3, 5, 5)]
+)
 def test_replicates_of_a_perfect_cell_vary_however_many_draws_agree(
     upstreams, draws, runs_left
 ):

@@ -242,20 +242,14 @@ def settled(parts: Sequence[Part], goal: float) -> str:
     """
 
     def width(times: dict[str, int]) -> float:
-        larger = [
-            Part(
-                p.factor,
-                p.low / times.get(p.factor, 1),
-                p.high / times.get(p.factor, 1),
-                # More of a factor also makes its variance better known.
-                p.freedom * times.get(p.factor, 1),
-            )
-            for p in parts
-        ]
+        larger = [p.enlarged(times.get(p.factor, 1)) for p in parts]
         # Half-widths differ above and below: the larger one has to fit.
         return max(crossed.reach(larger, 0.025, up) for up in (False, True))
 
-    shares = {p.factor: crossed.reach([p], 0.025, True) for p in parts}
+    shares = {
+        factor: crossed.reach([p for p in parts if p.factor == factor], 0.025, True)
+        for factor in dict.fromkeys(p.factor for p in parts)
+    }
     largest = max(shares, key=lambda factor: shares[factor])
     # One factor first, which is the cheaper answer.
     for factors in ([largest], list(shares)):

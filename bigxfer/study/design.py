@@ -125,14 +125,13 @@ def parts(v: Variances, d: Design) -> list[Part]:
         rests[i] = run.at(p) / (u * n) * _chi_square(freedom, i)
     for i, (seed, run) in enumerate(zip(v.upstreams, runs, strict=True)):
         own = (seed.at(p) + run.at(p) / n) / u * _chi_square(u - 1, 2 + i)
-        # what comes out below 0 is 0, as crossed.parts has it: often so at few seeds
-        components.append(Part.even("upstreams", np.maximum(own - rests[i], 0), u - 1))
+        components.append(Part.less("upstreams", own, rests[i], u - 1))
     rest = np.sum(rests, axis=0)
     if v.draws is not None:
         # A draw's mean over the seeds still holds a part of each run's own luck.
         own = v.draws.at(p) + sum(run.at(p) for run in runs) / u
         own = own / n * _chi_square(n - 1, 4)
-        components.append(Part.even("draws", np.maximum(own - rest, 0), n - 1))
+        components.append(Part.less("draws", own, rest, n - 1))
     if v.runs:
         components.append(Part.even("residual", rest, len(v.runs) * freedom))
     own = v.patients.own / p * _chi_square(max(p - 1, 1), 5)
