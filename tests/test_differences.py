@@ -319,6 +319,15 @@ def test_the_opening_says_what_would_settle_what_is_open(toy):
     assert findings.settled(parts, 0.04) == (
         "6 times the upstream seeds would bring it to ±0.040."
     )
+    # of two sides, one of whose seeds agree, and beside patients; Welch's degrees
+    parts = [
+        differences.Part.even("upstreams", 0.04**2, 2),
+        differences.Part.less("upstreams", 1e-6**2, 1e-5**2, 2),
+        differences.Part.even("patients", 0.01**2, 300),
+    ]
+    assert findings.settled(parts, 0.052) == (
+        "4 times the upstream seeds would bring it to ±0.052."
+    )
 
 
 def test_the_opening_has_a_sentence_for_each_question():
