@@ -92,6 +92,9 @@ def table(saved: dict) -> list[str]:
         for place in dict.fromkeys(_place(row) for _, row, _ in found.get(kind, [])):
             rows = [f for f in found[kind] if _place(f[1]) == place]
             out.append(_line(f"{kind}: {place}", rows))
+    for kind in ("few seeds, by normal luck", "few seeds, by scores"):
+        if kind in found:
+            out += ["", *_few(kind, found[kind])]
     for kind in ("family", "false claim", "false claim, two runs"):
         if kind in found:
             out += ["", *_shares(kind, found[kind])]
@@ -125,6 +128,23 @@ def _line(what: str, rows: Found) -> str:
     means = [f"{sum(x) / len(x):.2f}" if x else "?" for x in power]
     cells.append(", ".join(means) * what.startswith("difference"))
     return f"| {what} | {' | '.join(cells)} |"
+
+
+def _few(kind: str, rows: Found) -> list[str]:
+    """Over all settings; of the shares that are told from 0 the mean and the most."""
+    levels = [name for name in rows[0][2] if name.startswith("told")]
+    titles = [kind, "settings", "coverage, least and most", "width over ideal", *levels]
+    out = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for place in dict.fromkeys(row for _, row, _ in rows):
+        numbers = [n for _, row, n in rows if row == place]
+        covered = [n["coverage"] for n in numbers]
+        cells = [str(len(numbers)), f"{min(covered):.3f}, {max(covered):.3f}"]
+        cells.append(f"{sum(n['over_ideal'] for n in numbers) / len(numbers):.2f}")
+        for level in levels:
+            told = [n[level] for n in numbers]
+            cells.append(f"{sum(told) / len(told):.5f}, {max(told):.4f}")
+        out.append(f"| {place} | {' | '.join(cells)} |")
+    return out
 
 
 def _shares(kind: str, rows: Found) -> list[str]:
