@@ -195,6 +195,7 @@ def conflict(a: Manifest, i: int, b: Manifest, j: int) -> bool:
 def pair_rows(report: dict[str, Any], where: str) -> list[tuple[str, object]]:
     """(what, how many) of the pairs within the set, or against the other."""
     pairs = report[where]["pairs"]
+    # The count of patients, whose name differs within a set and between two.
     first = next(k for k in report[where] if k != "pairs")
     shared = report[where][first]
     # Without known patients a pair may be of one person: no count is better than 0.

@@ -62,6 +62,7 @@ def run(main: Main, dry_run: str = "") -> None:
         flags.DEFINE_bool("dry_run", False, dry_run)
 
     def start(argv: list[str]) -> None:
+        # absl leaves words that are no flags here, and would pass over them in silence.
         if argv[1:]:
             raise app.UsageError(f"not a flag: {argv[1]} (--config FILE is one)")
         flag = flags.FLAGS["config"]
@@ -97,6 +98,7 @@ def check_kind(run: config.Run, kind: str) -> None:
 
 def given(flag: str) -> set[str]:
     """Return the dotted fields and the arg keys that the user set of a config flag."""
+    # What was set by hand stays where the phantom stands in for data (presets.standin).
     fields = set(config_flags.get_override_values(flags.FLAGS[flag]))
     return fields | presets.arg_keys(getattr(flags.FLAGS, flag).arg)
 
@@ -169,6 +171,7 @@ def given_names(args: list[str]) -> list[str]:
         if out and out[-1] in ("--config", "--against"):
             item = f"{out.pop()}={item}"
         if (match := CONFIG.fullmatch(item)) and not Path(match[2]).is_file():
+            # A file that is nowhere is told by `parse`, in one line.
             with suppress(config.ConfigError):
                 item = f"{match[1]}{presets.find(match[2])}{match[3]}"
         out.append(item)

@@ -48,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError("give one of --run and --pixels")
     if args.pixels and not args.features:
         raise ValueError("--pixels has no classes to predict: give --features FILE")
+    # Before anything is loaded: a mistyped path is told at once.
     if not args.images.exists():
         raise FileNotFoundError(f"--images {args.images}: no such folder or file")
     if args.pixels:
@@ -105,6 +106,7 @@ def write_probabilities(
                     (distance,) = known.distances(features[None])
                     unlike += distance > 1
                     cells += [f"{distance:.4g}", "yes" if distance > 1 else "no"]
+                # Empty where no distance is known, and the column of the error.
                 cells += [""] * (len(columns) + 1 - len(cells))
             writer.writerow([files.paths[row], *cells, *tail])
             # Whoever reads the pipe has each row at once.
@@ -155,6 +157,7 @@ def write_features(
     net = replace(run, model=probe.Headless(run.model))
     values = np.stack([features for _, features in predictions(net, files, batch)])
     config, kept = run.about["config"], run.about["data"]
+    # With shots only the drawn images have trained the net.
     drawn = kept.get("drawn")
     encoder = Features(
         out,

@@ -97,6 +97,7 @@ def merge(target: Tree, source: Tree, keep: str = "") -> Tree:
     shapes, model = ({n: tuple(v.shape) for n, v in t.items()} for t in (new, wanted))
     if lines := unlike(shapes, model, "shape", "the model"):
         raise ValueError(f"these parameters do not fit this model:\n{lines}")
+    # In the order of the target, whatever that of the source.
     return unflatten({n: new.get(n, v) for n, v in old.items()})
 
 

@@ -54,6 +54,7 @@ def get_config(arg: str = "") -> Run:
         run.data.root = a["nih"] or (a["root"] and f"{a['root']}/nih")
     else:
         run.data = Data(reader="covidx", views=(), augment="affine")
+        # As published: covid_percent=0.3 of each batch.
         run.data.sampling, run.data.sampling_share = "covid_percent", 0.3
         run.data.sampling_class = "COVID-19"
         o.batch = o.lr_batch = 32

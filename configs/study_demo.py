@@ -25,6 +25,7 @@ UPSTREAMS = {
     "nih": "configs/upstream_nih.py",
     "natural": "configs/upstream_imagenet.py",
 }
+# As many as keep the demo within six minutes on two cores.
 SEEDS, DRAWS = 2, 12
 ONE = {"model": MODELS[0], "upstream": "", "fraction": 1.0, "seed": 0}
 

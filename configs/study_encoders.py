@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> config.Run:
         run = presets.load(f"configs/upstream_imagenet.py:{recipe},seed={a['seed']}")
         # Its reader takes a tar file a class, with no split of their own.
         run.data.reader, run.data.split = "imagenet21k", "patient"
+        # `list` opens no data and has to be told.
         run.data.size = (37_500, 200)
     else:
         shape = f"{SHAPE},root={a['root']}/{a['set']}"

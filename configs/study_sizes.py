@@ -32,6 +32,7 @@ def get_config(arg: str = "") -> config.Run:
     model = a["model"] or (SMALL if a["small"] else SIZES)[0]
     shape = f"model={model}" + (",res=48,batch=32" if a["small"] else "")
     if a["upstream"]:
+        # 4096 is the batch of BiT's own recipe.
         short = ",recipe=small,steps=1000,phantom=4800" if a["small"] else ",batch=4096"
         run = presets.load(f"configs/upstream_{a['upstream']}.py:{shape}{short}")
         run.data.fraction = a["fraction"]

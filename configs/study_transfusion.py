@@ -87,6 +87,7 @@ def published(a: dict) -> Run:
         run.data.labels, run.data.channels = FIVE, 1
         run.data.views, run.data.resize = ("PA", "AP"), 224
         o.schedule, o.lr, o.lr_batch, o.batch = "step", 0.1, 256, 32
+        # Epochs 30, 60 and 90 of a hundred, which is our choice.
         o.warmup_epochs, o.epochs, o.boundaries = 5.0, 100.0, (0.3, 0.6, 0.9)
         run.eval.every = 2000
     run.data.root = a["root"] and f"{a['root']}/{a['target']}"

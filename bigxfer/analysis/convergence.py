@@ -97,6 +97,7 @@ def write(
     # A folder that is named twice would count as two runs.
     runs = [read(folder, metric) for folder in dict.fromkeys(folders)]
     target *= metrics.sign(metric)
+    # Without a target of their own all runs arrive, and all count.
     target = target or min(float(run.curve.values.max()) for run in runs)
     metric = ("minus " if metrics.sign(metric) < 0 else "") + metric
     synthetic = any(run.synthetic for run in runs)

@@ -58,6 +58,7 @@ def source_leak(features: np.ndarray, manifest: Manifest) -> shortcuts.Probe:
         raise ValueError(
             f"all images of {manifest.name} are of one source: '{names[0]}'"
         )
+    # One column a source, so that several sources are told as several findings are.
     labels = (sources[:, None] == names).astype(float)
     return shortcuts.probe(
         "features", "source", features, labels, names.tolist(), manifest

@@ -115,6 +115,7 @@ def extractor(
 
     def extract(variables: Tree, rows: np.ndarray) -> dict[str, np.ndarray]:
         data, batch = run.data, run.run.eval.batch
+        # Seed 0: evaluation goes through the rows in their order, and draws nothing.
         loader = Loader(data.images, data.manifest.labels, rows, batch, 0)
         _, values = predict(variables, loader)
         by_layer = np.split(values, ends, axis=1)

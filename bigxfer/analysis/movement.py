@@ -269,6 +269,7 @@ def reuse(run: WithData, begun: Tree, split: str, out: Path) -> dict[str, Any]:
 
 def difference(a: Score, b: Score) -> tuple[float, float]:
     """The 95% interval of a - b, of two nets on the same patients; NaN where few."""
+    # Where few patients leave a metric without limits, so they do its difference.
     if a.sums is None or b.sums is None or not math.isfinite(a.low + b.low):
         return math.nan, math.nan
     sides = [

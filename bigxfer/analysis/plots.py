@@ -27,6 +27,7 @@ def figure(columns: float, rows: float, *grid: int) -> tuple[Any, np.ndarray]:
         from matplotlib.figure import Figure  # without pyplot: no global state
     except ImportError:
         raise ImportError("plots need `pip install matplotlib`") from None
+    # constrained: names of layers and classes of any length fit beside the axes.
     drawn = Figure(figsize=(columns, rows), layout="constrained")
     axes = drawn.subplots(*(grid or (1, 1)), squeeze=False)
     for ax in axes.flat:

@@ -45,6 +45,7 @@ class Box:
         def within(low: float, high: float) -> np.ndarray:
             inside = (place >= low - around) & (place <= high + around)
             if not inside.any():
+                # A box thinner than a pixel of the map would else have no place to hit.
                 inside[np.argmin(abs(place - (low + high) / 2))] = True
             return inside
 

@@ -162,6 +162,7 @@ def crossovers(
             says += f"; cannot be compared: {without}"
         panels.append(Panel("crossovers", html=says + ".", **place))
         if told:
+            # By place, so that the figure reads from the smallest scale to the largest.
             told.sort(key=lambda c: c.overtakings[-1].at)
             figure = _forest(drawing, told, x)
             tall = 28 * sum(len(c.overtakings) for c in told) + 80

@@ -121,6 +121,7 @@ def _binned(saved: Predictions) -> tuple[np.ndarray, ...]:
         known = np.ones_like(confidence)
     else:
         confidence, known = expit(logits), np.isfinite(labels)
+        # The unknown ones, 0 here, are left out by `known`.
         right = np.nan_to_num(labels)
     # The inner edges alone, so that 0 and 1 fall into the outer bins.
     edges = np.linspace(0, 1, BINS + 1)[1:-1]

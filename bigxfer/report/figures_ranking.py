@@ -68,6 +68,7 @@ def sentence(r: Ranking) -> str:
         " of these keep their order at every setting. Choosing the setting on the test"
         f" images adds at most {max(max(lucky), 0):.2f} points by chance"
     )
+    # With one set alone there are no other sets to choose a setting by.
     if all(map(math.isfinite, gain)):
         text += (
             f", and {sum(gain) / len(gain):.1f} points (mean; {min(gain):.1f} to {max(gain):.1f}) over"

@@ -52,6 +52,7 @@ def pooled(rows: Sequence[Row], predictions: PredictionReader) -> str:
 
     `rows` are those that lines.lines has named; "" where none was judged on another set.
     """
+    # Columns are called external/SET/METRIC.
     names = {key.split("/")[1] for row in rows for key in row if key[:9] == "external/"}
     cells_found = []
     for name in sorted(names):

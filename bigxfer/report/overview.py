@@ -37,6 +37,7 @@ def tiles(given: Given, predictions: PredictionReader) -> dict[str, str]:
         "upstream runs": f"{len(rows) - len(runs):,}",
         "data": "SYNTHETIC" if any(r["synthetic"] for r in rows) else "real images",
         "targets": str(len({r["target"] for r in runs})),
+        # Scratch is no upstream.
         "upstreams": str(len({r["upstream"] for r in runs} - {"scratch"})),
         "model sizes": str(len({r["model"] for r in runs})),
         "draws": str(len({r["seed"] for r in runs})),
@@ -67,6 +68,7 @@ def _upstream_seeds(runs: Sequence[Row]) -> str:
     seeds_of: dict[tuple, set] = defaultdict(set)
     for row in runs:
         if row["upstream"] != "scratch":
+            # Each size and net of an upstream is a training of its own.
             place = row["upstream"], row["upstream_size"], row["model"]
             seeds_of[place].add(cells.seeds(row)[0])
     counts = sorted({len(seeds) for seeds in seeds_of.values()})

@@ -84,6 +84,7 @@ def build(
         failed=upstreams.failed(given.rows),
         groups=groups.table(given.rows) + groups.pooled(rows, predictions),
         notes=overview.notes(given, predictions, unfinished, more),
+        # The template leaves out the sections without a figure.
         sections={panel.section for panel in panels},
         plotly=templates.text("package_data/plotly.min.js", "plotly"),
         data=_data(drawing, panels, metrics, upstreams.by_line(given.rows, rows)),

@@ -81,6 +81,7 @@ def read(folder: Path) -> list[Try]:
             n for n in os.listdir(folder / "tries") if re.fullmatch(r"\d+.json", n)
         ]
     claims = []
+    # By number: 10 after 9.
     for path in sorted(
         (folder / "tries" / n for n in names), key=lambda p: int(p.stem)
     ):

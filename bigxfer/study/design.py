@@ -205,6 +205,7 @@ def reaching(
     `patients` can be taken. Empty where no design of up to MOST seeds and draws is
     enough.
     """
+    # One draw, or one seed, has no variance to be told from.
     draws = range(2, MOST + 1) if v.draws is not None else range(1, 2)
     seeds = range(2, MOST + 1) if v.upstreams else range(1, 2)
     designs: list[tuple[Design, float]] = []

@@ -113,6 +113,7 @@ def _given(
     from bigxfer.study.design import Variances
 
     full = args.shots == "full"
+    # At full data no draw is shared, and each training is an upstream seed of its own.
     needed = [f for f in FACTORS if not (full and f in ("draws", "runs"))]
     try:
         sd = {k: float(v) for k, _, v in (text.partition("=") for text in args.sd)}
@@ -155,6 +156,7 @@ def _pilot(args: argparse.Namespace) -> tuple["Pilot", list[Priced], int, str]:
     study_table = table_args.given(args)
     rows, _ = lines.lines(study_table.rows)
     for column in ("target", "model", "shots"):
+        # A plan is for one comparison, and variances differ between targets and shots.
         rows = _one(rows, column, getattr(args, column), study_table.path)
     predictions = cells.PredictionReader(study_table.find)
     compared = families.compare_all(rows, args.metric, predictions)

@@ -46,6 +46,7 @@ def write(given: table_args.Given, out: Path, predictions: "PredictionReader") -
     began = time.monotonic()
     if out.suffix != ".html":
         raise ValueError(f"--out {out} must end in .html")
+    # Compared once, for the page and for the CSV.
     compared = comparisons(given, predictions)
     page = build(given, predictions, unfinished=unfinished(given), families=compared)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +71,7 @@ def unfinished(given: table_args.Given) -> list[str] | None:
 
     # The page is of the table: what finished since then is not on it.
     done = {table.node_of(row) for row in given.rows}
+    # A study's table lies in RUNS/study_NAME, where `collect` puts it.
     study, runs = grid.nodes(given.config), given.path.parent.parent
     return [
         f"{s.node} {s.node.digest}: {s.state}"

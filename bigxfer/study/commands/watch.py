@@ -32,6 +32,7 @@ def show(args: argparse.Namespace) -> None:
 
     from bigxfer.study import grid
 
+    # `done` fills up with the digests that need no second look.
     study, done = grid.nodes(args.config), set()
     # A thread of rich's own would redraw between two looks, of the same numbers.
     with Live(auto_refresh=False) as live, suppress(KeyboardInterrupt):
