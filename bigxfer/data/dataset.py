@@ -131,7 +131,7 @@ def read(data: Data, say: Callable[[str], None]) -> Opened:
 
 
 def draw(opened: Opened, data: Data, seed: int) -> Dataset:
-    """The splits, and of the training rows those that the seed draws."""
+    """Return the splits; of the training rows only those that the seed draws."""
     manifest, ok = opened.manifest, opened.ok
     rows = {name: ok[manifest.split[ok] == name] for name in SPLITS}
     report = {"counts": {name: len(r) for name, r in rows.items()}, **manifest.notes}

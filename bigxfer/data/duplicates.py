@@ -112,9 +112,9 @@ def near(
 ) -> list[Pair]:
     """The near-duplicates, best first, exact ones among them.
 
-    Of the rows with one another (a < b), or, where `other` is another (images,
-    prints, rows), of the rows (a) with those (b). a and b are rows of the images. RULE
-    says which pairs count.
+    The rows are compared with one another (a < b) or, where `other` is given (images,
+    prints, rows), with those (b). a and b are rows of the images. RULE says which pairs
+    count.
     """
     images_b, prints_b, rows_b = other or (images, prints, rows)
     likely = candidates(prints, prints_b if other else None)

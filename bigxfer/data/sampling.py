@@ -10,7 +10,7 @@ from bigxfer.data.manifest import Manifest
 
 @dataclass(frozen=True)
 class Sampling:
-    """Of n training rows; both fields None is uniform, each row once an epoch."""
+    """How n training rows are drawn. Both fields None: each row once an epoch."""
 
     weights: np.ndarray | None = None  # float64 [n], sum 1: drawn with replacement
     rare: np.ndarray | None = None  # bool [n]: a share of every batch, by position
@@ -21,7 +21,7 @@ class Sampling:
         return 0 if self.rare is None else max(int(batch * self.share), 1)
 
     def only(self, kept: np.ndarray) -> "Sampling":
-        """Of the rows that bool [n] keeps, in the same proportions."""
+        """Return the sampling of the rows `kept` (bool [n]), in equal proportions."""
         weights, rare = self.weights, self.rare
         if weights is not None:
             weights = weights[kept] / weights[kept].sum()

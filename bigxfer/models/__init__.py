@@ -35,8 +35,8 @@ class Model(Protocol):
         """(logits float32 [n, classes], endpoints by name, pre_logits among them).
 
         pre_logits is [n, features], what a head is fitted to; every net has it. Layers
-        with maps give [n, h, w, c]. A net without any has no Grad-CAM, which says so, and
-        similarity compares its endpoints as vectors.
+        with maps give [n, h, w, c]. Grad-CAM refuses a net without maps; similarity
+        compares its endpoints as vectors.
         images: float [n, h, w, 3] in [-1, 1], or [n, h, w, 1], which stands for three
         equal channels: grey images. The endpoints are in order of depth. With `train`
         they also hold the new batch statistics of a model that has any, as

@@ -138,7 +138,7 @@ class Unit(nn.Module):
 
 
 class Block(nn.Module):
-    """A stage of units, the first of which halves the image (but in stage 1)."""
+    """A stage of units. The first unit halves the image, except in stage 1."""
 
     unit: Any
     units: int

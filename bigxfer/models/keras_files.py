@@ -26,7 +26,9 @@ def open_file(path: str) -> Any:
 
 
 def older(path: str) -> list[tuple[str, list[np.ndarray]]]:
-    """(layer, its arrays) in order, of layers that have any; [] in Keras 3's format.
+    """Return (layer, its arrays) in order, without layers that have none.
+
+    [] for a file in Keras 3's format.
 
     The layout is that of keras/src/legacy/saving/legacy_h5_format.py.
     """

@@ -58,7 +58,7 @@ def fixed(cfg: Freeze, model: Model, params: Tree) -> list[str]:
 
 
 def shares(layers: list[str], params: Tree) -> list[float]:
-    """The share of their parameters that each layer ends, from the first up."""
+    """Return the cumulative share of the parameters up to and with each layer."""
     sizes = dict.fromkeys(layers, 0)
     for name, leaf in tree.flatten(params).items():
         layer = next((n for n in layers if name.startswith(n + "/")), None)
@@ -117,7 +117,7 @@ def hold(model: Model, layers: Sequence[str], batch_norm: str) -> Model:
 
 
 def line(layers: Sequence[str], model: Model, params: Tree) -> str:
-    """What is fixed, for people: layers, the last of them, their share of parameters."""
+    """Say what is fixed: how many layers, the last one, their share of parameters."""
     if not layers:
         return "all layers train"
     flat = tree.flatten(params)

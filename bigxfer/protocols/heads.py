@@ -34,7 +34,7 @@ Weights = tuple[np.ndarray, np.ndarray]  # float64 [s, r, k], [s, k]
 
 
 def strengths(how: str, images: int, asked: Sequence[float] = ()) -> tuple[float, ...]:
-    """Return what may be chosen from for a draw of so many images, strongest first.
+    """Return the strengths to choose from for a draw of `images`, strongest first.
 
     `asked` is config.optim.tune; where it is empty the grid is PENALTIES or NEIGHBOURS.
     """
@@ -48,7 +48,7 @@ def strengths(how: str, images: int, asked: Sequence[float] = ()) -> tuple[float
 
 
 def fixed(how: str, images: int) -> float:
-    """Return the strength that is taken unseen; of knn the root of the images."""
+    """Return the strength where no label chooses one; for knn the root of `images`."""
     known = {"ncm": 0.0, "knn": float(max(int(images**0.5), 1))}
     return known.get(how, FIXED)
 

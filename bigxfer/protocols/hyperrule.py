@@ -78,7 +78,7 @@ def rule(
 def branch(
     image_area: int, resize: int, crop: int, variant: str = "code", big: bool = False
 ) -> str:
-    """A line that says which of the rule's pairs (resize, crop) is; "" where neither is.
+    """Say which of the rule's pairs (resize, crop) this is; "" where it is neither.
 
     image_area: pixels of the set's images; 0: unknown. A config is resolved without data
     and so takes its pair for images of a size that it assumes; the line says where they

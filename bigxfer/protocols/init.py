@@ -87,7 +87,7 @@ def check(cfg: Init, model: Model, shapes: Tree) -> None:
 
 
 def taken(cfg: Init, model: Model) -> dict[str, str]:
-    """{layer: how} of the layers that start as something of the checkpoint's."""
+    """Return {layer: how} of the layers that take something from the checkpoint."""
     below, above = split_at(model, cfg.upto)
     ways = dict.fromkeys(below, cfg.how)
     if cfg.above != "random":
@@ -99,7 +99,7 @@ def split_at(model: Model, upto: str) -> tuple[list[str], list[str]]:
     """The layers up to and including `upto`, and those above, both without the head.
 
     `upto` is a layer, or the common beginning of several (block2, conv2_block3,
-    mixed4), of which the last counts. "" takes all. ConfigError where there is none.
+    mixed4); the last of them counts. "" takes all. ConfigError where there is none.
     """
     layers = [n for n in model.layers() if not re.fullmatch(model.head, n + "/")]
     # a layer's own parts count (conv1_bn), its numbered sisters (conv2d_1) do not
@@ -117,10 +117,10 @@ def split_at(model: Model, upto: str) -> tuple[list[str], list[str]]:
 
 
 def read(cfg: Init, model: Model, fresh: Tree, layers: list[str]) -> Tree:
-    """{"params", "batch_stats"} of the checkpoint, of which `layers` must fit exactly.
+    """Return {"params", "batch_stats"} of the checkpoint; `layers` must fit exactly.
 
-    Where they are all but the head, the checkpoint must hold nothing else; otherwise
-    what it has above them may be another net's. ValueError with the whole difference.
+    Where `layers` are all but the head, the checkpoint must hold no others. Otherwise
+    its layers above them may be another net's. ValueError with the whole difference.
     """
     weights_of_keras = "imagenet" if cfg.kind == "imagenet" else cfg.checkpoint
     if cfg.kind == "imagenet" or cfg.checkpoint.endswith(keras_files.FILES):

@@ -139,7 +139,7 @@ class _Problems:
         times: Callable[[np.ndarray], np.ndarray],
         left: np.ndarray,
     ) -> np.ndarray:
-        """The step of Newton's method, the better the nearer the end is (`left`)."""
+        """Return a Newton step, the more exact the less of the gradient is `left`."""
         step, r = np.zeros_like(gradient), -gradient
         # Of saturated images p (1 - p) is 0 in float64, and the free bias adds nothing.
         inverse = 1 / np.maximum(diagonal, 1e-12)

@@ -33,7 +33,7 @@ class Plan:
 
 
 def plan(cfg: Optim, examples: int) -> Plan:
-    """What `cfg` means for a training set of so many images.
+    """Return the plan of `cfg` for a training set of `examples` images.
 
     Epochs become steps (rounded up), the rate scales linearly with the batch
     (Goyal et al., 1706.02677 section 2.1). Under the HyperRule `steps` or `epochs`,

@@ -135,7 +135,7 @@ def in_stage(
 
 
 def switch(stages: list[Stage], steps: list[Callable]) -> Callable:
-    """step(state, batch) of the stage that state.step lies in."""
+    """Return step(state, batch), which does the step of the stage of state.step."""
     if len(steps) == 1:
         return steps[0]
     starts = jnp.asarray([stage.start for stage in stages[1:]])

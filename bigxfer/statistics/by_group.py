@@ -140,7 +140,7 @@ def gap(
     """The largest difference of a metric between two groups.
 
     {"value", "low", "high", "of": [higher, lower], "pairs"}, or a null value and a "reason".
-    The interval is simultaneous (Bonferroni) over all pairs, of which the largest was picked.
+    The interval is simultaneous (Bonferroni) over all pairs: the largest was picked.
     """
     known = {
         name: group[metric]

@@ -293,7 +293,7 @@ def root(f: Callable[[float], float], low: float, high: float) -> float:
 
     The Illinois form of the secant method (Dowell and Jarratt 1971, BIT 11:168), which
     needs about 10 calls of f where halving needs 50. A root at either end itself does
-    not count: an AUROC of 1 is such a one of its own limits.
+    not count: an AUROC of 1 solves the equation of its own limits.
     """
     edge = 1e-12 * (high - low)
     low, high = low + edge, high - edge

@@ -49,7 +49,7 @@ class Known:
 
 
 def rank(images: int) -> int:
-    """Which of so many distances, counted from the smallest, is the threshold."""
+    """Return which of `images` distances, from the smallest up, is the threshold."""
     return math.ceil((1 - RATE) * (images + 1))
 
 

@@ -87,8 +87,8 @@ def _mean(
 
 
 def _shares(run: Judged) -> list[Score]:
-    """The shares of which balanced accuracy is the mean: recalls, of both sides where
-    an image may have several classes."""
+    """Return the shares whose mean is the balanced accuracy: recalls, of both sides
+    where an image may have several classes."""
     shares = []
     for truth, called in zip(run.truth.T, run.called.T, strict=True):
         shares.append(limits.proportion(called, truth == 1, run.patients))

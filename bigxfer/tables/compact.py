@@ -122,7 +122,7 @@ def _read(path: Path) -> list[Row]:
 
 
 def _typed(line: dict[str, str]) -> Row:
-    """The cells as the table has them; an empty one is None, but of what has no upstream."""
+    """Return the cells in the table's types; an empty one is None, or a digest's ""."""
     out: Row = {}
     for name, text in line.items():
         if table.COLUMNS.get(name) == pa.string():

@@ -238,7 +238,7 @@ def special(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def start_words(init: dict, freeze: dict) -> str | None:
-    """What of a start its upstream does not tell: "mean_var up to block2, 50% fixed".
+    """Describe a start beyond its upstream: "mean_var up to block2, 50% fixed".
 
     None where the whole upstream is taken as it is, and all trains. Runs may be older
     than some of the fields.

@@ -131,7 +131,7 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 
 def node_of(row: Row) -> str:
-    """The digest of the study's run that a row is of: of a draw its cell's."""
+    """Return the digest of the study's run that a row is of (a draw: its cell's)."""
     folder = Path(row["folder"])
     return folder.parents[1].name if folder.parent.name == "draws" else row["digest"]
 

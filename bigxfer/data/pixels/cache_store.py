@@ -199,7 +199,7 @@ class Store:
     def codes(self) -> np.ndarray:
         """bytes [n]: the sums of the pixels; b"" where all have one value, or none."""
         sums = np.ascontiguousarray(self.records["sum"])
-        # Images of one value are no duplicates of each other: broken films are often black.
+        # Images of one value are no duplicates: broken films are often black.
         flat = {
             checked.sum_of(np.full(self.row_bytes, value, np.uint8))
             for value in range(256)
