@@ -404,3 +404,28 @@ def test_a_study_lists_features_and_draws(target, encoder, cache):
     assert str(node) == "encoder features -> csv, 5 shots, 3 draws from 0 on"
     (found,) = cost.costs([node])
     assert found.flops == 0 and found.disk == 3e6
+
+
+def test_what_a_file_says_of_its_encoder():
+    told = [np.array("net"), np.array(["net"]), np.array(7), np.array([b"net"])]
+    assert [features._plain(one) for one in told] == ["net", "net", 7, b"net"]
+    for none in (np.array(""), np.array([b""]), np.array(["a", "b"]), np.array([])):
+        assert features._plain(none) is None
+
+
+def test_files_name_a_run_by_16_digits_of_their_content(tmp_path):
+    for seed, text in ((3, "a"), (4, "b"), (5, "a")):
+        (tmp_path / f"s{seed}.txt").write_text(text)
+
+    def named(seed, draws):
+        run = config.Run(seed=seed)
+        run.data.support, run.data.draws = str(tmp_path / "s{seed}.txt"), draws
+        features.name_files(run)
+        return run.data.support_digest
+
+    a = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # of "a"
+    assert named(3, 1) == named(5, 1) == a[:16] != named(4, 1)
+    assert named(3, 2) == config.hash_of([a[:16], named(4, 1)])
+    assert len(named(3, 2)) == 16
+    with pytest.raises(FileNotFoundError, match="no file .*s6.txt .*data.support"):
+        named(5, 2)
