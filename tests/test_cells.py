@@ -78,7 +78,7 @@ def test_samples_of_runs_are_on_the_same_resampled_patients():
     for others in ("c", "lost"):  # other patients, or none
         assert reader.samples([row("a"), row(others)], "accuracy") == (None, 0)
     assert reader.samples([row("a")], "no such metric") == (None, 0)
-    assert Folders(of).samples([row("a")], "accuracy")[0].shape == (1000, 1)
+    assert Folders(of).samples([row("a")], "accuracy")[0].shape == (500, 1)
 
 
 def test_scores_are_of_runs_on_the_same_images_and_each_is_read_once():

@@ -156,6 +156,11 @@ def test_resampled_metrics_are_those_of_repeated_images(make):
         for name, want in values(out).items():
             want = np.nan if want is None else want
             np.testing.assert_allclose(found[name][i], want, err_msg=name, rtol=1e-9)
+    for name, want in found.items():
+        alone = metrics.resampled(
+            labels, logits, names, patients, 50, seed=7, only=name
+        )
+        np.testing.assert_array_equal(alone[name], want, err_msg=name)
 
 
 def test_an_absent_class_is_null_with_its_reason():

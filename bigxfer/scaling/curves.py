@@ -26,7 +26,7 @@ ALONG = {  # x -> the columns of runs on one line
     "upstream_examples": ("target", "model", "line", "shots"),
     "params": ("target", "line", "shots"),
 }
-REPLICATES = 500
+REPLICATES = cells.RESAMPLES
 LEAST = 6  # scales of a forecast: with three its 95% band covers .02 to .55
 
 

@@ -115,7 +115,10 @@ def _lower(hits: float, n: float, tail: float) -> float:
         same_or_more = scipy.special.betainc(hits, n - hits + 1, p)
         return (1 - OBSERVED) * more + OBSERVED * same_or_more - tail
 
-    return root(above, 0, 1)
+    # With all of `hits` observed, or none, the limit has a closed form: it lies between.
+    low = scipy.special.betaincinv(hits, n - hits + 1, tail)
+    high = scipy.special.betaincinv(hits + 1, n - hits, tail) if hits < n else 1.0
+    return root(above, low, high)
 
 
 def wilson(value: float, n: float) -> Limits:

@@ -31,7 +31,7 @@ import numpy as np
 from bigxfer import durable, tree
 from bigxfer.runs.predictions import Predictions
 from bigxfer.statistics import metrics
-from bigxfer.tables.cells import PredictionReader
+from bigxfer.tables.cells import RESAMPLES, PredictionReader
 from bigxfer.tables.table import Row
 
 MOST = 8_000_000  # bytes, of a file that git is to keep
@@ -138,7 +138,7 @@ def hashed(names: np.ndarray, key: bytes) -> np.ndarray:
 class BundleReader(PredictionReader):
     """The predictions of a bundle, in the place of those of run folders."""
 
-    def __init__(self, path: Path, resamples: int = 1000, seed: int = 0) -> None:
+    def __init__(self, path: Path, resamples: int = RESAMPLES, seed: int = 0) -> None:
         super().__init__(Path, resamples, seed)
         self._sets = tree.load_npz(path)  # {"runs": {"0": ...}, ...}
         self._where = {

@@ -16,6 +16,7 @@ from bigxfer.statistics import metrics
 from bigxfer.statistics.limits import Score
 from bigxfer.tables.table import Row
 
+RESAMPLES = 500  # of the test patients; an end of 95% is then the 13th of them
 GROUPS = 1000  # of test patients, at most, whose influences are kept
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class PredictionReader:
     def __init__(
         self,
         find: Callable[[str], Path] = Path,
-        resamples: int = 1000,
+        resamples: int = RESAMPLES,
         seed: int = 0,
         judge: Callable[..., dict[str, Score]] = metrics.scores,
     ) -> None:
@@ -90,7 +91,7 @@ class PredictionReader:
         self.unreadable: list[str] = []
         self._images: dict[str, tuple[bytes, int] | None] = {}
         self._scores: dict[str, dict[str, Score]] = {}
-        self._resampled: dict[str, metrics.Values] = {}
+        self._resampled: dict[str, dict[str, metrics.Values]] = {}  # by metric
 
     def load(self, folder: str) -> Predictions | None:
         """What a run predicted, in the order of the ids; None where it kept nothing.
@@ -136,9 +137,11 @@ class PredictionReader:
         """
 
         def resampled(*args: Any) -> metrics.Values:
-            return metrics.resampled(*args, resamples=self.resamples, seed=self.seed)
+            how = {"resamples": self.resamples, "seed": self.seed}
+            return metrics.resampled(*args, **how, only=metric)
 
-        each = [self._of(row["folder"], self._resampled, resampled) for row in rows]
+        known = self._resampled.setdefault(metric, {})
+        each = [self._of(row["folder"], known, resampled) for row in rows]
         if not self._alike(rows) or any(f is None or metric not in f for f in each):
             return None, 0
         samples = np.stack([f[metric] for f in each if f is not None], axis=1)
