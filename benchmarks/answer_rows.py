@@ -9,6 +9,7 @@ from bigxfer import config
 from bigxfer.runs import cells as runs_of_cells
 from bigxfer.study import grid
 from bigxfer.tables import bundle, cells, compact, differences, slopes, table
+from bigxfer.tables.bundle import BundleReader
 from bigxfer.tables.cells import PredictionReader, Runs
 from bigxfer.tables.differences import Comparison
 from bigxfer.tables.table import Row
@@ -39,14 +40,25 @@ COMPARED = {line for _, a, b, _ in CLAIMS for line in (a, b)}
 
 
 def gather(runs: Path, features: str) -> None:
-    """Write the table of the study's runs, and the bundle of those that `kept` names."""
+    """Add the study's runs in a folder to the table, those that `kept` names to the bundle.
+
+    What both files have of other machines stays, also where a run was done here again:
+    what is published does not change unnoticed. Remove both files to begin anew.
+    """
     digests = {digest for part in PARTS for digest in planned(part)}
     digests |= {*planned("encoders", features), *planned("rates")}
     found = table.collect([runs], runs / "answer", "real")
-    rows = [row for row in found.rows if row["digest"] in digests]
-    print(f"{len(rows)} runs of the study, wrote {TABLE}")
+    rows, former = (
+        (compact.load(TABLE), BundleReader(BUNDLE)) if TABLE.exists() else ([], None)
+    )
+    known = {row["digest"] for row in rows}
+    rows += [
+        r for r in found.rows if r["digest"] in digests and r["digest"] not in known
+    ]
+    print(f"{len(rows) - len(known)} runs of the study are new, {len(rows)} in {TABLE}")
     compact.write(rows, TABLE)
-    written = bundle.write([r for r in rows if kept(r)], PredictionReader(), BUNDLE)
+    few = [row for row in rows if kept(row)]
+    written = bundle.write(few, PredictionReader(), BUNDLE, former)
     print(
         f"{written.runs} runs in {BUNDLE}, {written.size:,} bytes; float16 moves a macro"
         f" AUROC by {written.moved:.1e} at most"

@@ -11,7 +11,6 @@ from bigxfer.tables import bundle, cells, compact, families, lines, table
 from bigxfer.tables.cells import PredictionReader
 
 CLASSES = ("KL0", "KL1", "KL2")
-KEY = b"0" * 32
 
 
 class Folders(PredictionReader):
@@ -71,7 +70,7 @@ def compared(rows, predictions):
 
 def test_table_and_bundle_alone_give_the_same_intervals(tmp_path):
     rows, reader = study()
-    written = bundle.write(rows, reader, tmp_path / "b.npz", KEY)
+    written = bundle.write(rows, reader, tmp_path / "b.npz")
     assert written.runs == 9 and 0 < written.moved < 1e-3
     compact.write(rows, tmp_path / "t.csv")
     before = compared(rows, reader)
@@ -87,7 +86,7 @@ def test_table_and_bundle_alone_give_the_same_intervals(tmp_path):
 
 def test_numpy_alone_has_the_auroc_of_a_run(tmp_path):
     rows, reader = study(seeds=(0,))
-    bundle.write(rows, reader, tmp_path / "b.npz", KEY)
+    bundle.write(rows, reader, tmp_path / "b.npz")
     b = np.load(tmp_path / "b.npz")
     logits, y = b["logits/0"][0].astype(float), b["labels/0"]
     odds = [
@@ -100,19 +99,36 @@ def test_numpy_alone_has_the_auroc_of_a_run(tmp_path):
 
 def test_no_id_can_be_read_or_tried(tmp_path):
     rows, reader = study(seeds=(0,))
-    bundle.write(rows, reader, tmp_path / "a.npz")
-    bundle.write(rows, reader, tmp_path / "b.npz")
-    a, b = (np.load(tmp_path / name) for name in ("a.npz", "b.npz"))
     saved = reader.load(rows[0]["folder"])
+    labels = saved.labels.copy()
+    labels[0] = (labels[0] + 1) % 3  # who does not know one label has another key
+    other = Predictions(**{**vars(saved), "labels": labels})
+    bundle.write(rows, reader, tmp_path / "a.npz")
+    bundle.write(rows[:1], Folders({rows[0]["folder"]: other}), tmp_path / "b.npz")
+    a, b = (np.load(tmp_path / name) for name in ("a.npz", "b.npz"))
     for name in ("ids/0", "patients/0"):
         text = b"".join(a[name].tolist())
         assert b"patient" not in text and b".jpg" not in text
-        assert not set(a[name]) & set(b[name])  # a key of its own each
-    plain = {bundle.hashed(saved.ids, b"")[i] for i in range(len(saved.ids))}
-    assert not plain & set(a["ids/0"])
+        assert not set(a[name]) & set(b[name])
+    assert not set(bundle.hashed(saved.ids, b"")) & set(a["ids/0"].astype(str))
     assert a["ids/0"].tolist() == sorted(a["ids/0"])  # not in the order of the ids
     assert len(set(a["patients/0"])) == 60
     assert not [n for n in a.files if n.startswith(("sources", "views", "sexes"))]
+
+
+def test_a_bundle_goes_on_from_a_former_one_with_the_same_patients(tmp_path):
+    """Half of the runs on one machine and half on another are as all on one."""
+    rows, reader = study()
+    half = [row for row in rows if row["upstream_size"] == 705]
+    more = Folders({r["folder"]: reader.of[r["folder"]] for r in rows if r not in half})
+    first, both, whole = (tmp_path / f"{name}.npz" for name in "abc")
+    bundle.write(half, reader, first)
+    bundle.write(rows, more, both, bundle.BundleReader(first))
+    bundle.write(rows, reader, whole)
+    assert both.read_bytes() == whole.read_bytes()
+    of = {f: saved.select(np.arange(100)) for f, saved in more.of.items()}
+    with pytest.raises(ValueError, match="tested on other images"):
+        bundle.write(rows, Folders(of), both, bundle.BundleReader(first))
 
 
 def test_what_a_bundle_cannot_hold_is_refused_and_leaves_no_file(tmp_path, monkeypatch):
@@ -136,11 +152,9 @@ def test_several_labels_an_image_keep_their_logits(tmp_path):
     truth = np.eye(3, dtype=np.float32)[saved.labels]
     truth[0, 1] = math.nan
     several = Predictions(**{**vars(saved), "labels": truth})
-    bundle.write(
-        rows[:1], Folders({rows[0]["folder"]: several}), tmp_path / "b.npz", KEY
-    )
+    bundle.write(rows[:1], Folders({rows[0]["folder"]: several}), tmp_path / "b.npz")
     back = bundle.BundleReader(tmp_path / "b.npz").load(rows[0]["digest"])
-    order = np.argsort(bundle.hashed(saved.ids, KEY))
+    order = np.argsort(bundle.hashed(saved.ids, bundle.key_of(several)))
     np.testing.assert_array_equal(back.labels, truth[order])
     np.testing.assert_allclose(back.logits, saved.logits[order], rtol=1e-3)
 

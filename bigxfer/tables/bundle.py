@@ -9,16 +9,16 @@ An npz. `sets` names the test sets, 0, 1, ...; of set S it holds
     runs/S       str [r]: digests of the runs, as the table has them
     logits/S     float16 [r, n, k], each image's mean over the classes taken off
 
-A hash is 8 bytes of keyed BLAKE2b (RFC 7693). The key is drawn anew for each file and kept
-nowhere, so that nobody can try ids of public sets until one fits; equal ids have equal
-hashes within one file only. No path, source, view, sex or age is in it.
+A hash is 8 bytes of keyed BLAKE2b (RFC 7693). The key is a hash of all ids, patients and
+labels of the test set: without the whole list of a set nobody can try single ids until one
+fits, and with it a bundle can be checked, and continued on another machine. No path, source,
+view, sex or age is in it.
 
 The mean that is taken off changes no softmax. float16 keeps 11 bits, so that scores which
 differ by less than a two-thousandth may tie: `write` says how far the macro AUROC moves.
 """
 
 import io
-import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +40,10 @@ HASH = 8  # bytes: of 10,000 images two are alike with probability 3e-12
 
 @dataclass(frozen=True)
 class Written:
-    """What a bundle holds: runs, bytes, and how far float16 moved a macro AUROC at most."""
+    """What a bundle holds: runs, bytes, and how far float16 moved a macro AUROC at most.
+
+    `moved` is of the runs that were not in a former bundle.
+    """
 
     runs: int
     size: int
@@ -48,27 +51,32 @@ class Written:
 
 
 def write(
-    rows: Sequence[Row], predictions: PredictionReader, path: Path, key: bytes = b""
+    rows: Sequence[Row],
+    predictions: PredictionReader,
+    path: Path,
+    former: "BundleReader | None" = None,
 ) -> Written:
-    """Write the predictions of these rows; `key` is for tests, which need one that stays.
+    """Write the predictions of these rows, first from a `former` bundle where it has them.
 
     Raises ValueError where a run keeps no predictions, where two runs of one target were
     tested on different images, or where the file would have more than MOST bytes.
     """
-    # Anew for each file and kept nowhere: with a key nobody can try public ids.
-    key = key or secrets.token_bytes(32)
     sets: dict[str, list[tuple[str, Predictions]]] = defaultdict(list)
     moved = 0.0
     for row in rows:
+        of_set = sets[f"{row['target']} {row['data']}"]
+        if former and (known := former.load(row["digest"])):
+            of_set.append((row["digest"], known))
+            continue
         if (saved := predictions.load(row["folder"])) is None:
             raise ValueError(f"{row['folder']} kept no predictions: leave its row out")
         # Of what is written, so that `moved` is what a reader meets.
         small = _small(saved)
         moved = max(moved, _moved(saved, small))
-        sets[f"{row['target']} {row['data']}"].append((row["digest"], small))
+        of_set.append((row["digest"], _nameless(small)))
     arrays: dict[str, Any] = {"sets": np.array(list(sets))}
     for i, (name, runs) in enumerate(sets.items()):
-        for what, column in _arrays(name, runs, key).items():
+        for what, column in _arrays(name, runs).items():
             arrays[f"{what}/{i}"] = column
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -102,22 +110,37 @@ def _moved(saved: Predictions, small: Predictions) -> float:
     return 0.0 if old is None else abs(old - new)
 
 
+def _nameless(saved: Predictions) -> Predictions:
+    """The predictions with hashes for ids and patients, in the order of the hashes."""
+    key = key_of(saved)
+    # The order of the ids would tell which image is which.
+    place = np.argsort(ids := hashed(saved.ids, key))
+    patients = hashed(saved.patients, key)[place]
+    return replace(saved.select(place), ids=ids[place], patients=patients)
+
+
+def key_of(saved: Predictions) -> bytes:
+    """32 bytes from all ids, patients and labels of a test set, in whatever order."""
+    labels = saved.labels.reshape(len(saved.labels), -1).astype(np.float64)
+    rows = zip(saved.ids, saved.patients, labels.tolist(), strict=True)
+    text = "\n".join(sorted(f"{i}\t{patient}\t{y}" for i, patient, y in rows))
+    return blake2b(text.encode(), digest_size=32).digest()
+
+
 def _arrays(
-    name: str, runs: Sequence[tuple[str, Predictions]], key: bytes
+    name: str, runs: Sequence[tuple[str, Predictions]]
 ) -> dict[str, np.ndarray]:
     first = runs[0][1]
     for digest, saved in runs:
         # One column of ids serves all runs of a set.
         if saved.ids.tolist() != first.ids.tolist() or saved.classes != first.classes:
             raise ValueError(f"{name}: run {digest} was tested on other images")
-    ids, patients = hashed(first.ids, key), hashed(first.patients, key)
-    order = np.argsort(ids)  # the order of the ids would tell which image is which
-    labels = first.labels[order]
-    logits = np.stack([saved.logits[order] for _, saved in runs])
+    labels = first.labels
+    logits = np.stack([saved.logits for _, saved in runs])
     return {
         "classes": np.array(first.classes),
-        "ids": ids[order],
-        "patients": patients[order],
+        "ids": np.char.encode(first.ids),
+        "patients": np.char.encode(first.patients),
         "labels": labels.astype(np.int16) if labels.ndim == 1 else labels,
         "runs": np.array([digest for digest, _ in runs]),
         "logits": logits.astype(np.float16),
@@ -129,10 +152,9 @@ def hashed(names: np.ndarray, key: bytes) -> np.ndarray:
     by_name = {
         n: blake2b(n.encode(), digest_size=HASH, key=key).hexdigest() for n in names
     }
-    # Two patients would become one; the next key will tell them apart.
-    if len(set(by_name.values())) < len(by_name):
-        raise ValueError("two ids have one hash: write the bundle again")
-    return np.array([by_name[name].encode() for name in names])
+    if len(set(by_name.values())) < len(by_name):  # two patients would become one
+        raise ValueError("two ids have one hash: raise HASH in tables/bundle.py")
+    return np.array([by_name[name] for name in names])
 
 
 class BundleReader(PredictionReader):
