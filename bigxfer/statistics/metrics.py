@@ -130,9 +130,7 @@ def resampled(
 ) -> Values:
     """{metric: [resamples], NaN where it does not exist} on resampled patients.
 
-    `only`: the one metric that is wanted, which takes a fraction of the time of all.
-
-    Two runs with the same patients in the same order, and the same seed, are on the
+    `only` this metric takes a fraction of the time of all. Two runs with the same patients in the same order, and the same seed, are on the
     same resamples, row by row: their differences are paired.
     """
     labels, logits = checked(labels, logits, classes, patients)
@@ -208,17 +206,14 @@ def _statistic(
     rankings = [auroc.rank(truth[:, i], scores[:, i]) for i in range(len(classes))]
     common = _softmax_metrics if single else _sigmoid_metrics
     metrics = common(truth, logits, p)
+    metrics["auroc_micro"] = lambda weights: micro.areas(weights)[0]
 
     def statistic(weights: np.ndarray, only: str = "") -> Values:
         """All metrics; with `only` that one, and others where they come with it."""
-        if only in metrics:
-            return {only: metrics[only](weights)}
-        if only == "auroc_micro":
-            return {only: micro.areas(weights)[0]}
-        values = {}
-        if not only:
-            values = {name: metric(weights) for name, metric in metrics.items()}
-            values["auroc_micro"] = micro.areas(weights)[0]
+        asked = [only] if only in metrics else [] if only else list(metrics)
+        values = {name: metrics[name](weights) for name in asked}
+        if only in values:
+            return values
         areas = [r.areas(weights) for r in rankings]
         for j, kind in enumerate(("auroc", "auprc")):
             # Not nanmean: a mean over fewer classes would be another metric.
