@@ -1,11 +1,13 @@
 import io
+import os
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bigxfer.data.pixels import containers, decode
+from bigxfer.data.pixels import cache_store, containers, decode
 
 RNG = np.random.default_rng(0)
 
@@ -61,6 +63,22 @@ def test_three_files_are_the_planes_of_one_image(tmp_path):
     (tmp_path / "a_blue.png").unlink()
     with pytest.raises(decode.DecodeError, match="absent"):
         decode.load(tmp_path, path, 8, 3)
+
+
+@pytest.mark.parametrize("changed", ["red", "green", "blue"])
+def test_a_change_of_any_plane_is_a_change_of_the_image(tmp_path, changed):
+    for name in ("red", "green", "blue"):
+        (tmp_path / f"a_{name}.png").write_bytes(b"12345")
+    paths = np.array(["a_{red,green,blue}.png", "a_red.png"], object)
+    manifest = SimpleNamespace(root=str(tmp_path), path=paths)
+    before = cache_store.stats(manifest)
+    file = tmp_path / f"a_{changed}.png"
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    after = cache_store.stats(manifest)
+    assert after[0] != before[0] and before[0]["size"] == 15
+    assert (after[1] != before[1]) == (changed == "red")
+    file.unlink()
+    assert cache_store.stats(manifest)["size"][0] == cache_store.ABSENT
 
 
 def test_a_builder_of_tfds(tmp_path):

@@ -244,7 +244,9 @@ def full_disk(folder: Path, need: int, free: int) -> str:
 
 
 def stats(manifest: Manifest) -> np.ndarray:
-    """SOURCE [n]: size and mtime of each source file; ABSENT where there is none.
+    """SOURCE [n]: size and mtime of each image's source file; ABSENT where there is none.
+
+    Of an image in several files, the sums over them: a change of one changes these.
 
     In threads, because a network file system answers slowly but in parallel.
     """
@@ -253,8 +255,11 @@ def stats(manifest: Manifest) -> np.ndarray:
         out = []
         for path in paths:
             try:
-                stat = os.stat(containers.parse(path).source(manifest.root))
-                out.append((stat.st_size, stat.st_mtime_ns))
+                files = containers.parse(path).sources(manifest.root)
+                each = [os.stat(file) for file in files]
+                size = sum(stat.st_size for stat in each)
+                # Three times in nanoseconds stay below 2^63 until 2067.
+                out.append((size, sum(stat.st_mtime_ns for stat in each)))
             except OSError:
                 out.append((ABSENT, 0))
         return np.array(out, SOURCE)

@@ -43,8 +43,12 @@ class Plain:
         return ()
 
     def source(self, root: Path | str) -> str:
-        """The file whose change means that the image may have changed."""
+        """The file that holds the image; the first of several planes."""
         return os.path.join(root, self.file)  # 200,000 Paths take seconds
+
+    def sources(self, root: Path | str) -> tuple[str, ...]:
+        """The files whose change means that the image may have changed."""
+        return (self.source(root),)
 
     def fetch(self, root: Path | str) -> bytes | np.ndarray:
         """The encoded bytes or, where `is_array`, the pixels uint8 [H, W] or [H, W, 3].
@@ -133,6 +137,9 @@ class Planes(Plain):
 
     def source(self, root: Path | str) -> str:
         return os.path.join(root, self.planes[0])
+
+    def sources(self, root: Path | str) -> tuple[str, ...]:
+        return tuple(os.path.join(root, plane) for plane in self.planes)
 
 
 KINDS = (HDF5, NPZ, Tar, TFDS, Planes, Plain)  # the first whose pattern fits
