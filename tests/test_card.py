@@ -46,6 +46,16 @@ def rows(text):
     return {first: rest for first, *rest in cells}
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "name"), [("sgd", "momentum"), ("adam", "beta1")]
+)
+def test_config_optim_momentum_goes_by_the_optimizers_name_for_it(
+    tmp_path, optimizer, name
+):
+    folder = make_run(tmp_path / "run", optim__optimizer=optimizer, optim__momentum=0.8)
+    assert f", {name} 0.8" in section(text_of(folder), "Protocol and cost")
+
+
 def test_what_it_says_of_every_run(tmp_path):
     folder = make_run(tmp_path / "run")
     text = text_of(folder)

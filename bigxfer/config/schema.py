@@ -145,7 +145,7 @@ class Optim:
     warmup_epochs: float = 0.0
     # schedule=step: fractions of the run at which the rate falls to a tenth.
     boundaries: tuple[float, ...] = ()
-    momentum: float = 0.9  # for sgd
+    momentum: float = 0.9  # of SGD; of Adam its beta1
     nesterov: bool = False  # Nesterov momentum
     weight_decay: float = 0.0  # added to the gradient (coupled), as in BiT
     agc: float = 0.0  # threshold of adaptive gradient clipping (2102.06171); 0: off

@@ -123,7 +123,7 @@ def protocol(about: dict, result: dict) -> Lines:
             f"- {cost['images']:,} images; {cost['device_seconds']:,.1f} device-seconds",
         ]
     extras = {
-        "momentum": o["momentum"] if o["optimizer"] == "sgd" else 0,
+        "momentum" if o["optimizer"] == "sgd" else "beta1": o["momentum"],
         "weight decay": o["weight_decay"],
         "mixup": plan.get("mixup", 0),
         "AGC": o["agc"],
