@@ -18,6 +18,7 @@ import answer_figures
 import numpy as np
 from answer_rows import (
     BUNDLE,
+    CELLS,
     HEAD,
     MARGIN,
     METRIC,
@@ -115,6 +116,13 @@ def findings(answer: Answer) -> list[str]:
     ]
     if why:
         lines = [f"- The primary slopes cannot be told yet: {why}."]
+        if {place for place in CELLS if place[0] == 0.25} <= set(answer.by_net()):
+            (s,) = answer.of_one_net()
+            lines.append(
+                f"- R26x0.25 alone, which is not what was asked: per {s.scale} the AUROC of"
+                f" knees at full data moves by {s.value:+.4f} [{s.low:+.4f}, {s.high:+.4f}]"
+                f" over {s.seeds} upstream seeds and {s.patients} test patients."
+            )
     by_claim: dict[str, list[Comparison]] = defaultdict(list)
     for (name, _), c in answer.comparisons().items():
         by_claim[name].append(c)

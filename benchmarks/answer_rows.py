@@ -156,6 +156,13 @@ class Answer:
         ]
         return {cells.seeds(row): row for row in every}
 
+    def of_one_net(self) -> list[slopes.Slope]:
+        """The slope over upstream images of NET alone, which is not the primary one."""
+        rows = [
+            row for place in CELLS if place[0] == 0.25 for row in self.by_net()[place]
+        ]
+        return slopes.slopes(rows, METRIC, self.predictions, FLAT)
+
     def slopes(self) -> tuple[list[slopes.Slope], str]:
         """The primary slopes, or why there are none."""
         by_net = self.by_net()

@@ -48,10 +48,10 @@ Asked of the contrast, set from its first three seeds (the pilot, which stays in
 interval of 45,125 less 705 images, fine-tuned at full data, of +-0.01. By `study plan` five seeds
 reach it with 80% assurance. What the pilot showed was seen then; nothing above was changed after it.
 
-Cost, reckoned from one core of an AMD EPYC that trains R26x0.25 at 640 images a second (width 0.125 in
-0.4 and 0.5 in 2.7 times its time): rates 0.4 core-hours, contrast 1.3, fractions 1.7, nets 6.3, domains 3.5,
-shots 2.4; in all 15.6, about 8 hours on two cores. Not finished by us: docs/answer.md says which
-parts are.
+Cost: R26x0.25 trains 650 images a second on one core of an Intel Xeon (width 0.125 takes 0.4 and 0.5
+2.7 times its time), an upstream of it 5 minutes, a fine-tuning at full data 100 seconds. Run so far: rates 1.1
+core-hours, contrast 1.4, sizes 1.2. Reckoned: fractions 1.0, nets 4.1, domains 4, shots 2.4; in all 15,
+about 8 hours on two cores. docs/answer.md says which parts are run.
 """
 
 from collections.abc import Iterator
