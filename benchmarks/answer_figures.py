@@ -41,7 +41,7 @@ def over_images(answer: Answer, ax: Any) -> None:
             answer,
             ax,
             {n * shift: rows for n, rows in points.items()},
-            f"R26x{width:g}",
+            f"R26x{width:g} ({seeds_of(points)} seeds)",
             i,
         )
         if rows := groups.get((width, 0)):
@@ -65,14 +65,22 @@ def over_shots(answer: Answer, ax: Any) -> None:
         }
         tuned = {x: rows for x, rows in points.items() if rows[0]["shots"] == "full"}
         few = {x: rows for x, rows in points.items() if x not in tuned}
+        name = f"{line_name(of)} ({seeds_of(few or tuned)} seeds"
+        name += f"; {seeds_of(tuned)} at full data)" if few and tuned else ")"
         if few:
-            line(answer, ax, few, line_name(of), i)
+            line(answer, ax, few, name, i)
         if tuned:  # no line to it: another way to transfer
-            line(answer, ax, tuned, "" if few else line_name(of), i)
+            line(answer, ax, tuned, "" if few else name, i)
     labels = ["1", "5", "10", "full\n(fine-tuned)"]
     ax.set_xticks(range(4), labels)
     ax.set_xlim(-0.4, 3.4)
     ax.set_xlabel("training images a grade (heads on frozen features)")
+
+
+def seeds_of(points: dict[float, list[Row]]) -> int:
+    """How many seeds of an upstream, or of training from scratch, there are."""
+    every = [cells.seeds(row) for rows in points.values() for row in rows]
+    return len({own if source < 0 else source for source, own in every})
 
 
 def line(
@@ -83,8 +91,6 @@ def line(
         estimates.estimate(rows, METRIC, answer.predictions) for rows in points.values()
     ]
     ends = [[e.value - e.low for e in found], [e.high - e.value for e in found]]
-    every = [cells.seeds(row) for rows in points.values() for row in rows]
-    seeds = len({own if source < 0 else source for source, own in every})
     ax.errorbar(
         list(points),
         [e.value for e in found],
@@ -94,5 +100,5 @@ def line(
         markersize=4,
         linewidth=1.2,
         capsize=2,
-        label=label and f"{label} ({seeds} seed{'s' * (seeds > 1)})",
+        label=label,
     )
