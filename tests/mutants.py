@@ -238,7 +238,9 @@ def judge(tree: Path, mutants: list[Mutant]) -> Iterator[tuple[Mutant, bool]]:
         known = len(found)
     process.join()
     if process.exitcode:
-        said = [(tree / name).read_text() for name in ("collected.txt", SAID)]
+        # The second is not there where the first tests did not even collect.
+        files = [tree / name for name in ("collected.txt", SAID)]
+        said = [file.read_text() for file in files if file.exists()]
         raise RuntimeError("\n".join(text[-3000:] for text in said))
     for mutant, nodes in alone:
         target = tree / mutant.module.relative_to(ROOT)

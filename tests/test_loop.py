@@ -102,6 +102,14 @@ def test_a_batch_without_known_labels_has_no_gradient():
     assert metrics["accuracy"] == 1
 
 
+@pytest.mark.parametrize(("multilabel", "want"), [(False, CLASSES), (True, 2)])
+def test_the_loss_of_a_head_at_zero_is_that_of_a_guess(multilabel, want):
+    """A mean over the images, or the known labels: eight tell no more than one."""
+    step, state = stepper(multilabel=multilabel)
+    loss = step(state, batch(multilabel=multilabel))[1]["loss"]
+    np.testing.assert_allclose(loss, np.log(want), rtol=1e-6)
+
+
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_the_accuracy_is_of_the_labels_that_count(multilabel):
     """A net whose head says one thing: its accuracy is a share of known labels."""

@@ -108,5 +108,6 @@ def test_hits_are_counted_among_what_counts():
     assert losses.right_signs(logits, targets, mask) == 1 + 1 + 1
     zero = jnp.zeros((1, 2))  # a logit of 0, and a target of a half, are no yes
     assert losses.right_signs(zero, jnp.array([[0.5, 0.6]]), jnp.ones(1)) == 1
+    assert losses.right_signs(zero, jnp.array([[0.5, 0.5]]), jnp.ones(1)) == 2
     one_hot = jnp.array([[1.0, 0.0], [0.2, 0.8], [0.0, 1.0], [1.0, 0.0]])
     assert losses.right_classes(logits, one_hot, mask) == 2  # of equals the first
