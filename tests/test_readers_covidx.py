@@ -156,3 +156,10 @@ def test_a_first_label_of_no_version_is_named(tmp_path):
         write(tmp_path / f"{split}.txt", "1 a.png healthy\n")
     with pytest.raises(DataError, match="'healthy' is not of .'normal', 'pneumonia'"):
         read("covidx", tmp_path)
+
+
+def test_the_first_line_tells_the_version_and_a_later_one_has_to_fit(tmp_path):
+    write(tmp_path / "train.txt", "1 a.png negative\n2 b.png healthy\n")
+    write(tmp_path / "test.txt", "3 c.png positive\n")
+    with pytest.raises(DataError, match="line 2: .*'healthy' is not of .'negative'"):
+        read("covidx", tmp_path)
