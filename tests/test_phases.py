@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from bigxfer.config import ConfigError, Freeze, Optim, Phase
@@ -47,7 +48,7 @@ class Net:
         return ["a", "b", "head"]
 
 
-PARAMS = {name: {"kernel": jnp.zeros(2)} for name in ("a", "b", "head")}
+PARAMS = {name: {"kernel": np.zeros(2, np.float32)} for name in ("a", "b", "head")}
 
 
 def staged(until, bottom, steps=4, last=0.0):

@@ -11,7 +11,6 @@ from bigxfer.protocols import optim
 from bigxfer.training import sharding, task
 
 FIELDS = config.flat(Run())
-MESH = sharding.make()
 PLAN = optim.Plan(3, 0, (), 0.1, 0.0, "constant")
 
 
@@ -29,7 +28,7 @@ def changed(name):
 
 
 def key(run):
-    return task.Task(config.only(run, "program"), PLAN, 3, False, MESH).key
+    return task.Task(config.only(run, "program"), PLAN, 3, False, sharding.make()).key
 
 
 @pytest.mark.parametrize("name", FIELDS)
