@@ -18,7 +18,6 @@ import answer_figures
 import numpy as np
 from answer_rows import (
     BUNDLE,
-    CELLS,
     HEAD,
     MARGIN,
     METRIC,
@@ -116,13 +115,12 @@ def findings(answer: Answer) -> list[str]:
     ]
     if why:
         lines = [f"- The primary slopes cannot be told yet: {why}."]
-        if {place for place in CELLS if place[0] == 0.25} <= set(answer.by_net()):
-            (s,) = answer.of_one_net()
-            lines.append(
-                f"- R26x0.25 alone, which is not what was asked: per {s.scale} the AUROC of"
-                f" knees at full data moves by {s.value:+.4f} [{s.low:+.4f}, {s.high:+.4f}]"
-                f" over {s.seeds} upstream seeds and {s.patients} test patients."
-            )
+        lines += [
+            f"- R26x0.25 alone, which is not what was asked: per {s.scale} the AUROC of"
+            f" knees at full data moves by {s.value:+.4f} [{s.low:+.4f}, {s.high:+.4f}]"
+            f" over {s.seeds} upstream seeds and {s.patients} test patients."
+            for s in answer.of_one_net()
+        ]
     by_claim: dict[str, list[Comparison]] = defaultdict(list)
     for (name, _), c in answer.comparisons().items():
         by_claim[name].append(c)
@@ -187,7 +185,7 @@ def rates(answer: Answer) -> list[str]:
         for runs in by_size.values():
             every = list(runs.values())
             e = estimates.estimate(every, METRIC, answer.predictions) if runs else None
-            values.append(f"{cells.interval(e.value, e.low, e.high)}" if e else "")
+            values.append(cells.interval(e.value, e.low, e.high) if e else "")
         d = differences.difference(
             by_size[45_125], by_size[705], METRIC, answer.predictions, MARGIN
         )

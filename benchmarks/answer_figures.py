@@ -41,7 +41,7 @@ def over_images(answer: Answer, ax: Any) -> None:
             answer,
             ax,
             {n * shift: rows for n, rows in points.items()},
-            f"R26x{width:g} ({seeds_of(points)} seeds)",
+            f"R26x{width:g} ({seeds_of(points)})",
             i,
         )
         if rows := groups.get((width, 0)):
@@ -65,7 +65,7 @@ def over_shots(answer: Answer, ax: Any) -> None:
         }
         tuned = {x: rows for x, rows in points.items() if rows[0]["shots"] == "full"}
         few = {x: rows for x, rows in points.items() if x not in tuned}
-        name = f"{line_name(of)} ({seeds_of(few or tuned)} seeds"
+        name = f"{line_name(of)} ({seeds_of(few or tuned)}"
         name += f"; {seeds_of(tuned)} at full data)" if few and tuned else ")"
         if few:
             line(answer, ax, few, name, i)
@@ -77,10 +77,11 @@ def over_shots(answer: Answer, ax: Any) -> None:
     ax.set_xlabel("training images a grade (heads on frozen features)")
 
 
-def seeds_of(points: dict[float, list[Row]]) -> int:
-    """How many seeds of an upstream, or of training from scratch, there are."""
+def seeds_of(points: dict[float, list[Row]]) -> str:
+    """How many seeds of an upstream, or of training from scratch: "5 seeds"."""
     every = [cells.seeds(row) for rows in points.values() for row in rows]
-    return len({own if source < 0 else source for source, own in every})
+    count = len({own if source < 0 else source for source, own in every})
+    return f"{count} seed{'s' * (count > 1)}"
 
 
 def line(

@@ -9,7 +9,6 @@ from bigxfer import config
 from bigxfer.runs import cells as runs_of_cells
 from bigxfer.study import grid
 from bigxfer.tables import bundle, cells, compact, differences, slopes, table
-from bigxfer.tables.bundle import BundleReader
 from bigxfer.tables.cells import PredictionReader, Runs
 from bigxfer.tables.differences import Comparison
 from bigxfer.tables.table import Row
@@ -45,12 +44,11 @@ def gather(runs: Path, features: str) -> None:
     What both files have of other machines stays, also where a run was done here again:
     what is published does not change unnoticed. Remove both files to begin anew.
     """
-    digests = {digest for part in PARTS for digest in planned(part)}
-    digests |= {*planned("encoders", features), *planned("rates")}
+    digests = {*of_parts(), *planned("encoders", features), *planned("rates")}
     found = table.collect([runs], runs / "answer", "real")
-    rows, former = (
-        (compact.load(TABLE), BundleReader(BUNDLE)) if TABLE.exists() else ([], None)
-    )
+    rows, former = [], None
+    if TABLE.exists():
+        rows, former = compact.load(TABLE), bundle.BundleReader(BUNDLE)
     known = {row["digest"] for row in rows}
     rows += [
         r for r in found.rows if r["digest"] in digests and r["digest"] not in known
@@ -80,6 +78,11 @@ def kept(row: Row) -> bool:
     few = row["seed"] < DRAWS and (row["upstream_seed"] or 0) < MOST_SEEDS
     of_page = row["width"] is None or any(is_of(row, line) for line in COMPARED)
     return few and head_of(row) == HEAD and of_page
+
+
+def of_parts() -> set[str]:
+    """The digests of all runs of PARTS."""
+    return {digest for part in PARTS for digest in planned(part)}
 
 
 @functools.cache
@@ -130,7 +133,7 @@ class Answer:
     def __init__(self, rows: Sequence[Row], predictions: PredictionReader) -> None:
         self.rows, self.predictions = list(rows), predictions
         tried = planned("rates")  # a run at the study's own rate is in its cell too
-        own = {digest for part in PARTS for digest in planned(part)}
+        own = of_parts()
         self.known = [
             r
             for r in self.rows
@@ -157,10 +160,12 @@ class Answer:
         return {cells.seeds(row): row for row in every}
 
     def of_one_net(self) -> list[slopes.Slope]:
-        """The slope over upstream images of NET alone, which is not the primary one."""
-        rows = [
-            row for place in CELLS if place[0] == 0.25 for row in self.by_net()[place]
-        ]
+        """The slope over images of NET alone, no primary one; [] where a cell is missing."""
+        by_net = self.by_net()
+        places = [place for place in CELLS if place[0] == 0.25]  # the width of NET
+        if not set(places) <= set(by_net):
+            return []
+        rows = [row for place in places for row in by_net[place]]
         return slopes.slopes(rows, METRIC, self.predictions, FLAT)
 
     def slopes(self) -> tuple[list[slopes.Slope], str]:

@@ -78,7 +78,9 @@ def normal(
     n: int,
 ) -> tuple[list[Part], float]:
     """(parts of n differences as crossed.parts finds them, their true variance)."""
-    one = single_run(p)  # of which a side has .1, its seed .1, its draw .1, the run .2
+    # Of a run's variance by patients a tenth is common to its side, a tenth to its seed, a
+    # tenth to its draw, and two tenths are its own.
+    one = single_run(p)
     draw, run = 0.03**2 / 2 + 0.1 * one, 0.01**2 + 0.2 * one
     lucks = {
         "a": sd**2,
@@ -137,8 +139,8 @@ def _where(upstreams: str, draws: int | None) -> str:
     return f"{upstreams}, {f'{draws} draws' if draws else 'full data'}"
 
 
-def simulate(patients: int, sd: float, simulations: int) -> Iterator[tuple[str, Found]]:
-    """(row's name, its differences with their parts)."""
+def simulate(patients: int, sd: float, simulations: int) -> dict[str, Found]:
+    """{row's name: its differences with their parts}."""
     rng = np.random.default_rng([patients, round(100 * sd), 5])
     kept: dict[str, Found] = {}
     names = ("a", *dict.fromkeys(other for other, *_ in COMPARED.values()))

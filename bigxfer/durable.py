@@ -38,7 +38,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         sync(temporary)
         temporary.replace(path)
     finally:
-        # Gone after the rename; still there where the block raised.
+        # The rename took the file away; it is still there if the block raised.
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 

@@ -95,7 +95,7 @@ def test_tfds_array_record_without_tensorflow(tmp_path):
             return {"train": self._generate(5), "test": self._generate(3)}
 
         def _generate_examples(self, n=0):
-            raise NotImplementedError
+            raise NotImplementedError  # abstract in tfds; _generate takes its place
 
         def _generate(self, n):
             for i in range(n):

@@ -92,7 +92,7 @@ def within(mine: Seen) -> dict[str, Any]:
 
 
 def against(parameters: Path, mine: Seen) -> dict[str, Any]:
-    """Count what of `mine` the run of these parameters was trained or selected on."""
+    """Count the images and patients of `mine` on which an upstream trained or chose."""
     folder = parameters.parent
     if parameters.name != "params.npz" or not (folder / FILE).exists():
         return summary(mine, {}, f"no {FILE} of a run lies beside {parameters}")

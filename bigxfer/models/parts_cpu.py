@@ -168,7 +168,7 @@ def outer(a: jax.Array, b: jax.Array) -> jax.Array:
     if a.shape[1] <= b.shape[1]:
         return lax.dot_general(a, b, first)
     # XLA would turn the transpose of a product into the product with sides swapped:
-    # 3.9 in place of 2.0 ms at [16384, 128]^T [16384, 32]
+    # that takes 3.9 in place of 2.0 ms at [16384, 128]^T [16384, 32]
     return lax.optimization_barrier(lax.dot_general(b, a, first)).T
 
 

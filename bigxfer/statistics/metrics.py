@@ -130,8 +130,9 @@ def resampled(
 ) -> Values:
     """{metric: [resamples], NaN where it does not exist} on resampled patients.
 
-    `only` this metric takes a fraction of the time of all. Two runs with the same patients in the same order, and the same seed, are on the
-    same resamples, row by row: their differences are paired.
+    `only` one metric takes a fraction of the time of all. Two runs with the same patients in
+    the same order, and the same seed, are on the same resamples, row by row: their
+    differences are paired.
     """
     labels, logits = checked(labels, logits, classes, patients)
     truth = auroc.one_hot(labels, len(classes))
@@ -198,7 +199,7 @@ def _absent(truth: np.ndarray, classes: Sequence[str]) -> dict[str, str]:
 def _statistic(
     labels: np.ndarray, truth: np.ndarray, logits: np.ndarray, classes: Sequence[str]
 ) -> Callable[..., Values]:
-    """(weights [r, n], only="") -> {metric: [r]}; everything that needs no weight is done once."""
+    """(weights [r, n], only="") -> {metric: [r]}; what needs no weight is done once."""
     single = labels.ndim == 1
     p = scipy.special.softmax(logits, axis=1) if single else scipy.special.expit(logits)
     scores = log_odds(labels, logits)
@@ -210,10 +211,9 @@ def _statistic(
 
     def statistic(weights: np.ndarray, only: str = "") -> Values:
         """All metrics; with `only` that one, and others where they come with it."""
-        asked = [only] if only in metrics else [] if only else list(metrics)
-        values = {name: metrics[name](weights) for name in asked}
-        if only in values:
-            return values
+        if only in metrics:
+            return {only: metrics[only](weights)}
+        values = {} if only else {name: m(weights) for name, m in metrics.items()}
         areas = [r.areas(weights) for r in rankings]
         for j, kind in enumerate(("auroc", "auprc")):
             # Not nanmean: a mean over fewer classes would be another metric.

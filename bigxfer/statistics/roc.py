@@ -22,9 +22,8 @@ from bigxfer.statistics.influence import Patients
 from bigxfer.statistics.limits import Score, Z
 from bigxfer.statistics.scores import few
 
-GRID = np.array([0.01, 0.02, 0.05, *np.arange(0.1, 0.96, 0.05)]).round(
-    2
-)  # 0.30000000000000004
+# Rounded, since arange gives 0.30000000000000004.
+GRID = np.array([0.01, 0.02, 0.05, *np.arange(0.1, 0.96, 0.05)]).round(2)
 BEYOND = 3  # patients beyond a place's threshold: of fewer there are no limits
 SPREAD = 0.05  # of the places between which a slope is taken, at least, to either side
 MACRO = "macro"
@@ -90,6 +89,7 @@ def sensitivity(
     for place in GRID:
         reason = scarce or _edge(place, having[0], "without")
         value = float(np.interp(place, fpr, tpr))
+        # 1e-9: 0.7 of 90 is 62.99999999999999 in floats, and would be the 62nd.
         cut = falling[min(math.floor(place * n + 1e-9), n - 1)]
         effect = np.zeros(len(truth))
         effect[positive] = ((odds > cut)[positive] - value) / m
