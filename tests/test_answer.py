@@ -1,5 +1,6 @@
 """docs/answer.md is made from a table and a bundle, and tells of nothing that was not run."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -119,6 +120,17 @@ def test_the_comparisons_are_those_that_were_named_and_holm_goes_over_them(toy):
     scale = found["Scale", "full"]
     assert scale.verdict == "A better" and "5 upstream seeds" in scale.difference.covers
     assert "3 upstream seeds, 2 draws" in found["Scale", "10"].difference.covers
+
+
+def test_the_smallest_net_has_a_slope_and_below_six_scales_no_law(toy):
+    (line,) = answer.law(toy[0])
+    assert "4 of the 6 scales" in line and "4 numbers of photographs" in line
+    slope = re.search(r"fall with the power ([.\d]+) \[([.\d]+), ([.\d]+)\]", line)
+    value, low, high = map(float, slope.groups())
+    assert 0 < low < value < high  # the AUROC was planted to rise
+    assert "over 5 upstream seeds and 80 test patients" in line
+    nothing = answer_rows.Answer([], PredictionReader())
+    assert answer.law(nothing) == answer.NOT_RUN
 
 
 def test_a_part_of_the_runs_says_what_is_missing_and_an_empty_page_finds_nothing(toy):
