@@ -11,7 +11,7 @@ from PIL import Image
 
 from bigxfer import config, presets
 from bigxfer.report import overview
-from bigxfer.runs import choice, finished, job, steps
+from bigxfer.runs import choice, finished, job
 from bigxfer.study import cost, grid
 from bigxfer.tables import lines, table
 from launch import pool
@@ -141,7 +141,7 @@ def test_a_killed_tuning_goes_on_to_the_same_bits(
     target, tuned, shared, tmp_path, monkeypatch, where
 ):
     """Killed after four trials, or in the middle of the fifth, with its step saved."""
-    taken, take = [], steps.take
+    taken, train = [], job.Job.train
 
     def killed(own, *args):
         taken.append(own.folder.name)
@@ -150,9 +150,9 @@ def test_a_killed_tuning_goes_on_to_the_same_bits(
         if len(taken) == 5:
             stop = args[-1]
             monkeypatch.setattr(type(stop), "__call__", lambda _, step: step == 3)
-        return take(own, *args)
+        return train(own, *args)
 
-    monkeypatch.setattr(steps, "take", killed)
+    monkeypatch.setattr(job.Job, "train", killed)
     folder = tmp_path / "killed"
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         execute(make(target), folder, shared)
@@ -162,7 +162,7 @@ def test_a_killed_tuning_goes_on_to_the_same_bits(
     assert len(saved) == (where == "within")
     again = []
     monkeypatch.setattr(
-        steps, "take", lambda own, *args: (again.append(own), take(own, *args))[1]
+        job.Job, "train", lambda own, *args: (again.append(own), train(own, *args))[1]
     )
     result = execute(make(target), folder, shared)
     assert len(again) == 15 - 4 + 1
@@ -292,25 +292,25 @@ def test_sampling_of_a_fold_keeps_the_proportions():
 
 
 def test_a_damaged_trial_is_done_again(target, tuned, shared, tmp_path, monkeypatch):
-    folder, take = tmp_path / "run", steps.take
+    folder, train = tmp_path / "run", job.Job.train
     names = []
 
     def watched(own, *args):
         names.append(own.folder.name)
         if own.folder == folder:
             raise KeyboardInterrupt
-        return take(own, *args)
+        return train(own, *args)
 
-    monkeypatch.setattr(steps, "take", watched)
+    monkeypatch.setattr(job.Job, "train", watched)
     with pytest.raises(KeyboardInterrupt):
         execute(make(target), folder, shared)
     file = folder / "trials/0.01-2/trial.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"score": 0.0}))
     names.clear()
     monkeypatch.setattr(
-        steps,
-        "take",
-        lambda own, *args: (names.append(own.folder.name), take(own, *args))[1],
+        job.Job,
+        "train",
+        lambda own, *args: (names.append(own.folder.name), train(own, *args))[1],
     )
     result = execute(make(target), folder, shared)
     assert names == ["0.01-2", "run"] and result["tuned"] == tuned[1]["tuned"]

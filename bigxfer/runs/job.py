@@ -25,14 +25,15 @@ from bigxfer.runs import (
     folders,
     heads,
     resume,
-    steps,
     tune,
 )
+from bigxfer.runs.spent import Spent
 from bigxfer.training import (
     checkpoint,
     compiled,
     feed,
     loop,
+    predictor,
     processes,
     sharding,
 )
@@ -89,6 +90,24 @@ class Job(loop.Session):
     def keeps(self) -> bool:
         """Whether the parameters are kept, for other runs to start from."""
         return self.run.keep in ("all", self.run.kind)
+
+    def train(
+        self, programs: compiled.Programs, state: loop.State, stop: Stop
+    ) -> tuple[loop.State, Spent]:
+        """Train by gradients, from the last checkpoint if there is one."""
+        valid = partial(self.validate, programs.predict)
+        # Within, a signal waits for the end of the step, so that it can be saved.
+        with stop.training():
+            state, clock = loop.fit(self, state, programs.step, self.feed, valid, stop)
+        steps, images = self.plan.steps, self.plan.steps * self.run.optim.batch
+        return state, Spent(steps, images, programs.flops * steps, clock)
+
+    def validate(
+        self, predict: predictor.Predict, state: loop.State
+    ) -> dict[str, float]:
+        """Point values of the metrics on the validation split."""
+        predicted = predict(loop.variables(state), self.loader("valid"))
+        return evaluate.points(self.data.manifest, *predicted)
 
 
 @dataclass(frozen=True)
@@ -169,7 +188,7 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
         if primary:
             folders.begin(folder, job.about)
     if net and not net[0].features:
-        state, spent = steps.take(job, *net, common.stop)
+        state, spent = job.train(*net, common.stop)
         fitted = None
     else:
         source = net or cast(features.Features, common.encoder)

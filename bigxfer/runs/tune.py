@@ -18,7 +18,7 @@ import numpy as np
 
 from bigxfer import durable
 from bigxfer.protocols import optim
-from bigxfer.runs import choice, steps
+from bigxfer.runs import choice
 from bigxfer.runs.choice import Choice
 from bigxfer.runs.spent import Spent
 from bigxfer.training import checkpoint, compiled, feed, loop, processes
@@ -120,10 +120,10 @@ def train(
     programs = compiled.get(job.run, job.task, job.feed, job.log, shared)
     flops = programs.flops * job.plan.steps  # an upper bound where it diverges
     try:
-        state, spent = steps.take(job, programs, programs.first_state(job.run), stop)
+        state, spent = job.train(programs, programs.first_state(job.run), stop)
     except FloatingPointError as error:
         job.log.say(f"{job.folder.name} diverges, and so counts as the worst: {error}")
         return {"score": None, "flops": flops, "clock": vars(loop.Clock())}
-    score = steps.validate(job, programs.predict, state)[metric]
+    score = job.validate(programs.predict, state)[metric]
     score = score if math.isfinite(score) else None
     return {"score": score, "flops": flops, "clock": vars(spent.clock)}
