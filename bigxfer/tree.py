@@ -143,8 +143,12 @@ def save_npz(path: Path | str, tree: Tree) -> str:
     np.savez(buffer, **arrays)
     data = buffer.getvalue()
     sha = hashlib.sha256(data).hexdigest()
+    beside = path.with_name(path.name + ".sha256")
+    # A kill between the two writes must not leave a sound file beside the sum of the
+    # former one; without a sum it is read by the arrays' own checksums.
+    beside.unlink(missing_ok=True)
     durable.write(path, data)
-    durable.write(path.with_name(path.name + ".sha256"), f"{sha}  {path.name}\n")
+    durable.write(beside, f"{sha}  {path.name}\n")
     return sha
 
 

@@ -1,5 +1,6 @@
 """A bundle of predictions and the compact table: every interval again, and nobody's id."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -66,6 +67,25 @@ def compared(rows, predictions):
         for family in found
         for c in family.found.values()
     }
+
+
+def test_the_images_of_a_set_are_hashed_once(tmp_path, monkeypatch):
+    rows, reader = study()
+    calls, key_of = [], bundle.key_of
+    monkeypatch.setattr(
+        bundle, "key_of", lambda saved: calls.append(1) or key_of(saved)
+    )
+    bundle.write(rows, reader, tmp_path / "b.npz")
+    assert len(rows) == 9 and len(calls) == 1
+    # as many as the other images say: never those of one set for another
+    other = reader.of[rows[0]["folder"]]
+    other = dataclasses.replace(other, patients=other.patients[::-1])
+    with pytest.raises(ValueError, match="other images"):
+        bundle.write(
+            rows,
+            Folders({**reader.of, rows[0]["folder"]: other}),
+            tmp_path / "c.npz",
+        )
 
 
 def test_table_and_bundle_alone_give_the_same_intervals(tmp_path):

@@ -65,6 +65,25 @@ def test_patients_with_equal_images_vary_as_their_patients_do():
     assert thrice.variance(influence.of_auroc(*many)) == pytest.approx(alone, rel=0.04)
 
 
+@pytest.mark.parametrize("metric", ["auroc/a", "auprc/a", "auroc_micro"])
+def test_patients_without_a_known_label_change_no_limits(metric):
+    """Counted among the p of a variance's p / (p - 1), they would narrow the limits."""
+    rng = np.random.default_rng(2)
+    patients = np.repeat(np.arange(12), 3)
+    truth = np.repeat(np.arange(12) % 2, 3).astype(float)[:, None]
+    logits = (
+        truth + np.repeat(rng.normal(size=12), 3)[:, None] + rng.normal(size=(36, 1))
+    )
+    alone = metrics.scores(truth, logits, ["a"], patients)[metric]
+    more = (
+        np.concatenate([truth, np.full((50, 1), np.nan)]),
+        np.concatenate([logits, rng.normal(size=(50, 1))]),
+    )
+    both = metrics.scores(*more, ["a"], np.r_[patients, 100:150])[metric]
+    assert np.isfinite(alone.low) and both.low > 0
+    assert (both.low, both.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+
+
 def test_mid_p_by_its_definition():
     """At a limit the tail beyond, with .65 of the observed number, is 2.5%."""
     for hits, n in ((0, 10), (1, 10), (6, 6), (45, 50), (130, 300)):
@@ -231,11 +250,12 @@ def test_average_precision_without_skill_is_covered():
 # ---- several images a patient: each formula again, from its parts
 
 
-def jackknife(effect, who):
-    """(sums of the effects within patients, the variance over patients)."""
+def jackknife(effect, who, known=None):
+    """(sums of the effects within patients, the variance over the `known` or all)."""
     who = who.astype(str)  # patients go by their names
     sums = np.array([effect[who == one].sum() for one in np.unique(who)])
-    return sums, (sums**2).sum() * len(sums) / (len(sums) - 1)
+    n = known or len(sums)
+    return sums, (sums**2).sum() * n / (n - 1)
 
 
 def korn_graubard(patients):
@@ -290,7 +310,7 @@ def test_an_auroc_of_several_images_a_patient():
     truth, odds, who = clustered()
     effect = influence.of_auroc(truth, odds)
     found = limits.auroc(0.8, effect, truth, Patients.of(who))
-    sums, variance = jackknife(effect, who)
+    sums, variance = jackknife(effect, who, 11)
     alike = variance / (effect**2).sum()
     assert 1 < alike < kish(who, ~np.isnan(truth))
     each = korn_graubard(11) / alike
@@ -320,7 +340,7 @@ def test_a_micro_auroc_of_several_labels_an_image():
     for size in (1e-3, 1e-2, 1.0):  # at least 1, between, at most all pairs alike
         effect = size * rng.normal(size=24)
         found = limits.auroc_micro(0.8, effect, truth, people)
-        sums, variance = jackknife(effect, who)
+        sums, variance = jackknife(effect, who, 11)
         plain = limits.hanley_mcneil(0.8, positives, negatives)
         effect = np.clip(variance / plain, 1, kish(who, pairs))
         each = korn_graubard(11) / effect
@@ -349,7 +369,7 @@ def test_an_average_precision_of_several_images_a_patient(size):
     truth, odds, who = clustered()
     effect = size * influence.of_precision(truth, odds)
     found = limits.precision(0.7, effect, truth, Patients.of(who))
-    sums, variance = jackknife(effect, who)
+    sums, variance = jackknife(effect, who, 11)
     positive, known, m = truth == 1, ~np.isnan(truth), 11
     assert positive.sum() == m and known.sum() == 23
     alike = variance / (effect**2).sum() if size else np.inf

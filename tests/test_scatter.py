@@ -65,6 +65,19 @@ def test_a_scale_with_two_runs_takes_the_deviation_of_the_others():
     assert found.sigma == pytest.approx([0.1 / 3**0.5] * 3 + [0.1 / 2**0.5])
 
 
+def test_runs_that_agree_at_every_scale_do_not_vary():
+    """Three runs at one scale and two at the other, all of one mean error."""
+    errors = np.full((1, 3, 2), 0.3)
+    errors[0, 2, 1] = np.nan
+    found = scatter(X, errors, HALF, 50, None)
+    assert found.curves == pytest.approx(0.3) and found.sigma == pytest.approx(1.0)
+    # upstream seeds that agree add nothing to what the draws say
+    errors = np.repeat(runs(1, 3), 3, axis=0)
+    errors[2, :, 1] = np.nan
+    both, alone = (scatter(X, e, HALF, 5, None).sigma for e in (errors, errors[:1]))
+    assert both == pytest.approx(alone)
+
+
 def test_deviations_are_a_power_of_two_scales_and_of_no_third_input():
     x = np.array([[1, 1, 0.5], [2, 3, 3], [4, 1, 0.1], [8, 5, 9], [9, 1, 0.2]])
     errors = 0.3 + np.random.default_rng(1).normal(0, 0.02, (1, 4, 5))

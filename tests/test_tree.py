@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bigxfer import tree
+from bigxfer import durable, tree
 
 TREE = {"a": {"kernel": np.zeros((2, 3))}, "head": {"bias": np.ones(3)}}
 
@@ -65,6 +65,22 @@ def test_forty_of_forty_flipped_bits_are_noticed(tmp_path, beside):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match="damaged|not a readable npz"):
             tree.load_npz(path)
+
+
+def test_a_kill_while_a_file_is_replaced_leaves_a_sound_one(tmp_path, monkeypatch):
+    path = tmp_path / "p.npz"
+    tree.save_npz(path, TREE)
+    write = durable.write
+
+    def killed(where, data):
+        if where != path:
+            raise KeyboardInterrupt
+        write(where, data)
+
+    monkeypatch.setattr(durable, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tree.save_npz(path, {"w": np.ones(3)})
+    assert tree.load_npz(path)["w"].tolist() == [1, 1, 1]
 
 
 def test_no_pickle(tmp_path):

@@ -70,6 +70,8 @@ def scatter(
     unseen = UNSEEN * rng.standard_normal(moved.shape)
     moved = np.where(perfect, unseen, np.clip(moved, -FAR, FAR))
     curves = np.where(perfect, mean, curves) * np.exp(moved)
+    # Where all runs agree the weights of a fit are equal; only their ratios count.
+    variance = variance if variance.any() else np.ones_like(variance)
     sigma = np.where(perfect, UNSEEN, np.sqrt(variance))
     return Scatter(mean, sigma, curves, " and ".join(words))
 
@@ -85,10 +87,13 @@ def _mean(values: Array, axes: tuple[int, ...]) -> Array:
 def _pooled(x: Array, values: Array) -> Array:
     """The standard deviation [k] of one of the values [n, k], as a power of x.
 
-    Only scales with FEWEST values or more say what it is, where there are any.
+    Only scales with FEWEST values or more say what it is, where there are any. 0 where
+    the values of each scale agree, 1 where no scale has two.
     """
     count = np.isfinite(values).sum(0)
     squares = np.where(np.isfinite(values), values - _mean(values, (0,)), 0.0) ** 2
     sd = np.sqrt(squares.sum(0) / np.maximum(count - 1, 1))
+    if count.max() > 1 and not sd.any():
+        return np.zeros_like(sd)
     enough = count >= min(FEWEST, count.max())
     return smooth_sigma(x if x.ndim == 1 else x[:, :2], np.where(enough, sd, np.nan))

@@ -161,8 +161,8 @@ def auroc(
     one = (1 / with_**2 + 1 / without**2) / 16
     if min(with_, without) < LEAST:
         return Score(value, sums=sums, one=one)
-    effect = _alike(sums, influence, patients.images_each(known))
     n, count = int(known.sum()), patients.having(known)
+    effect = _alike(sums, influence, patients.images_each(known), count)
     worth = small_sample(count, n) / effect
     m = int(positive.sum())
     # Both counts shrink alike: the balance of the set stays.
@@ -171,10 +171,13 @@ def auroc(
     )
 
 
-def _alike(sums: np.ndarray, influence: np.ndarray, most: float) -> float:
-    """By how much patients with several images enlarge the variance, 1 to `most`."""
+def _alike(sums: np.ndarray, influence: np.ndarray, most: float, count: int) -> float:
+    """By how much patients with several images enlarge the variance, 1 to `most`.
+
+    `count` patients have a known label.
+    """
     plain = float((influence**2).sum())
-    return min(max(variance(sums) / plain, 1.0), most) if plain else most
+    return min(max(_variance(sums, count) / plain, 1.0), most) if plain else most
 
 
 def auroc_micro(
@@ -196,7 +199,7 @@ def auroc_micro(
         return Score(value, sums=sums, one=one)
     plain = hanley_mcneil(value, positives, negatives)
     most = patients.images_each(pairs)
-    effect = min(max(variance(sums) / plain, 1), most) if plain else most
+    effect = min(max(_variance(sums, count) / plain, 1), most) if plain else most
     worth = small_sample(count, n) / effect
     ends = newcombe(value, positives * worth, negatives * worth)
     return Score(value, *ends, sums=sums, one=one)
@@ -219,13 +222,15 @@ def precision(
     one = 1 / (16 * with_**2)
     if min(with_, without) < LEAST:
         return Score(value, sums=sums, one=one)
+    count = patients.having(known)
     most = patients.images_each(positive)
-    worth = PRECISION * m / _alike(sums, influence, most)
-    if spread := variance(sums):
+    worth = PRECISION * m / _alike(sums, influence, most, count)
+    if spread := _variance(sums, count):
         t = -scipy.special.stdtrit(with_ - 1, 0.025)
         worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
     # H(n) is close to ln n + Euler's constant, and n need not be whole.
-    n = max(known.sum() / _alike(sums, influence, patients.images_each(known)), 1.0)
+    each = patients.images_each(known)
+    n = max(known.sum() / _alike(sums, influence, each, count), 1.0)
     bias = (1 - value) * (math.log(n) + np.euler_gamma) / n
     low, _ = wilson(max(value - bias, 0.0), max(worth, 1.0))
     _, high = wilson(value, max(worth, 1.0))

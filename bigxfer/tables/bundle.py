@@ -62,9 +62,11 @@ def write(
     tested on different images, or where the file would have more than MOST bytes.
     """
     sets: dict[str, list[tuple[str, Predictions]]] = defaultdict(list)
+    hashes: dict[str, Hashes] = {}
     moved = 0.0
     for row in rows:
-        of_set = sets[f"{row['target']} {row['data']}"]
+        name = f"{row['target']} {row['data']}"
+        of_set = sets[name]
         if former and (known := former.load(row["digest"])):
             of_set.append((row["digest"], known))
             continue
@@ -73,7 +75,9 @@ def write(
         # Of what is written, so that `moved` is what a reader meets.
         small = _small(saved)
         moved = max(moved, _moved(saved, small))
-        of_set.append((row["digest"], _nameless(small)))
+        if name not in hashes or not hashes[name].fit(small):
+            hashes[name] = Hashes.make(small)
+        of_set.append((row["digest"], hashes[name].put(small)))
     arrays: dict[str, Any] = {"sets": np.array(list(sets))}
     for i, (name, runs) in enumerate(sets.items()):
         for what, column in _arrays(name, runs).items():
@@ -110,13 +114,35 @@ def _moved(saved: Predictions, small: Predictions) -> float:
     return 0.0 if old is None else abs(old - new)
 
 
-def _nameless(saved: Predictions) -> Predictions:
-    """The predictions with hashes for ids and patients, in the order of the hashes."""
-    key = key_of(saved)
-    # The order of the ids would tell which image is which.
-    place = np.argsort(ids := hashed(saved.ids, key))
-    patients = hashed(saved.patients, key)[place]
-    return replace(saved.select(place), ids=ids[place], patients=patients)
+@dataclass(frozen=True)
+class Hashes:
+    """The hashes of a test set, made once for all runs that were tested on it."""
+
+    of: Predictions  # that they were made of
+    place: np.ndarray  # int [n]: the order of the images by their hashes
+    ids: np.ndarray  # str [n], in that order
+    patients: np.ndarray  # str [n], likewise
+
+    @classmethod
+    def make(cls, saved: Predictions) -> "Hashes":
+        key = key_of(saved)
+        # The order of the ids would tell which image is which.
+        place = np.argsort(ids := hashed(saved.ids, key))
+        patients = hashed(saved.patients, key)
+        return cls(saved, place, ids[place], patients[place])
+
+    def fit(self, saved: Predictions) -> bool:
+        """Whether ids, patients and labels [n] are those that were hashed."""
+        names = ("ids", "patients")
+        return np.array_equal(self.of.labels, saved.labels, equal_nan=True) and all(
+            np.array_equal(getattr(self.of, name), getattr(saved, name))
+            for name in names
+        )
+
+    def put(self, saved: Predictions) -> Predictions:
+        """The predictions with hashes for ids and patients, in the order of the hashes."""
+        nameless = saved.select(self.place)
+        return replace(nameless, ids=self.ids, patients=self.patients)
 
 
 def key_of(saved: Predictions) -> bytes:
