@@ -1,9 +1,10 @@
-"""The cells of configs/study_encoders.py, as a CSV to keep and a table to print.
+"""The cells of configs/study_encoders.py, as a CSV to keep and tables to print.
 
     PYTHONPATH=. python benchmarks/encoders.py --table RUNS/study_encoders/table.parquet --out FILE.csv
 
 Macro AUROC with the 95% interval of the page and what it covers; the labels that trained and
-that chose; what was tuned, and how many runs chose an end of their grid.
+that chose; what was tuned, and how many runs chose an end of their grid. The printed tables are
+those of docs/encoders.md: one a target, a row for each start, the labels in the head.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def cell(runs: list[Row], predictions: cells.PredictionReader) -> dict[str, str]
     first, found = runs[0], estimates.estimate(runs, METRIC, predictions)
     edge = sum(bool(row["edge"]) for row in runs)
     return {
-        **{k: first[k] for k in ("target", "line", "model", "shots")},
+        **{k: first[k] for k in ("target", "line", "model", "start", "shots")},
         "runs": str(len(runs)),
         "labels_training": ends([row["labels_training"] for row in runs]),
         "labels_selection": ends([row["labels_selection"] for row in runs]),
@@ -38,6 +39,30 @@ def cell(runs: list[Row], predictions: cells.PredictionReader) -> dict[str, str]
         "high": f"{found.high:.3f}",
         "covers": found.covers,
     }
+
+
+def name(row: dict[str, str]) -> str:
+    """A start in words: "efficientnet_lite0, imagenet, ridge head"."""
+    return f"{row['model']}, {row['line']}, {row['start'] or 'trained'}"
+
+
+def pivot(found: list[dict[str, str]]) -> str:
+    """The cells of one target in Markdown: starts x shots."""
+    shots, starts = ([*dict.fromkeys(c[k] for c in found)] for k in ("shots", "start"))
+    used = {
+        c["shots"]: f"{c['labels_training']} + {c['labels_selection']}" for c in found
+    }
+    heads = [f"{s} ({used[s]})" for s in shots]
+    text = f"| {found[0]['target']}, shots (labels to train + to choose) | "
+    text += " | ".join(heads) + " |\n" + "|---" * (len(shots) + 1) + "|\n"
+    at = {(c["start"], c["shots"]): c for c in found}
+    for start in starts:
+        values = [
+            f"{c[METRIC]} [{c['low']}, {c['high']}]" if c else "not run"
+            for c in (at.get((start, s)) for s in shots)
+        ]
+        text += f"| {start} | " + " | ".join(values) + " |\n"
+    return text
 
 
 def main() -> None:
@@ -57,9 +82,9 @@ def main() -> None:
         writer = csv.DictWriter(file, made[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(made)
-    print("| " + " | ".join(made[0]) + " |\n" + "|---" * len(made[0]) + "|")
-    for row in made:
-        print("| " + " | ".join(row.values()) + " |")
+    for target in dict.fromkeys(row["target"] for row in made):
+        named = [row | {"start": name(row)} for row in made if row["target"] == target]
+        print(pivot(named))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ convergence  of all runs with --config.eval.every: curves, steps and images to a
 gradcam      heatmaps, their sanity check and, where boxes are known, the pointing game
 smoothgrad   the same of SmoothGrad, which needs `pip install saliency`
 calibration  reliability and referral, before and after a temperature fitted on
-             validation; with --against also the ensemble of all runs
+             validation or folds of the shots; with --against also the ensemble of all runs
 dropout      the same of MC-dropout, where the net has dropout
 embedding    PCA and t-SNE of the features by class and by source, the source told
              from features, performance by source and view

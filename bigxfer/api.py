@@ -59,7 +59,7 @@ class Net:
         return self.run.notice
 
     def predict(self, images: ImagesOrFiles) -> np.ndarray:
-        """float64 [n, classes]: probabilities, calibrated on validation where that can be.
+        """float64 [n, classes]: probabilities, calibrated where the run has labels for that.
 
         As `python -m bigxfer.predict` gives them; `run.calibration()` says by what. Rows
         are in the order of `images`, those of a folder in the order of `data.images.listed`.

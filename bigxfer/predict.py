@@ -9,7 +9,7 @@
 PNG, JPEG, DICOM and whatever else the run could be trained on, resized as the run did
 it. A folder is searched with all beneath it; a CSV has a column `file` or `path`,
 relative to the CSV. Gives a row a file: its probabilities, divided by a temperature
-fitted on the run's validation images (the column `calibration` says so, or that they
+fitted on validation or on folds of the shots (the column `calibration` says so, or that they
 are as the net gives them), or the reason why it could not be read. The exit status is
 1 where there is such a file. Where the run's data are at hand, or were at an earlier call,
 the column `unlike` says whether an image is unlike the training set, and `distance` by how

@@ -237,7 +237,7 @@ def test_images_of_few_patients_say_less():
 def test_few_images_that_bound_no_temperature_give_none(patients):
     labels, logits, _ = overconfident(8, 0)
     calibration.temperature(labels, logits)
-    with pytest.raises(ValueError, match="8 validation images of . patients are too"):
+    with pytest.raises(ValueError, match="8 images of . patients are too"):
         calibration.temperature_interval(labels, logits, np.array(patients))
 
 

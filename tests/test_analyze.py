@@ -158,7 +158,7 @@ def test_calibration_needs_predictions_alone(tmp_path):
     assert found["ensemble of 2"]["loss"] == found["run"]["loss"]
     assert "SYNTHETIC" not in (out / "calibration_referral.svg").read_text()
     (tmp_path / "one" / "predictions_valid.npz").unlink()
-    with pytest.raises(ValueError, match="fitted on validation only"):
+    with pytest.raises(ValueError, match="predictions of neither validation nor folds"):
         reliability.write([tmp_path / "one"], out)
 
 

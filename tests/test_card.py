@@ -155,7 +155,7 @@ def test_no_validation_no_source_no_leaks(tmp_path):
     tree.save_npz(folder / "predictions.npz", saved)
     change(folder, "result.json", operating_point=None, leaks=None)
     text = text_of(folder)
-    assert "no validation split" in section(text, "Operating point")
+    assert "no labels of validation or of folds" in section(text, "Operating point")
     assert "one source: unknown" in section(text, "By source")
     assert "accuracy" not in rows(section(text, "Results on the test split"))
 

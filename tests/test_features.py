@@ -9,10 +9,12 @@ from PIL import Image
 from sklearn.linear_model import Ridge
 
 from bigxfer import config, predict, presets
+from bigxfer.data import external
 from bigxfer.protocols import features, heads
 from bigxfer.protocols.features import Features
 from bigxfer.report import overview
-from bigxfer.runs import cells, finished, job
+from bigxfer.runs import cells, choice, finished, job
+from bigxfer.statistics import calibration, operating_point
 from bigxfer.study import cost, grid
 from bigxfer.tables import table
 
@@ -106,6 +108,36 @@ def test_a_draw_is_scikit_learns_head_on_the_files_features(target, encoder, cel
     )
 
 
+def test_folds_of_the_shots_fix_the_operating_point(target, encoder, cell):
+    """By scikit-learn's head without each fold; the temperature is fitted on these too."""
+    drawn = finished.read(min((cell[2] / "draws").iterdir()))
+    held = drawn.predictions("folds")
+    assert held.ids.tolist() == drawn.about["data"]["drawn"]
+    place = {name: i for i, name in enumerate(target[1])}
+    x = encoder[1][[place[i] for i in held.ids]]
+    data = external.open(drawn.run.data, drawn.run.seed, lambda _: None, {})
+    fold, count = choice.fold_of(data.manifest.select(data.rows["train"]))
+    assert count == 5 and {min(fold), max(fold)} == {0, 4}
+    for number in range(count):
+        kept, out = x[fold != number], x[fold == number]
+        mean = kept.mean(0)
+        scale = np.sqrt(np.square(kept - mean).sum() / len(kept))
+        truth = 2 * np.eye(3)[held.labels[fold != number]] - 1
+        head = Ridge(alpha=drawn.result["head"]["strength"])
+        head.fit((kept - mean) / scale, truth)
+        want = head.predict((out - mean) / scale)
+        np.testing.assert_allclose(held.logits[fold == number], want, atol=1e-5)
+    test = drawn.predictions()
+    of_test = test.labels, test.logits, CLASSES, test.patients
+    point = operating_point.judge(held.labels, held.logits, *of_test)
+    assert drawn.result["operating_point"] == point
+    card = (drawn.folder / "card.md").read_text()
+    assert "fixed on folds of the shots, each image judged without its own" in card
+    temperature, words = drawn.calibration()
+    assert temperature == calibration.temperature(held.labels, held.logits)
+    assert "fitted on 15 training images, each left out in turn" in words
+
+
 def test_a_draw_of_a_cell_is_the_run_alone(target, encoder, cache, cell, tmp_path):
     run, result, folder, _ = cell
     assert [d["seed"] for d in result["draws"]] == [0, 1, 2]
@@ -185,8 +217,9 @@ def test_every_head_at_all_shots(target, encoder, cache, tmp_path, how, shots):
         "full": ("validation", 60, 15),
     }
     assert tuple(used[k] for k in ("select_on", "training", "selection")) == want[shots]
-    chose = (folder / "predictions_valid.npz").is_file()
-    assert chose == ("operating_point" in result) == (shots == "full")
+    files = {s: finished.read(folder).has(s) for s in ("valid", "folds")}
+    assert files == {"valid": shots == "full", "folds": shots == "5"}
+    assert ("operating_point" in result) == (shots != "1")
 
 
 @pytest.mark.parametrize("ending", ["npz", "parquet"])

@@ -295,7 +295,8 @@ def seen(x, labels, patients, classes=3):
 def fit(how, images, train, judged, valid, select_on):
     """The head of `train`, and over how many folds its strength was chosen."""
     of = heads.strengths(how, len(train), ())
-    chosen = of_run.choose(how, images, train, valid, select_on, of)
+    chosen, held = of_run.choose(how, images, train, valid, select_on, of)
+    assert (held is not None) == (select_on == "support")
     fitted = of_run.fit(how, images, train, judged, chosen)
     return fitted, chosen.folds if chosen else 0
 
@@ -336,13 +337,13 @@ def test_folds_use_no_label_but_those_of_the_shots(how):
 def test_folds_hold_out_whole_patients(monkeypatch):
     x, y = data(40, 7)
     people = np.arange(len(y)) // 4
-    sides, losses = [], of_run._losses
+    sides, scores = [], of_run._scores
 
     def watched(how, found, train, held, of):
         sides.append((set(people[train]), set(people[held])))
-        return losses(how, found, train, held, of)
+        return scores(how, found, train, held, of)
 
-    monkeypatch.setattr(of_run, "_losses", watched)
+    monkeypatch.setattr(of_run, "_scores", watched)
     rows = np.arange(40)
     fit("ridge", seen(x, y, people), rows, rows, rows, "support")
     assert len(sides) == 5 and not any(train & held for train, held in sides)

@@ -145,7 +145,8 @@ def test_without_validation_it_says_uncalibrated(tmp_path, monkeypatch, images):
     flags = f"--run={folder}", f"--images={images / 'a.png'}", f"--out={out}"
     run_predict(monkeypatch, *flags)
     row = table(out)["a.png"]
-    assert row["calibration"] == "none: the run has no validation predictions"
+    want = "none: the run has no predictions of validation or of folds"
+    assert row["calibration"] == want
     assert "SYNTHETIC" not in row["notice"] and "no diagnostic" in row["notice"]
 
 

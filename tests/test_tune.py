@@ -82,7 +82,7 @@ def test_the_rate_of_the_least_loss_over_the_folds_is_chosen(tuned):
     assert len(set(found["scores"])) == 3 and found["metric"] == "loss"
     used = result["labels_used"]
     assert used == {"training": 15, "select_on": "support", "selection": 0}
-    assert not (folder / "trials").exists() and "operating_point" not in result
+    assert not (folder / "trials").exists() and len(result["operating_point"]) == 3
     about = finished.read(folder).about
     assert about["plan"]["lr"] == found["value"]
     assert about["config"]["optim"]["lr"] == 0.01
@@ -110,6 +110,8 @@ def test_a_trial_is_a_training_without_its_fold(target, tuned, shared, tmp_path)
     manifest = job.external.open(data.run.data, 0, lambda _: None).manifest
     place = {name: row for row, name in enumerate(manifest.id)}
     rows = np.array([place[name] for name in part])
+    held_out = data.predictions("folds")
+    rate = result["tuned"]["value"]
     fold, count = choice.fold_of(manifest.select(rows))
     assert count == 5
     for number in range(count):
@@ -128,12 +130,17 @@ def test_a_trial_is_a_training_without_its_fold(target, tuned, shared, tmp_path)
                 )
         for name in drawn:
             (root / name).write_bytes((target / name).read_bytes())
-        run = make(root, shots="full", rates=(), lr=RATES[0])
+        run = make(root, shots="full", rates=(), lr=rate)
         run.data.valid = 0.0
         found = execute(run, tmp_path / f"run{number}", shared)
         assert len(kept) == found["labels_used"]["training"]
         total += len(held) * found["metrics"]["loss"]["value"]
-    assert total / len(drawn) == pytest.approx(result["tuned"]["scores"][0], rel=1e-5)
+        alone = finished.read(tmp_path / f"run{number}").predictions()
+        order = [held_out.ids.tolist().index(name) for name in alone.ids]
+        want = held_out.logits[order]
+        np.testing.assert_allclose(alone.logits, want, atol=1e-4)
+    score = min(result["tuned"]["scores"])
+    assert total / len(drawn) == pytest.approx(score, rel=1e-5)
 
 
 @pytest.mark.parametrize("where", ["between", "within"])
@@ -160,16 +167,36 @@ def test_a_killed_tuning_goes_on_to_the_same_bits(
     assert len(list(folder.glob("trials/*/trial.json"))) == 4
     saved = list(folder.glob("trials/*/checkpoints/3/record"))
     assert len(saved) == (where == "within")
+    if where == "between":  # as a trial of before predictions were kept: done again
+        min(folder.glob("trials/*/held.npz")).unlink()
     again = []
     monkeypatch.setattr(
         job.Job, "train", lambda own, *args: (again.append(own), train(own, *args))[1]
     )
     result = execute(make(target), folder, shared)
-    assert len(again) == 15 - 4 + 1
+    assert len(again) == 15 - 4 + 1 + (where == "between")
     assert result["tuned"] == tuned[1]["tuned"]
-    both = [np.load(f / "params.npz") for f in (folder, tuned[0])]
-    for name in both[0].files:
-        np.testing.assert_array_equal(both[0][name], both[1][name])
+    for file in ("params.npz", "predictions_folds.npz"):
+        both = [np.load(f / file) for f in (folder, tuned[0])]
+        for name in both[0].files:
+            np.testing.assert_array_equal(both[0][name], both[1][name])
+
+
+def test_folds_that_are_asked_for_fix_a_threshold_and_choose_nothing(
+    target, tuned, shared, tmp_path
+):
+    """At the rate that `tuned` chose: the same trials of it, and the same net."""
+    run = make(target, rates=(), lr=tuned[1]["tuned"]["value"])
+    run.eval.select_on = "support"
+    result = execute(run, tmp_path / "run", shared)
+    assert result["tuned"] is None
+    assert result["labels_used"]["select_on"] == "support"
+    assert result["operating_point"] == tuned[1]["operating_point"]
+    assert result["cost"]["flops"] == pytest.approx(tuned[1]["cost"]["flops"] * 6 / 16)
+    both = [finished.read(f).predictions("folds") for f in (tmp_path / "run", tuned[0])]
+    np.testing.assert_array_equal(both[0].logits, both[1].logits)
+    counted = [cost.trainings(r) for r in (run, make(target), make(target, rates=()))]
+    assert counted == [5, 15, 0]
 
 
 def test_at_full_data_validation_chooses_and_is_told(target, shared, tmp_path):

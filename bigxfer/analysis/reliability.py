@@ -19,19 +19,20 @@ PASSES = 20  # with dropout on
 def write(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     """Judge the first run, and the ensemble where there are more; write calibration_*.*.
 
-    The temperature of each is fitted on its own validation predictions; ValueError
-    where a run has none. Where none fits, "temperature" says why.
+    The temperature of each is fitted on its own predictions of validation or of folds;
+    ValueError where a run has none. Where none fits, "temperature" says why.
     """
     tests, valids = [], []
     runs = [finished.read(folder) for folder in folders]
     for run in runs:
-        if not run.has("valid"):
+        if not (split := run.calibrates):
             raise ValueError(
-                f"{run.folder} has no predictions_valid.npz: a temperature is fitted on"
-                " validation only. Run it with --config.data.valid above 0."
+                f"{run.folder} has predictions of neither validation nor folds, by which a"
+                " temperature is fitted. Run it with --config.data.valid above 0, or with"
+                " --config.eval.select_on=support."
             )
         tests.append(run.predictions("test"))
-        valids.append(run.predictions("valid"))
+        valids.append(run.predictions(split))
     test, valid = tests[0], valids[0]
     sets = {"run": (test.logits, valid.logits)}
     if len(folders) > 1:

@@ -168,9 +168,7 @@ def _two_by_two(
         if table:
             title = f"{escape(place['title'])}: {escape(pretty(line))}"
             about = {k: v for k, v in place.items() if k != "title"}
-            html = (
-                f"<details><summary>{title}, at the thresholds of validation</summary>"
-            )
+            html = f"<details><summary>{title}, at each run's own thresholds</summary>"
             html += f"{table_html(head, table)}</details>"
             drawn.append(Panel("confusion", html=html, **about))
     return drawn

@@ -30,7 +30,7 @@ USE = (
     " come from the text of reports, not from readers."
 )
 POINT = (
-    "Thresholds on the probability as the net gives it, fixed on validation where"
+    "Thresholds on the probability as the net gives it, fixed on {on} where"
     " sensitivity + specificity is largest, judged on test. bigxfer.predict gives"
     " calibrated probabilities, for which they are others."
 )
@@ -104,7 +104,7 @@ def operating_point(result: dict) -> Lines:
     if not points:
         return [
             *lines,
-            "None: there is no validation split, or its labels were not used.",
+            "None: no labels of validation or of folds of the shots were used.",
         ]
     rows = []
     for name, p in points.items():
@@ -116,7 +116,9 @@ def operating_point(result: dict) -> Lines:
             rows.append([name, f"{p['threshold']:.3g}", *values, *counts])
     titles = ["class", "threshold", "sensitivity", "specificity"]
     titles += ["found", "missed", "false alarms", "rightly not called"]
-    return [*lines, POINT, "", *table(titles, rows)]
+    folds = result.get("labels_used", {}).get("select_on") == "support"
+    on = "folds of the shots, each image judged without its own," * folds
+    return [*lines, POINT.format(on=on or "validation"), "", *table(titles, rows)]
 
 
 def two_by_two(point: dict, counts: dict) -> list[int | str]:

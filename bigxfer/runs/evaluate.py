@@ -41,23 +41,28 @@ def judge(
     job: "Job",
     fitted: "OfRun | None",
     by_net: "Callable[[Loader], tuple[np.ndarray, np.ndarray]] | None",
+    held: np.ndarray | None,
 ) -> dict:
     """Predict each split that counts, write it, and compute what is reported.
 
-    A fitted head has predicted the run's own splits; the net predicts all else.
+    A fitted head has predicted the run's own splits; the net predicts all else. `held`:
+    logits [m, classes] of the training images, each without its fold, or None. They or
+    validation fix the operating point.
     """
     manifest, judged = job.data.manifest, {}
-    for name, file in (("valid", "predictions_valid.npz"), ("test", "predictions.npz")):
-        if name in job.judged:
-            rows = job.data.rows[name]
-            if fitted:
-                logits = fitted.logits[name]
-            else:
-                rows, logits = cast(Callable, by_net)(job.loader(name))
-            judged[name] = manifest.select(rows), logits
-            # Every process has all logits, and they share the folder: one writes.
-            if jax.process_index() == 0:
-                predictions.save(job.folder / file, *judged[name])
+    for name in job.judged:
+        rows = job.data.rows[name]
+        if fitted:
+            logits = fitted.logits[name]
+        else:
+            rows, logits = cast(Callable, by_net)(job.loader(name))
+        judged[name] = manifest.select(rows), logits
+    if held is not None:
+        judged["folds"] = manifest.select(job.data.rows["train"]), held
+    # Every process has all logits, and they share the folder: one writes.
+    if jax.process_index() == 0:
+        for name, predicted in judged.items():
+            predictions.save(job.folder / predictions.FILES[name], *predicted)
     test, logits = judged["test"]
     # Named when intervals were bootstrapped; today only 0 or not matters.
     limits = job.run.eval.resamples > 0
@@ -72,11 +77,10 @@ def judge(
         of_test = predictions.of(test, logits)
         compared = beside(job.folder, name, other, predicted, of_test)
         out.setdefault("external", {})[name] = compared
-    if "valid" in judged:
-        valid, valid_logits = judged["valid"]
+    if fixing := judged.get("valid") or judged.get("folds"):
         out["operating_point"] = operating_point.judge(
-            valid.labels,
-            valid_logits,
+            fixing[0].labels,
+            fixing[1],
             test.labels,
             logits,
             test.classes,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NOTICE = "Research software, no diagnostic device: not for decisions about patients"
 PARAMETERS = "params.npz"
-FEW = 100  # validation images: of fewer a temperature is told with its interval
+FEW = 100  # images: a temperature of fewer is told with its interval
 AGAIN = (  # what to do to have a file of a finished run once more
     "restore it from a copy, or remove result.json there and give the run's command"
     " again: it is then done again"
@@ -137,11 +137,11 @@ class Finished:
         return name in self.result.get("files", ()) or (self.folder / name).is_file()
 
     def has(self, split: str) -> bool:
-        """Whether the run kept its predictions of a split ("test" or "valid")."""
+        """Whether the run kept its predictions of "test", "valid" or "folds"."""
         return self.kept(predictions.FILES[split])
 
     def predictions(self, split: str = "test") -> "Predictions":
-        """What it predicted for "test" or "valid"; ValueError as `file`."""
+        """What it predicted for "test", "valid" or "folds"; ValueError as `file`."""
         return predictions.read(self.file(predictions.FILES[split]))
 
     def parameters(self) -> Path:
@@ -154,29 +154,36 @@ class Finished:
         return self.file(PARAMETERS)
 
     def calibration(self) -> tuple[float, str]:
-        """(temperature, where it comes from); 1 where validation cannot give one.
+        """(temperature, where it comes from); 1 where no labels can give one.
 
-        Of fewer than FEW images the words give its interval too.
+        It is fitted on what may choose: on validation, or on folds of the shots. Of fewer
+        than FEW images the words give its interval too.
         """
         from bigxfer.statistics import calibration  # imports scipy.optimize
 
-        if not self.has("valid"):
-            return 1.0, "none: the run has no validation predictions"
+        if not (split := self.calibrates):
+            return 1.0, "none: the run has no predictions of validation or of folds"
         try:
-            valid = self.predictions("valid")
-            value = calibration.temperature(valid.labels, valid.logits)
+            images = self.predictions(split)
+            value = calibration.temperature(images.labels, images.logits)
             few = ""
-            if len(valid.labels) < FEW:
+            if len(images.labels) < FEW:
                 low, high = calibration.temperature_interval(
-                    valid.labels, valid.logits, valid.patients
+                    images.labels, images.logits, images.patients
                 )
                 few = f", which are few: 95% interval {low:.3g} to {high:.3g}"
         # Where the images bound no temperature, the net's own probabilities stay.
         except ValueError as error:
             return 1.0, f"none: {error}"
-        images = len(valid.labels)
-        what = f"temperature {value:.4g} fitted on {images} validation images{few}"
-        return value, what
+        count = len(images.labels)
+        kind = "training images, each left out in turn with its fold"
+        kind = "validation images" if split == "valid" else kind
+        return value, f"temperature {value:.4g} fitted on {count} {kind}{few}"
+
+    @property
+    def calibrates(self) -> str:
+        """The predictions that may fix a temperature: "valid", "folds" or "", none."""
+        return next((s for s in ("valid", "folds") if self.has(s)), "")
 
     def probabilities(self, logits: np.ndarray, temperature: float) -> np.ndarray:
         """float [n, classes] of logits [n, classes]."""

@@ -26,7 +26,8 @@ OPTIONAL = ("keras",)
 FORMAT = 2  # of config.json and result.json: since 2 they have sums
 FILES = (  # that result.json has the sums of; card.md says only what these say
     *("config.json", "metrics.jsonl", "params.npz", "images.npz"),
-    *("predictions.npz", "predictions_valid.npz", "support.txt"),
+    *("predictions.npz", "predictions_valid.npz", "predictions_folds.npz"),
+    "support.txt",
 )
 
 

@@ -46,6 +46,7 @@ class OfRun:
     logits: dict[str, np.ndarray]  # {split: [n, classes]}
     said: dict[str, Any]  # what result.json holds under "head"
     choice: Choice | None  # how its strength was chosen; None: no label chose it
+    held: np.ndarray | None  # [m, classes] of the training images, as `choose` gives it
     spent: Spent
 
 
@@ -86,7 +87,7 @@ def of_run(
             seen["images"] = images
     train = rows["train"]
     grid = heads.strengths(how, len(train), job.run.optim.tune)
-    chosen = choose(how, images, train, rows["valid"], job.select_on, grid)
+    chosen, held = choose(how, images, train, rows["valid"], job.select_on, grid)
     fitted = fit(how, images, train, judged, chosen)
     clock, many = loop.Clock(train=time.monotonic() - began), len(rows["train"])
     job.log.say(f"{how} head on {many} images: {clock.train:.1f} s")
@@ -101,7 +102,7 @@ def of_run(
     logits = dict(zip(job.judged, np.split(fitted.logits, splits), strict=True))
     folds = chosen.folds if chosen else 0
     said = {"how": how, "strength": fitted.strength, "folds": folds}
-    return OfRun(state, logits, said, chosen, Spent(1, many, flops, clock))
+    return OfRun(state, logits, said, chosen, held, Spent(1, many, flops, clock))
 
 
 def seer(job: "Job", source: Started | features.Features) -> See:
@@ -162,23 +163,28 @@ def choose(
     valid: np.ndarray,
     select_on: str,
     grid: tuple[float, ...],
-) -> Choice | None:
-    """Choose the strength `of` the head of the rows `train` as `select_on` says.
+) -> tuple[Choice | None, np.ndarray | None]:
+    """Choose the strength of the head of the rows `train` as `select_on` says.
 
-    none: None. support: by the least loss over folds of the patients of `train`.
-    validation: by the least loss on the rows `valid`. Raises ValueError where the shots
-    are of one patient, so that there are no folds.
+    none: nothing. support: by the least loss over folds of the patients of `train`.
+    validation: by the least loss on the rows `valid`. Return also, of support, the logits
+    float32 [len(train), classes] of each training image by the head of the other folds, at
+    the strength that was chosen: what may fix a threshold and a temperature. Raises
+    ValueError where the shots are of one patient, so that there are no folds.
     """
-    # Nothing to choose, so that no label is used and the result says "untuned".
-    if select_on == "none" or len(grid) == 1:
-        return None
-    folds = 0
-    if select_on == "validation":
-        losses = _losses(how, images, train, valid, grid)
-    else:
-        losses, grid, folds = _folded(how, images, train, grid)
-    what = "neighbours" if how == "knn" else "penalty"
-    return choice.best(what, grid, losses.tolist(), "loss", folds)
+    # Of one strength nothing is chosen, and the result says "untuned".
+    single, what = len(grid) == 1, "neighbours" if how == "knn" else "penalty"
+    if select_on == "support":
+        losses, grid, folds, logits = _folded(how, images, train, grid)
+        if single:
+            return None, logits[0]
+        chosen = choice.best(what, grid, losses.tolist(), "loss", folds)
+        return chosen, logits[grid.index(chosen.value)]
+    if select_on == "none" or single:
+        return None, None
+    logits = _scores(how, images, train, valid, grid)
+    losses = heads.loss(how, logits, images.manifest.labels[valid])
+    return choice.best(what, grid, losses.tolist(), "loss", 0), None
 
 
 def fit(
@@ -201,23 +207,24 @@ def fit(
     return Fitted(strength, chosen, logits, space.head(w[0], b[0]))
 
 
-def _losses(
+def _scores(
     how: str,
     images: CellImages,
     train: np.ndarray,
     held: np.ndarray,
     grid: tuple[float, ...],
 ) -> np.ndarray:
+    """float32 [strengths, len(held), classes] of heads of the rows `train`."""
     labels, classes = images.manifest.labels, len(images.manifest.classes)
     space = images.products.space(images.place[train], images.place[held])
-    logits = heads.scores(how, space, labels[train], classes, grid)
-    return heads.loss(how, logits, labels[held])
+    return heads.scores(how, space, labels[train], classes, grid)
 
 
 def _folded(
     how: str, images: CellImages, train: np.ndarray, grid: tuple[float, ...]
-) -> tuple[np.ndarray, tuple[float, ...], int]:
-    """(the mean loss of each strength over the folds, the strengths, how many folds).
+) -> tuple[np.ndarray, tuple[float, ...], int, np.ndarray]:
+    """(the mean loss of each strength over the folds, the strengths, how many folds, the
+    logits float32 [strengths, len(train), classes] of each image without its fold).
 
     For knn, only the numbers of neighbours that every fold can have: the smallest.
     """
@@ -226,10 +233,13 @@ def _folded(
         fewest = len(train) - np.bincount(fold).max()
         # In a fold of fewer images there are no k neighbours to vote.
         grid = tuple(k for k in grid if k <= fewest) or (1.0,)
-    total = np.zeros(len(grid))
+    total, labels = np.zeros(len(grid)), images.manifest.labels
+    shape = len(grid), len(train), len(images.manifest.classes)
+    logits = np.empty(shape, np.float32)
     for number in range(folds):
         held = fold == number
-        losses = _losses(how, images, train[~held], train[held], grid)
+        logits[:, held] = _scores(how, images, train[~held], train[held], grid)
+        losses = heads.loss(how, logits[:, held], labels[train[held]])
         # Folds are of patients and differ in images: each image counts once.
         total += held.sum() * losses
-    return total / len(train), grid, folds
+    return total / len(train), grid, folds, logits

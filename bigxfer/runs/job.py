@@ -82,9 +82,13 @@ class Job(loop.Session):
 
     @property
     def tunes(self) -> bool:
-        """Whether its rate is to be chosen; a fitted head chooses as it is fitted."""
-        asked = self.run.optim.tune and self.run.freeze.head == "trained"
-        return bool(asked) and self.select_on != "none"
+        """Whether trials train beside the run itself; a fitted head has folds of its own.
+
+        They choose its rate, or its folds fix a threshold and a temperature alone.
+        """
+        asked = self.run.optim.tune or self.select_on == "support"
+        trained = self.run.freeze.head == "trained"
+        return bool(asked) and trained and self.select_on != "none"
 
     @property
     def keeps(self) -> bool:
@@ -180,10 +184,10 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
     log.begin(about)
     leaks = find_leaks(job) if primary else {}
 
-    chosen, trials = None, []
+    chosen, trials, held = None, [], None
     if job.tunes:
         net = None  # its parameters would lie beside those of the trials
-        job, chosen, trials = tune.choose(job, common.programs, common.stop)
+        job, chosen, trials, held = tune.choose(job, common.programs, common.stop)
         net = start(job, common.programs)
         if primary:
             folders.begin(folder, job.about)
@@ -194,10 +198,11 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
         source = net or cast(features.Features, common.encoder)
         fitted = heads.of_run(job, source, common.cell, common.sets, common.seen)
         state, spent, chosen = fitted.state, fitted.spent, fitted.choice
+        held = fitted.held
     # None for features from a file: then every split was predicted by the fitted head.
     by_net = partial(net[0].predict, loop.variables(state)) if net and state else None
     result: dict[str, Any] = {
-        **evaluate.judge(job, fitted, by_net),
+        **evaluate.judge(job, fitted, by_net, held),
         "labels_used": job.labels_used,
         "tuned": chosen and chosen.said(),
         "cost": spent.with_trials(trials).told(
@@ -233,9 +238,10 @@ def prepare(
     saved = checkpoint.Checkpoints(folder / "checkpoints", digest)
     on = config.select_on(run)
     trained = run.freeze.head == "trained"
-    # Folds of the support choose a rate or a penalty; a trained net without optim.tune
-    # has neither to choose, and its result must not say that labels chose.
-    nothing = trained and on == "support" and not run.optim.tune  # to choose by folds
+    # By default no fold is trained for a threshold alone, which would take five more
+    # trainings; and the result must not say that labels chose.
+    asked = run.optim.tune or run.eval.select_on
+    nothing = trained and on == "support" and not asked
     if nothing or (on == "validation" and not len(data.rows["valid"])):
         on = "none"
     if run.optim.tune and on == "none":

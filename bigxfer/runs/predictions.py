@@ -8,7 +8,11 @@ import numpy as np
 from bigxfer import tree
 from bigxfer.data.manifest import Manifest
 
-FILES = {"test": "predictions.npz", "valid": "predictions_valid.npz"}
+FILES = {
+    "test": "predictions.npz",
+    "valid": "predictions_valid.npz",
+    "folds": "predictions_folds.npz",  # training images, each without its fold
+}
 
 PEOPLE = {"sex": "sexes", "age": "ages"}  # column of the manifest -> field
 

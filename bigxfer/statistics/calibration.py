@@ -107,7 +107,7 @@ def loss(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The T > 0 for which logits / T have the least cross-entropy; for validation.
+    """The T > 0 for which logits / T have the least cross-entropy; for images that did not train.
 
     One number for all classes (Guo et al. 2017). It changes no rank within a class and
     no softmax argmax. ValueError without a known label, or where the edges
@@ -125,8 +125,8 @@ def temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     # A loss that falls up to an edge has no minimum, only an end of the search.
     if min(map(at, edges)) <= best.fun + 1e-9:
         raise ValueError(
-            f"no temperature within {TEMPERATURES} fits the {len(labels)} validation"
-            " images: they are too few, or all right, or carry no signal"
+            f"no temperature within {TEMPERATURES} fits the {len(labels)} images: they"
+            " are too few, or all right, or carry no signal"
         )
     return float(np.exp(best.x))
 
@@ -165,7 +165,7 @@ def temperature_interval(
         low, high = inverse - half, inverse + half
     if low <= 1 / TEMPERATURES[1]:
         raise ValueError(
-            f"the {len(labels)} validation images of {count} patients are too few: they"
-            " bound the temperature on one side at most"
+            f"the {len(labels)} images of {count} patients are too few: they bound the"
+            " temperature on one side at most"
         )
     return float(1 / high), float(1 / low)

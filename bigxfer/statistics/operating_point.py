@@ -1,4 +1,4 @@
-"""Sensitivity and specificity at a threshold that validation has fixed."""
+"""Sensitivity and specificity at a threshold that other images have fixed."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from bigxfer.statistics.influence import Patients
 
 
 def judge(
-    valid_labels: np.ndarray,
-    valid_logits: np.ndarray,
+    fixing_labels: np.ndarray,
+    fixing_logits: np.ndarray,
     test_labels: np.ndarray,
     test_logits: np.ndarray,
     classes: Sequence[str],
@@ -22,29 +22,28 @@ def judge(
 ) -> dict[str, Any]:
     """{class: {"threshold", "log_odds", "sensitivity": {value, low, high}, "specificity"}}.
 
-    The threshold on the class's probability (positive at or above it) is fixed on
-    validation: where sensitivity + specificity is largest (Youden 1950), or, where
-    `sensitivity` is given, the highest one that reaches it. Test labels play no part
-    in it. "log_odds" is the same threshold where the probability is too close to 1 to
-    say which (see metrics.log_odds). A class that validation lacks has threshold None and a
-    "reason".
+    The threshold on the class's probability (positive at or above it) is fixed on the
+    images of `fixing_`, validation or the folds of the shots: where sensitivity +
+    specificity is largest (Youden 1950), or, where `sensitivity` is given, the highest one
+    that reaches it. Test labels play no part in it. "log_odds" is the same threshold where
+    the probability is too close to 1 to say which (see metrics.log_odds). A class that
+    these images lack has threshold None and a "reason".
     """
-    valid_rows = np.arange(
-        len(valid_labels)
-    )  # in place of patients, whom no threshold needs
-    valid = metrics.checked(valid_labels, valid_logits, classes, valid_rows)
+    # In place of patients, whom no threshold needs.
+    rows = np.arange(len(fixing_labels))
+    fixing = metrics.checked(fixing_labels, fixing_logits, classes, rows)
     test = metrics.checked(test_labels, test_logits, classes, test_patients)
-    truths = [auroc.one_hot(labels, len(classes)) for labels, _ in (valid, test)]
-    odds = [metrics.log_odds(labels, logits) for labels, logits in (valid, test)]
+    truths = [auroc.one_hot(labels, len(classes)) for labels, _ in (fixing, test)]
+    odds = [metrics.log_odds(labels, logits) for labels, logits in (fixing, test)]
     patients = Patients.of(test_patients)
     by_class: dict[str, Any] = {}
     for i, name in enumerate(classes):
         threshold = choose(truths[0][:, i], odds[0][:, i], sensitivity)
         if threshold is None:
-            reason = f"validation lacks a positive or a negative label of {name}"
+            reason = f"no positive or no negative label of {name} to fix it by"
             by_class[name] = {"threshold": None, "reason": reason}
             continue
-        # At or above: the threshold is a score of validation, and finds its image.
+        # At or above: the threshold is a score of one of these, and finds its image.
         called, truth = odds[1][:, i] >= threshold, truths[1][:, i]
         probability = float(scipy.special.expit(threshold))
         by_class[name] = {"threshold": probability, "log_odds": threshold}

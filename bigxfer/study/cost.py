@@ -89,7 +89,7 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
         steps = optim.plan(run.optim, max(images, 1)).steps
         # Backward in activations and in weights: each costs as much as forward.
         flops = 3 * forward * steps * run.optim.batch
-        trials = flops * len(run.optim.tune) * trainings(run)
+        trials = flops * trainings(run)
     else:
         flops, trials = forward * images, 0.0
     # float32, whatever model.dtype is.
@@ -99,8 +99,11 @@ def _cost(node: Node, traced: dict[str, tuple[float, int]]) -> Cost:
 
 
 def trainings(run: Run) -> int:
-    """How often each rate of config.optim.tune trains, beside the run itself."""
-    return {"none": 0, "support": config.FOLDS, "validation": 1}[config.select_on(run)]
+    """How many trainings choose its rate or fix a threshold, beside the run itself."""
+    each = {"none": 0, "support": config.FOLDS, "validation": 1}[config.select_on(run)]
+    # Without a grid the folds train once, and only where they are asked for.
+    alone = not run.optim.tune and run.eval.select_on == "support"
+    return each * (len(run.optim.tune) or int(alone))
 
 
 def size(data: Data) -> tuple[int, int, str]:

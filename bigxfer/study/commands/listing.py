@@ -61,8 +61,8 @@ def show(args: argparse.Namespace) -> None:
     if trials := sum(price.trials for price in prices):
         count = sum(price.trials > 0 for price in prices)
         print(
-            f"Of this, {hours(trials / args.tflops / 1e12 / 3600)} are trials that choose"
-            f" the rate of {count} runs (config.optim.tune)."
+            f"Of this, {hours(trials / args.tflops / 1e12 / 3600)} are trials beside the"
+            f" trainings of {count} runs (config.optim.tune, config.eval.select_on)."
         )
     print(kept(study, prices))
     for line in status.damages(states):
