@@ -184,7 +184,7 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
     log.begin(about)
     leaks = find_leaks(job) if primary else {}
 
-    chosen, trials, held = None, [], None
+    chosen, trials, held, fitted = None, [], None, None
     if job.tunes:
         net = None  # its parameters would lie beside those of the trials
         job, chosen, trials, held = tune.choose(job, common.programs, common.stop)
@@ -193,13 +193,12 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
             folders.begin(folder, job.about)
     if net and not net[0].features:
         state, spent = job.train(*net, common.stop)
-        fitted = None
     else:
         source = net or cast(features.Features, common.encoder)
         fitted = heads.of_run(job, source, common.cell, common.sets, common.seen)
-        state, spent, chosen = fitted.state, fitted.spent, fitted.choice
-        held = fitted.held
-    # None for features from a file: then every split was predicted by the fitted head.
+        state, spent = fitted.state, fitted.spent
+        chosen, held = fitted.choice, fitted.held
+    # None for a features file: then the fitted head predicted every split.
     by_net = partial(net[0].predict, loop.variables(state)) if net and state else None
     result: dict[str, Any] = {
         **evaluate.judge(job, fitted, by_net, held),
