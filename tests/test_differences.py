@@ -342,7 +342,7 @@ def test_the_opening_has_a_sentence_for_each_question():
     x = np.array([1.0, 10.0, 5e6])
     about = {"target": "t", "model": "s", "line": "a"}
     law = curves.Law(curves.Curve(about, x, [], "auroc_macro"), slope=(1.0, 0.5, 2.0))
-    open_law = replace(law, slope=(0.1, -0.5, 1.0))
+    open_law = replace(law, slope=tuple(np.array([0.1, -0.5, 1.0])))
     told = findings.sentences(
         made, {"shots": [open_law, law, replace(law, slope=None)]}
     )

@@ -54,9 +54,32 @@ def test_it_ends_when_all_runs_have_ended(monkeypatch, capsys):
         return [standing(state) for state in looks[len(asked) - 1]]
 
     monkeypatch.setattr(grid, "states", states)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, as good as a terminal
     watch.show(argparse.Namespace(config="x", runs=Path("here"), every=0.0))
     assert asked == [Path("here")] * 3
     assert "1 of 2 done" in capsys.readouterr().out
+
+
+def test_without_a_terminal_it_prints_a_line_for_each_change(monkeypatch, capsys):
+    looks = [["running", "ready"]] * 2 + [["done", "failed"], ["done", "given up"]]
+    asked = []
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(grid, "nodes", lambda path: [])
+
+    def states(study, runs, done):
+        asked.append(runs)
+        return [standing(state, error="no") for state in looks[len(asked) - 1]]
+
+    monkeypatch.setattr(grid, "states", states)
+    watch.show(argparse.Namespace(config="x", runs=Path("here"), every=0.0))
+    said = capsys.readouterr().out.splitlines()
+    assert [line[10:] for line in said if "of 2" in line] == [
+        "1 running, 1 ready, of 2",
+        "1 done, 1 failed, of 2",
+        "1 done, 1 given up, of 2",
+    ]
+    assert len(said) == 3 + 2 and "failed, no" in said[2] and "given up, no" in said[4]
 
 
 def test_ctrl_c_leaves_the_table_and_no_traceback(monkeypatch, capsys):
@@ -67,5 +90,6 @@ def test_ctrl_c_leaves_the_table_and_no_traceback(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("time.sleep", interrupt)
+    monkeypatch.setenv("FORCE_COLOR", "1")
     watch.show(argparse.Namespace(config="x", runs=Path("here"), every=5.0))
     assert "0 of 1 done" in capsys.readouterr().out

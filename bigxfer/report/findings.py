@@ -137,7 +137,7 @@ def falls(laws: Sequence[Law], doubled: str) -> str:
     value, low, high = (f"{100 * (1 - 2**-c):.0f}" for c in slope)
     counted = f"falls on {down:,} of {len(slopes):,} lines"
     counted += f", grows on {up:,}" * bool(up)
-    counted += ", the others are open" * (down + up < len(slopes))
+    counted += ", the others are open" * bool(down + up < len(slopes))
     return (
         f"with more {doubled} the error {counted} (95% intervals, each by itself). Clearest on"
         f" {where}: each doubling takes {value}% [{low}%, {high}%] of the error off, from"

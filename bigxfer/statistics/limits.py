@@ -18,13 +18,10 @@ import numpy as np
 import scipy  # scipy.special, 13 MB, loads where it is used: not while training
 
 from bigxfer.statistics.influence import Patients, variance
+from bigxfer.statistics.proportions import mid_p
 
 LEAST = 5  # patients, or patients with and without a label
 Z = 1.959963984540054  # of the standard normal distribution, at 97.5%
-# Of the observed number in the tails of a proportion: half (mid-P) covers 91.8% at the
-# worst share of 15, 30, 50, 100 or 300 images; this is the least, in steps of .05, that
-# covers 93% at each, by the binomial distribution (tests/test_limits.py).
-OBSERVED = 0.65
 PRECISION = 1.5  # images of a positive's worth, at most, in average precision
 
 Limits = tuple[float, float]
@@ -78,7 +75,8 @@ def proportion(hit: np.ndarray, known: np.ndarray, patients: Patients) -> Score:
     # At 0 and 1 nothing tells how alike the images are: as alike as they can be.
     effect = _variance(sums, count) / plain if plain else most
     worth = n / min(max(effect, 1), most) * small_sample(count, n)
-    return Score(value, *mid_p(value * worth, worth), sums=sums, one=one)
+    low, high = map(float, mid_p(value * worth, worth))
+    return Score(value, low, high, sums=sums, one=one)
 
 
 def _variance(sums: np.ndarray, count: int) -> float:
@@ -95,30 +93,6 @@ def small_sample(patients: int, images: int) -> float:
     if patients == images:
         return 1.0
     return (Z / -scipy.special.stdtrit(patients - 1, 0.025)) ** 2
-
-
-def mid_p(hits: float, n: float, tail: float = 0.025) -> Limits:
-    """The mid-P limits of `hits` of n, neither of them needing to be whole.
-
-    What was observed counts OBSERVED to each tail, in place of mid-P's half.
-    """
-    return _lower(hits, n, tail), 1 - _lower(n - hits, n, tail)
-
-
-def _lower(hits: float, n: float, tail: float) -> float:
-    """The share at which more than `hits`, and OBSERVED of `hits`, have the tail."""
-    if hits <= 0:
-        return 0.0
-
-    def above(p: float) -> float:
-        more = scipy.special.betainc(hits + 1, n - hits, p) if hits < n else 0.0
-        same_or_more = scipy.special.betainc(hits, n - hits + 1, p)
-        return (1 - OBSERVED) * more + OBSERVED * same_or_more - tail
-
-    # With all of `hits` observed, or none, the limit has a closed form: it lies between.
-    low = scipy.special.betaincinv(hits, n - hits + 1, tail)
-    high = scipy.special.betaincinv(hits + 1, n - hits, tail) if hits < n else 1.0
-    return root(above, low, high)
 
 
 def wilson(value: float, n: float) -> Limits:

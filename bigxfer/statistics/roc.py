@@ -11,7 +11,6 @@ the limits are mid-P of as many images as vary as much, so that they stay within
 Names of shapes: n test images, k classes, g places of GRID.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ import scipy  # scipy.special
 from bigxfer.statistics import auroc, limits, metrics
 from bigxfer.statistics.influence import Patients
 from bigxfer.statistics.limits import Score, Z
+from bigxfer.statistics.proportions import mid_p
 from bigxfer.statistics.scores import few
 
 # Rounded, since arange gives 0.30000000000000004.
@@ -84,20 +84,20 @@ def sensitivity(
     positive, negative = truth == 1, truth == 0
     m, n = int(positive.sum()), int(negative.sum())
     having = {1: patients.having(positive), 0: patients.having(negative)}
+    values = np.interp(GRID, fpr, tpr)
     falling = -np.sort(-odds[negative])
-    points, scarce = [], few(name, having)
-    for place in GRID:
-        reason = scarce or _edge(place, having[0], "without")
-        value = float(np.interp(place, fpr, tpr))
-        # 1e-9: 0.7 of 90 is 62.99999999999999 in floats, and would be the 62nd.
-        cut = falling[min(math.floor(place * n + 1e-9), n - 1)]
-        effect = np.zeros(len(truth))
-        effect[positive] = ((odds > cut)[positive] - value) / m
-        # The threshold is estimated from the negatives; the slope says what that adds.
-        beyond = (odds[negative] > cut) - place
-        effect[negative] = -_slope(place, fpr, tpr, having[0]) * beyond / n
-        points.append(_limited(value, effect, positive, patients, reason))
-    return points
+    # 1e-9: 0.7 of 90 is 62.99999999999999 in floats, and would be the 62nd.
+    at = np.floor(GRID * n + 1e-9).astype(int)
+    cut = falling[np.minimum(at, n - 1)]
+    above = odds > cut[:, None]  # [g, n]
+    # The threshold is estimated from the negatives; the slope says what that adds.
+    slopes = _slopes(fpr, tpr, having[0])[:, None]
+    effects = np.where(
+        positive, (above - values[:, None]) / m, -slopes * (above - GRID[:, None]) / n
+    )
+    effects *= positive | negative  # an image whose label is unknown has none
+    reasons = _reasons(few(name, having), having[0], "without")
+    return _limited(values, effects, positive[None], patients, reasons)
 
 
 def precision(
@@ -114,22 +114,25 @@ def precision(
     m, n = int(positive.sum()), int(negative.sum())
     having = {1: patients.having(positive), 0: patients.having(negative)}
     falling = -np.sort(-odds[positive])
-    points, scarce = [], few(name, having)
-    for place in GRID:
-        reason = scarce or _edge(place, having[1], "with")
-        # 1e-9: 0.55 of 100 is 55.00000000000001 in floats, and would be the 56th.
-        cut = falling[max(math.ceil(place * m - 1e-9), 1) - 1]
-        called = odds >= cut
-        hits, wrong = (float(called[side].sum()) for side in (positive, negative))
-        # Half a count where nothing is wrong, since the influence is on a logarithm.
-        value, share = hits / (hits + wrong), max(wrong, 0.5) / n
-        bend = _slope(place, tpr, fpr, having[1]) / share  # of log(wrong) by the recall
-        effect = np.zeros(len(truth))
-        effect[positive] = (1 + bend * (called[positive] - hits / m)) / m
-        effect[negative] = called[negative] / -max(wrong, 1)
-        effect *= value * (1 - value)
-        points.append(_limited(value, effect, called, patients, reason))
-    return points
+    # 1e-9: 0.55 of 100 is 55.00000000000001 in floats, and would be the 56th.
+    at = np.ceil(GRID * m - 1e-9).astype(int)
+    cut = falling[np.maximum(at, 1) - 1]
+    called = odds >= cut[:, None]  # [g, n]
+    hits, wrong = ((called @ side.astype(float))[:, None] for side in (positive, negative))
+    values = hits / (hits + wrong)
+    # Half a count where nothing is wrong, since the influence is on a logarithm.
+    share = np.maximum(wrong, 0.5) / n
+    # The slope of log(wrong) by the recall.
+    bend = _slopes(tpr, fpr, having[1])[:, None] / share
+    effects = np.where(
+        positive,
+        (1 + bend * (called - hits / m)) / m,
+        called / -np.maximum(wrong, 1),
+    )
+    # An image whose label is unknown has none.
+    effects *= values * (1 - values) * (positive | negative)
+    reasons = _reasons(few(name, having), having[1], "with")
+    return _limited(values[:, 0], effects, called, patients, reasons)
 
 
 def rates(truth: np.ndarray, odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -150,42 +153,55 @@ def rates(truth: np.ndarray, odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return wrong / wrong[-1], hits / hits[-1]
 
 
-def _slope(place: float, x: np.ndarray, y: np.ndarray, patients: int) -> float:
-    """dy / dx at x = place, between two places a standard error of x or more apart."""
+def _slopes(x: np.ndarray, y: np.ndarray, patients: int) -> np.ndarray:
+    """dy / dx at each x of GRID [g], between two places a standard error or more apart."""
     # Within a standard error the steps of a curve are noise.
-    wide = max(SPREAD, 2 * math.sqrt(place * (1 - place) / patients))
-    low, high = max(place - wide, 0.0), min(place + wide, 1.0)
-    ends = np.interp([low, high], x, y)
-    return float((ends[1] - ends[0]) / (high - low))
+    wide = np.maximum(SPREAD, 2 * np.sqrt(GRID * (1 - GRID) / patients))
+    low, high = np.maximum(GRID - wide, 0.0), np.minimum(GRID + wide, 1.0)
+    return (np.interp(high, x, y) - np.interp(low, x, y)) / (high - low)
 
 
-def _edge(place: float, patients: int, side: str) -> str:
-    """Why a place has no limits: its threshold rests on too few patients."""
-    if place * patients >= BEYOND:
-        return ""
-    return f"fewer than {BEYOND} patients {side} the finding beyond the threshold"
+def _reasons(scarce: str, patients: int, side: str) -> list[str]:
+    """Why each place has no limits: its threshold rests on too few patients; or ""."""
+    beyond = f"fewer than {BEYOND} patients {side} the finding beyond the threshold"
+    return [scarce or (beyond if g * patients < BEYOND else "") for g in GRID]
 
 
 def _limited(
-    value: float,
-    effect: np.ndarray,
+    values: np.ndarray,
+    effects: np.ndarray,
     counted: np.ndarray,
     patients: Patients,
-    reason: str,
-) -> Score:
+    reasons: Sequence[str],
+) -> list[Score]:
     """Mid-P limits of as many images as vary as much as the influences do.
 
-    counted: bool [n], the images that the value is a share of.
+    values [g] at the places, effects [g, n] of the images, counted: bool [g, n] or
+    [1, n], the images that a value is a share of.
     """
-    sums = patients.sums(effect)
-    if reason:
-        return Score(value, reason=reason, sums=sums)
+    sums = patients.table(effects)
+    sizes = patients.table(counted)
     # As if the images of a patient were all alike; the influences may say less.
-    worth = float(counted.sum()) / max(patients.images_each(counted), 1.0)
-    spread, t = limits.variance(sums), -scipy.special.stdtrit(patients.count - 1, 0.025)
-    if not 0 < value < 1:  # no image's weight moves it: limits of the count alone
-        sums = np.zeros_like(sums)
-    elif spread:
-        worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
-    worth = max(worth, 1.0)
-    return Score(value, *limits.mid_p(value * worth, worth), sums=sums)
+    images = counted.sum(axis=1)
+    each = (sizes**2).sum(axis=1) / np.maximum(sizes.sum(axis=1), 1)
+    worth = images / np.maximum(each, 1.0)
+    p, t = patients.count, -scipy.special.stdtrit(patients.count - 1, 0.025)
+    spread = (sums**2).sum(axis=1) * p / max(p - 1, 1)
+    within = (values > 0) & (values < 1)
+    by_spread = np.full(len(values), np.inf)
+    np.divide(values * (1 - values), spread, out=by_spread, where=spread > 0)
+    worth = np.where(within, np.minimum(worth, by_spread * (Z / t) ** 2), worth)
+    worth = np.maximum(worth, 1.0)
+    low, high = mid_p(values * worth, worth)
+    return [
+        Score(float(values[g]), reason=reason, sums=sums[g])
+        if reason
+        # Of a share of 0 or 1 no image's weight moves it: limits of the count alone.
+        else Score(
+            float(values[g]),
+            float(low[g]),
+            float(high[g]),
+            sums=sums[g] if within[g] else np.zeros_like(sums[g]),
+        )
+        for g, reason in enumerate(reasons)
+    ]

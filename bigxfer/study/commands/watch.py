@@ -1,4 +1,7 @@
-"""`watch`: a live table of a study's runs, until all have ended or Ctrl-C."""
+"""`watch`: a live table of a study's runs, until all have ended or Ctrl-C.
+
+Without a terminal it prints a line whenever the counts have changed.
+"""
 
 import argparse
 import time
@@ -8,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.table import Table
 
@@ -28,20 +31,50 @@ def add(commands) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
+    from rich.console import Console
     from rich.live import Live
 
+    console = Console()
+    with suppress(KeyboardInterrupt):
+        if not console.is_terminal:
+            lines(args)
+            return
+        # A thread of rich's own would redraw between two looks, of the same numbers.
+        with Live(auto_refresh=False, console=console) as live:
+            for states in looks(args):
+                live.update(picture(states), refresh=True)
+
+
+def looks(args: argparse.Namespace) -> "Iterator[Sequence[Standing]]":
+    """How the runs stand, every `args.every` seconds, until all have ended."""
     from bigxfer.study import grid
 
     # `done` fills up with the digests that need no second look.
     study, done = grid.nodes(args.config), set()
-    # A thread of rich's own would redraw between two looks, of the same numbers.
-    with Live(auto_refresh=False) as live, suppress(KeyboardInterrupt):
-        while True:
-            states = grid.states(study, args.runs, done)
-            live.update(picture(states), refresh=True)
-            if all(s.state in ENDED for s in states):
-                return
-            time.sleep(args.every)
+    while True:
+        states = grid.states(study, args.runs, done)
+        yield states
+        if all(s.state in ENDED for s in states):
+            return
+        time.sleep(args.every)
+
+
+def lines(args: argparse.Namespace) -> None:
+    """For a pipe or a file: a line where the counts have changed, one for each failure."""
+    before, told = "", set()
+    for states in looks(args):
+        count = Counter(s.state for s in states)
+        # An unchecked run is done or not: a launcher compares its data first.
+        count["ready"] += count.pop("unchecked", 0)
+        said = ", ".join(f"{count[name]} {name}" for name in COLUMNS if count[name])
+        if said != before:
+            print(f"{time.strftime('%H:%M:%S')}  {said}, of {len(states)}", flush=True)
+        before = said
+        for s in states:
+            if s.state in ("failed", "given up") and (s.node.digest, s.state) not in told:
+                told.add((s.node.digest, s.state))
+                words = filter(None, (str(s.node), s.state, s.where, s.error))
+                print(f"          {', '.join(words)}", flush=True)
 
 
 def picture(states: "Sequence[Standing]") -> "Table":
