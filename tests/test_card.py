@@ -239,11 +239,18 @@ def test_the_picture_shows_both_curves_and_what_the_log_has(tmp_path):
     assert "called" not in section(text_of(folder), "Curves")  # findings have none
     chart = {"{http://www.w3.org/2000/svg}text"}
 
+    def root():
+        return ElementTree.fromstring((folder / "card.svg").read_text()).iter()
+
     def titles():
-        root = ElementTree.fromstring((folder / "card.svg").read_text())
-        return {e.text for e in root.iter() if e.tag in chart and e.get("font-weight")}
+        return {e.text for e in root() if e.tag in chart and e.get("font-weight")}
 
     assert titles() == {"ROC, test split", "precision-recall, test split"}
+    dots = [e.get("d") for e in root() if e.get("stroke-dasharray")]
+    # No skill: rising in ROC, level in precision.
+    heights = [[float(p.split(",")[1]) for p in d[1:].split(" L")] for d in dots]
+    assert len(heights) == 2 and heights[0][0] > heights[0][1]
+    assert heights[1][0] == heights[1][1]
     records = [{"step": s, "loss": 1 / s, "accuracy": 0.5} for s in (1, 2, 3)]
     log = "".join(json.dumps(r) + "\n" for r in records)
     (folder / "metrics.jsonl").write_text(log)

@@ -140,3 +140,22 @@ def test_words_for_folders_intervals_and_scales():
         "1.5 billion"
     )
     assert cells.amount(0.9995e9) == "1 billion"
+
+
+def test_a_reader_keeps_what_it_read_while_it_has_room(tmp_path, monkeypatch):
+    for name, seed in (("a", 0), ("b", 1)):
+        one = saved(seed)
+        args = one.labels, one.logits, list(CLASSES), one.ids, one.patients
+        predicted(tmp_path / name, *args)
+    reader = PredictionReader(lambda folder: tmp_path / folder)
+    other = reader.judging(lambda *_: {"own": Score(0.5)})
+    a, b = reader.load("a"), other.load("b")
+    assert reader.load("b") is b and other.load("a") is a
+    assert a.ids is b.ids and a.labels is b.labels and a.logits is not b.logits
+    assert other.judged(row("a")).keys() == {"own"}
+    assert "accuracy" in reader.judged(row("a"))
+    monkeypatch.setattr(cells, "KEPT", a.logits.nbytes)
+    c = PredictionReader(lambda folder: tmp_path / folder)
+    first = c.load("a")
+    assert c.load("a") is first and c.load("b") is not None
+    assert c.load("a") is not first  # b has taken its place

@@ -66,6 +66,13 @@ def test_single_classes_are_drawn_at_the_most_shots_alone(tmp_path):
         if p.section == "roc":
             labels[p.shots].add(p.label)
     assert labels == {"1": {roc.MACRO}, "5": {roc.MACRO, *CLASSES}}
+    # No skill: the diagonal, and the share of each class, a third.
+    for p in found:
+        if p.section == "roc":
+            dots = [t["y"] for t in p.figure["data"] if "meta" not in t]
+            precision = p.figure["layout"]["yaxis"]["title"]["text"] == "precision"
+            third = [pytest.approx(1 / 3)] * 2
+            assert dots == [third if precision else [0, 1]]
 
 
 def test_findings_are_counted_at_the_thresholds_of_validation(tmp_path):

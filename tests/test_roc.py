@@ -200,3 +200,10 @@ def test_curves_of_more_than_20_classes_are_left_out():
         logits = rng.normal(size=(42, classes))
         found = roc.scores(labels, logits, names, np.arange(42))
         assert bool(found) == there
+
+
+def test_the_precision_without_skill_is_the_share_of_the_known_labels():
+    assert roc.prevalence(np.array([0, 0, 1, 2]), 3).tolist() == [0.5, 0.25, 0.25]
+    findings = np.array([[1, 0, np.nan], [0, 0, np.nan], [1, np.nan, np.nan]])
+    shares = roc.prevalence(findings, 3)
+    assert shares[:2].tolist() == [2 / 3, 0] and np.isnan(shares[2])

@@ -54,7 +54,7 @@ def _curves(
     drawing: Drawing, place: dict, lines: dict[str, list[Row]], every_class: bool
 ) -> list[Panel]:
     # Not the shared reader, which judges runs by their metrics.
-    reader = PredictionReader(drawing.predictions.find, judge=roc.scores)
+    reader = drawing.predictions.judging(roc.scores)
     scored = {line: _scored(rows, reader) for line, rows in lines.items()}
     labels = [roc.MACRO]
     if every_class:
@@ -76,13 +76,29 @@ def _curves(
                 axis: {"title": {"text": title}, "range": [-0.02, 1.02], "dtick": 0.2}
                 for axis, title in zip(("xaxis", "yaxis"), titles, strict=True)
             }
-            # Chance is a diagonal in ROC alone: precision has the class's share.
-            chance = [DIAGONAL] if kind == "roc" else []
+            chance = [DIAGONAL] if kind == "roc" else _shares(drawing, scored, label)
             name = "mean of the classes" if label == roc.MACRO else label
             about = place | {"title": f"{place['title']}: {name}", "label": label}
             figure = {"data": [*chance, *traces], "layout": axes}
             drawn.append(Panel("roc", figure=figure, height=360, **about))
     return drawn
+
+
+def _shares(
+    drawing: Drawing, scored: dict[str, list[Row]], label: str
+) -> list[dict[str, Any]]:
+    """The precision without skill, a dotted line; two where lines have other test sets."""
+    shares = {}
+    for rows in scored.values():
+        saved = drawing.predictions.load(rows[0]["folder"]) if rows else None
+        if saved is None:
+            continue
+        of_class = roc.prevalence(saved.labels, len(saved.classes))
+        if label == roc.MACRO:
+            shares[round(float(of_class.mean()), 9)] = None
+        elif label in saved.classes:
+            shares[round(float(of_class[saved.classes.index(label)]), 9)] = None
+    return [{**DIAGONAL, "y": [share, share]} for share in shares if share == share]
 
 
 def _curve(
@@ -115,7 +131,7 @@ def _matrices(
     drawing: Drawing, place: dict, lines: dict[str, list[Row]]
 ) -> list[Panel]:
     """Of one class an image: a matrix for each line, the mean over its runs."""
-    reader = PredictionReader(drawing.predictions.find, judge=confusion.scores)
+    reader = drawing.predictions.judging(confusion.scores)
     drawn = []
     for line, rows in lines.items():
         scored = _scored(rows, reader)

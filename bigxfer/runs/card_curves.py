@@ -20,7 +20,7 @@ from bigxfer.statistics.limits import Score
 # Okabe & Ito's palette (jfly.uni-koeln.de/color), without black, yellow and light blue.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#8C6BB1")
 GREY = "#8a94a3"
-WIDE, HIGH = 340, 300  # pixels of a chart
+WIDE, HIGH = 400, 300  # pixels of a chart
 LEFT, TOP, RIGHT, BOTTOM = 52, 34, 14, 46  # its margins
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1d2430}.soft{fill:#5a6472}"
@@ -47,6 +47,7 @@ class Chart(NamedTuple):
     up: str
     lines: list[Line]
     top: float | None = None  # of the axis; None: as the values are
+    chance: tuple[float, float] | None = None  # no skill, at the left and the right end
 
 
 def picture(run: Finished, test: Predictions) -> str:
@@ -57,16 +58,15 @@ def picture(run: Finished, test: Predictions) -> str:
     charts = [*_judged(test), *_trained(run)]
     if not charts:
         return ""
-    columns = min(2, len(charts))
-    rows = -(-len(charts) // columns)
-    size = f"{columns * WIDE} {rows * (HIGH + 20)}"
+    # Below each other: side by side the text would be 6 pixels high on a telephone.
+    high = len(charts) * (HIGH + 20)
     body = "".join(
-        f'<g transform="translate({i % columns * WIDE} {i // columns * (HIGH + 20)})">'
-        f"{_drawn(chart)}</g>"
+        f'<g transform="translate(0 {i * (HIGH + 20)})">{_drawn(chart)}</g>'
         for i, chart in enumerate(charts)
     )
+    size = f'width="{WIDE}" height="{high}" viewBox="0 0 {WIDE} {high}"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
         f"<style>{STYLE}</style>{body}</svg>\n"
     )
 
@@ -81,7 +81,8 @@ def lines(test: Predictions, drawn: bool) -> Lines:
             (
                 "Band: of the mean of the classes, 95% over the test patients at each place by"
                 " itself. There is none where a class has too few patients, or fewer than"
-                f" {roc.BEYOND} patients lie beyond the threshold."
+                f" {roc.BEYOND} patients lie beyond the threshold. Dots: no skill, which has the"
+                " mean share of the classes as its precision."
             ),
         ]
     shares = confusion.scores(test.labels, test.logits, test.classes, test.patients)
@@ -112,6 +113,8 @@ def _share(score: Score | None) -> str:
 def _judged(test: Predictions) -> list[Chart]:
     """Both curves of each class, and of their mean, which alone has a band."""
     points = roc.scores(test.labels, test.logits, test.classes, test.patients)
+    # Of the mean curve. NaN, where a class has no known label, is not drawn.
+    share = float(roc.prevalence(test.labels, len(test.classes)).mean())
     charts = []
     for kind, title, across, up in (
         ("roc", "ROC", "false positive rate", "sensitivity"),
@@ -131,7 +134,8 @@ def _judged(test: Predictions) -> list[Chart]:
                 many = len(test.classes) >= len(COLOURS)
                 curves.append(Line("" if many else label, roc.GRID, values[:, 0]))
         if curves:
-            charts.append(Chart(f"{title}, test split", across, up, curves, 1.0))
+            chance = (0.0, 1.0) if kind == "roc" else (share, share)
+            charts.append(Chart(f"{title}, test split", across, up, curves, 1.0, chance))
     return charts
 
 
@@ -181,6 +185,10 @@ def _drawn(chart: Chart) -> str:
     out.append(_text(LEFT + inner[0] / 2, HIGH - 12, chart.across, "middle"))
     turned = f'transform="rotate(-90 12 {TOP + inner[1] / 2})"'
     out.append(_text(12, TOP + inner[1] / 2, chart.up, "middle", turned))
+    if chart.chance:
+        ends = place(np.array([0.0, right]), np.array(chart.chance))
+        dots = f'stroke="{GREY}" stroke-dasharray="2 4"'
+        out.append(f'<path d="M{" L".join(ends)}" {dots}/>' if ends else "")
     for line, colour in zip(chart.lines, COLOURS * 3, strict=False):
         if line.low is not None and line.high is not None:
             # Along the upper limits and back along the lower ones.

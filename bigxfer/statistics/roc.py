@@ -135,6 +135,16 @@ def precision(
     return _limited(values[:, 0], effects, called, patients, reasons)
 
 
+def prevalence(labels: np.ndarray, classes: int) -> np.ndarray:
+    """The share of positives among the known labels of each class [k]; NaN of none known.
+
+    It is the precision that a classifier without skill has at every recall.
+    """
+    truth = auroc.one_hot(labels, classes)
+    known = np.isfinite(truth).sum(axis=0)
+    return auroc.ratio(np.nansum(truth, axis=0), known)
+
+
 def rates(truth: np.ndarray, odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(false positive rates, sensitivities) at all thresholds, both rising from 0 to 1.
 

@@ -1,9 +1,12 @@
 """The runs of a cell, which differ in nothing but seeds, and their saved predictions."""
 
+import copy
+import hashlib
 import math
 import os
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,7 @@ from bigxfer.tables.table import Row
 
 RESAMPLES = 500  # of the test patients; an end of 95% is then the 13th of them
 GROUPS = 1000  # of test patients, at most, whose influences are kept
+KEPT = 256e6  # bytes of logits that a reader keeps: a page reads each run several times
 
 T = TypeVar("T")
 Runs = dict[tuple[int, int], Row]  # {(upstream seed, seed): run} of one family
@@ -72,7 +76,7 @@ def group(rows: Sequence[Row], metric: str, *by: str) -> dict[tuple, Runs]:
 
 
 class PredictionReader:
-    """predictions.npz of run folders, each opened once.
+    """predictions.npz of run folders, each opened once while KEPT suffices.
 
     `find(folder)` says where the folder of a row is now. `judge` gives what `scores`
     knows: the metrics, or the points of a curve. What could not be read is listed in
@@ -89,15 +93,36 @@ class PredictionReader:
         self.find, self.resamples, self.seed = find, resamples, seed
         self.judge = judge
         self.unreadable: list[str] = []
+        self._kept: OrderedDict[str, Predictions] = OrderedDict()  # oldest first
+        self._columns: dict[bytes, np.ndarray] = {}  # by a hash of what they hold
         self._images: dict[str, tuple[bytes, int] | None] = {}
         self._scores: dict[str, dict[str, Score]] = {}
         self._resampled: dict[str, dict[str, metrics.Values]] = {}  # by metric
 
+    def judging(self, judge: Callable[..., dict[str, Score]]) -> "PredictionReader":
+        """A reader of the same predictions, kept together, that judges otherwise."""
+        other = copy.copy(self)
+        other.judge, other.unreadable = judge, []
+        other._images, other._scores, other._resampled = {}, {}, {}
+        return other
+
     def load(self, folder: str) -> Predictions | None:
         """What a run predicted, in the order of the ids; None where it kept nothing.
 
-        A damaged file is named in `unreadable`, and None.
+        A damaged file is named in `unreadable`, and None. The arrays are shared: do not
+        write to them.
         """
+        if folder in self._kept:
+            self._kept.move_to_end(folder)
+            return self._kept[folder]
+        if (saved := self._read(folder)) is None:
+            return None
+        self._kept[folder] = saved
+        while sum(s.logits.nbytes for s in self._kept.values()) > KEPT:
+            self._kept.popitem(last=False)
+        return saved
+
+    def _read(self, folder: str) -> Predictions | None:
         place = self.find(folder)
         # Runs of published tables have no folder at all.
         if not place.is_dir():
@@ -111,7 +136,12 @@ class PredictionReader:
             self.unreadable.append(str(error))
             return None
         # By id: only then do the influences of two runs stand for the same patients.
-        return saved.select(np.argsort(saved.ids))
+        saved = saved.select(np.argsort(saved.ids))
+        # Runs on one test set share their ids, patients and labels: 300 bytes an image.
+        shared = {k: v for k, v in vars(saved).items() if isinstance(v, np.ndarray)}
+        del shared["logits"]
+        columns = {k: self._columns.setdefault(_hash(v), v) for k, v in shared.items()}
+        return replace(saved, **columns)
 
     def scores(self, rows: Sequence[Row], metric: str) -> list[Score] | None:
         """The metric of each run, with the influences of the same patients.
@@ -180,9 +210,16 @@ class PredictionReader:
             self.unreadable.append(f"{folder}: {error}")
             return None
         # The patients too: another grouping of the same images has other influences.
-        images = saved.ids.tobytes() + saved.patients.tobytes()
+        images = _hash(saved.ids) + _hash(saved.patients)
         self._images[folder] = images, len(np.unique(saved.patients))
         return known[folder]
+
+
+def _hash(column: np.ndarray) -> bytes:
+    """16 bytes that stand for an array: its type, its shape and what it holds."""
+    kind = f"{column.dtype.str}{column.shape}".encode()
+    content = np.ascontiguousarray(column).tobytes()
+    return hashlib.blake2b(kind + content, digest_size=16).digest()
 
 
 def _grouped(judge: Callable[..., dict[str, Score]], *args: Any) -> dict[str, Score]:
