@@ -51,7 +51,7 @@ commands
 __main__
 """,
     "bigxfer.scaling": """
-guesses
+guesses laws
 forms
 solver
 fit

@@ -46,9 +46,28 @@ def special_huber(z):
 def test_derivatives_are_those_by_hand():
     of = objective(forms.M1, [-9, 0], [9, 5])
     theta = np.array([[-0.5, 0.4], [0.1, 0.9]])
-    found = of.jacobian(theta, np.log(noisy(2)))
-    want = of.scale[:, None] * np.stack([np.ones(7), -np.log(X)], 1)
-    np.testing.assert_allclose(found, np.stack([want, want]), rtol=1e-7)
+    want = np.stack([np.tile(of.scale, (2, 1)), np.tile(-of.scale * np.log(X), (2, 1))])
+    np.testing.assert_allclose(of.jacobian(theta, of.predict(theta)), want)
+    np.testing.assert_allclose(of.differences(theta), want, rtol=1e-7)
+    plain = objective(forms.M1, [-9, 0], [9, 5], link=lambda y: y)
+    found = plain.jacobian(theta, plain.predict(theta))
+    np.testing.assert_allclose(found, want * plain.predict(theta), rtol=1e-7)
+
+
+WITH_SLOPES = [form for form in vars(forms).values() if getattr(form, "slopes", None)]
+
+
+@pytest.mark.parametrize("form", WITH_SLOPES, ids=lambda form: form.name)
+def test_derivatives_are_the_limits_of_differences(form):
+    rng = np.random.default_rng(1)
+    x = np.exp(rng.uniform(0, 4, (7, len(form.inputs))))
+    low, high = np.array(form.bounds(np.full(7, 0.5), *x.T)).T
+    of = Objective(form, x, np.linspace(0.5, 2, 7), 0.1, np.log, low, high)
+    # Within the bounds, and small enough for no term to drown the others.
+    theta = np.clip(rng.uniform(0.05, 0.9, (40, len(form.parameters))), low, high)
+    found = of.jacobian(theta, of.predict(theta))
+    assert found.shape == (len(form.parameters), 40, 7)
+    np.testing.assert_allclose(found, of.differences(theta), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("bound", [5.0, 0.3])

@@ -24,23 +24,36 @@ class Objective:
     low: Array
     high: Array
 
+    def predict(self, theta: Array) -> Array:
+        """theta [m, p] -> link(y) [m, n]."""
+        predicted = self.form.log_y(theta, self.x)
+        return predicted if self.link is np.log else self.link(np.exp(predicted))
+
     def residual(self, theta: Array, target: Array) -> Array:
         """theta [m, p], target [m, n] -> [m, n]."""
-        predicted = self.form.log_y(theta, self.x)
-        if self.link is not np.log:
-            predicted = self.link(np.exp(predicted))
-        return self.scale * (predicted - target)
+        return self.scale * (self.predict(theta) - target)
 
     def cost(self, residual: Array, weight: Array) -> Array:
         size = np.abs(residual)
         # Huber's loss: size^2 / 2 inside, delta (size - delta / 2) beyond.
         inside = np.minimum(size, self.delta)
-        total = np.sum(weight * inside * (size - inside / 2), -1)
+        total = (weight * inside * (size - inside / 2)).sum(-1)
         # Where a law overflows, a step is refused like any that is worse.
         return np.where(np.isfinite(total), total, np.inf)
 
-    def jacobian(self, theta: Array, target: Array) -> Array:
-        """Central differences -> [m, n, p]; the step keeps truncation near 1e-12.
+    def jacobian(self, theta: Array, predicted: Array) -> Array:
+        """Derivatives of the residuals [p, m, n] at theta [m, p], which predicts [m, n]."""
+        slopes = self.form.slopes
+        if slopes is None or self.link is not np.log:
+            return self.differences(theta)
+        out = np.empty((theta.shape[1], *predicted.shape))
+        columns = self.form.columns(self.x)
+        for k, slope in enumerate(slopes(predicted, *columns, *theta.T[..., None])):
+            np.multiply(self.scale, slope, out=out[k])
+        return out
+
+    def differences(self, theta: Array) -> Array:
+        """`jacobian` by central differences; the step keeps truncation near 1e-12.
 
         All 2 p disturbed curves are computed in one call: a curve has a handful of
         points, so that the calls cost more than the numbers.
@@ -49,9 +62,8 @@ class Objective:
         step = 1e-6 * np.clip(self.high - self.low, 1e-9, 1.0)
         shift = np.concatenate([np.diag(step), -np.diag(step)])
         disturbed = (theta + shift[:, None]).reshape(2 * p * m, p)
-        both = self.residual(disturbed, np.tile(target, (2 * p, 1)))
-        plus, minus = both.reshape(2, p, m, -1)
-        return np.moveaxis((plus - minus) / (2 * step[:, None, None]), 0, -1)
+        plus, minus = self.scale * self.predict(disturbed).reshape(2, p, m, -1)
+        return (plus - minus) / (2 * step[:, None, None])
 
 
 def minimise(
@@ -64,52 +76,66 @@ def minimise(
     with np.errstate(all="ignore"):
         # A guess may have no number: a logarithm of what is below 0.
         theta = np.clip(np.nan_to_num(theta), objective.low, objective.high)
-        cost = objective.cost(objective.residual(theta, target), weight)
+        state = theta.copy(), objective.predict(theta)
+        cost = objective.cost(objective.scale * (state[1] - target), weight)
+        ends, costs, places = theta, cost.copy(), np.arange(len(theta))
         damping = np.full(len(theta), 1e-2)
-        quiet = np.zeros(len(theta), int)
+        # A curve that has no number at its start has no derivatives to leave it by.
+        quiet = np.where(np.isnan(state[1]).any(1), 3, 0)
         for _ in range(iterations):
             # Only problems that still move; three quiet steps in a row are an end.
-            active = np.flatnonzero((quiet < 3) & (damping < 1e12))
-            if not len(active):
+            active = (quiet < 3) & (damping < 1e12)
+            if not active.all():
+                ends[places], costs[places] = state[0], cost
+                places, cost, damping = places[active], cost[active], damping[active]
+                target, weight, quiet = target[active], weight[active], quiet[active]
+                state = state[0][active], state[1][active]
+            if not len(places):
                 break
-            t, w = target[active], weight[active]
-            new = _step(objective, theta[active], t, w, damping[active])
-            new_cost = objective.cost(objective.residual(new, t), w)
-            old = cost[active]
-            better = new_cost < old
-            theta[active[better]] = new[better]
-            cost[active[better]] = new_cost[better]
+            new = _step(objective, *state, target, weight, damping)
+            predicted = objective.predict(new)
+            new_cost = objective.cost(objective.scale * (predicted - target), weight)
+            better = new_cost < cost
             # a step that changes nothing is quiet too, whichever way it rounds
-            small = np.abs(old - new_cost) <= 1e-12 * old + 1e-300
-            quiet[active] = np.where(small, quiet[active] + 1, quiet[active] * ~better)
-            damping[active] *= np.where(better, 0.2, 5.0)
-            damping[active] = np.maximum(damping[active], 1e-12)
-    return theta, cost
+            small = np.abs(cost - new_cost) <= 1e-12 * cost + 1e-300
+            quiet = np.where(small, quiet + 1, quiet * ~better)
+            np.copyto(state[0], new, where=better[:, None])
+            np.copyto(state[1], predicted, where=better[:, None])
+            np.copyto(cost, new_cost, where=better)
+            damping = np.maximum(damping * np.where(better, 0.2, 5.0), 1e-12)
+        ends[places], costs[places] = state[0], cost
+    return ends, costs
 
 
-def _step(objective: Objective, theta, target, weight, damping) -> Array:
-    r = objective.residual(theta, target)
-    jac = np.nan_to_num(objective.jacobian(theta, target), posinf=0, neginf=0)
+def _step(objective: Objective, theta, predicted, target, weight, damping) -> Array:
+    r = objective.scale * (predicted - target)
+    jac = objective.jacobian(theta, predicted)
+    if not np.isfinite(jac).all():
+        jac = np.nan_to_num(jac, posinf=0, neginf=0)
     size = np.maximum(np.abs(r), 1e-300)
-    psi = np.nan_to_num(weight * np.clip(r, -objective.delta, objective.delta))
+    psi = weight * np.clip(r, -objective.delta, objective.delta)
     majorant = weight * np.minimum(1.0, objective.delta / size)
     # the true curvature of Huber's loss is 0 outside delta; a little of the majorant
     # keeps the system solvable when most points are outside
     curvature = np.where(size <= objective.delta, weight, 1e-3 * majorant)
-    gradient = np.einsum("mn,mnp->mp", psi, jac)
-    hessian = np.einsum("mn,mnp,mnq->mpq", curvature, jac, jac)
+    gradient = np.einsum("mn,pmn->mp", psi, jac)
+    hessian = np.einsum("pmn,qmn->mpq", curvature * jac, jac)
     # Of the majorant: it is above 0 where all points lie outside delta, too.
-    damp = np.einsum("mn,mnp->mp", majorant, jac**2) + 1e-30
+    damp = np.einsum("mn,pmn->mp", majorant, jac**2) + 1e-30
     # At a bound, and pushed beyond it: such a parameter takes no part in the step.
-    held = (theta <= objective.low) & (gradient >= 0)
-    held |= (theta >= objective.high) & (gradient <= 0)
-    held |= objective.low == objective.high
+    low, high = objective.low, objective.high
+    held = ((theta <= low) & (gradient >= 0)) | ((theta >= high) & (gradient <= 0))
+    held |= low == high
     p = theta.shape[1]
-    hessian = np.where(held[:, :, None] | held[:, None, :], 0.0, hessian)
-    hessian[:, range(p), range(p)] += np.where(held, 1.0, damping[:, None] * damp)
+    added = damping[:, None] * damp
+    if held.any():
+        hessian[held[:, :, None] | held[:, None, :]] = 0.0
+        gradient[held], added[held] = 0.0, 1.0
+    diagonal = hessian.reshape(-1, p * p)[:, :: p + 1]  # a view
+    diagonal += added
     # scaled to a unit diagonal: intercepts and slopes differ by orders of magnitude
-    unit = np.sqrt(np.maximum(np.einsum("mpp->mp", hessian), 1e-300))
-    matrix = hessian / unit[:, :, None] / unit[:, None, :]
-    matrix[:, range(p), range(p)] += 1e-14
-    step = np.linalg.solve(matrix, (np.where(held, 0.0, -gradient) / unit)[..., None])
-    return np.clip(theta + step[..., 0] / unit, objective.low, objective.high)
+    unit = np.sqrt(np.maximum(diagonal, 1e-300))
+    hessian /= unit[:, :, None] * unit[:, None, :]
+    diagonal += 1e-14
+    step = np.linalg.solve(hessian, (-gradient / unit)[..., None])[..., 0]
+    return np.clip(theta + step / unit, low, high)
