@@ -13,7 +13,7 @@ import functools
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,14 @@ from coverage_claims import tails_beyond
 from bigxfer.scaling import trend
 from bigxfer.scaling.crossover import Crossover, decide
 from bigxfer.scaling.curves import cutoff
-from bigxfer.scaling.forecast import forecast
+from bigxfer.scaling.forecast import forecasts
 from bigxfer.scaling.forms import CURVES
 from bigxfer.scaling.scatter import scatter
 from bigxfer.statistics import crossed
 from bigxfer.statistics.crossed import Part
 
 DRAWS, REPLICATES = 5, 200
-TURN = 20  # simulations of a row before the next one
+TURN = 20  # simulations of a row, searched at once, before the next one
 LAWS: dict[str, Callable] = {
     "power law": lambda x: 0.5 * x**-0.3,
     "slow floor": lambda x: 0.05 + 0.45 * x**-0.4,
@@ -42,22 +42,26 @@ LAWS: dict[str, Callable] = {
 AHEAD = (2.0, 4.0, 10.0)
 
 
-def one_forecast(law: Callable, noise: float, k: int, seed: int) -> list | None:
-    """[(low, true, high)] at AHEAD times the largest scale; None: no falling law.
-
-    Half of the variance of a draw is common to its scales, as nested draws have it.
-    """
-    rng = np.random.default_rng([seed, k, round(1000 * noise)])
-    x = np.geomspace(1, 500, k)
-    luck = rng.normal(0, noise, (DRAWS, 1)) + rng.normal(0, noise, (DRAWS, k))
-    y = law(x) * np.exp(np.sqrt(0.5) * luck)
-    scattered = scatter(x, y[None], np.zeros(k), REPLICATES, None)
-    if trend.rises(x, scattered, trend.slope(x, scattered)):
-        return None
-    prediction = forecast(CURVES.values(), x, scattered, cutoff(x))
+def some_forecasts(law: Callable, noise: float, k: int, seeds: Iterable[int]) -> list:
+    """For each seed [(low, true, high)] at AHEAD times the largest scale; None where no
+    falling law is told. Half of the variance of a draw is common to its scales, as nested
+    draws have it."""
+    x, kept = np.geomspace(1, 500, k), {}
+    found: dict[int, list | None] = dict.fromkeys(seeds)
+    for seed in found:
+        rng = np.random.default_rng([seed, k, round(1000 * noise)])
+        luck = rng.normal(0, noise, (DRAWS, 1)) + rng.normal(0, noise, (DRAWS, k))
+        y = law(x) * np.exp(np.sqrt(0.5) * luck)
+        scattered = scatter(x, y[None], np.zeros(k), REPLICATES, None)
+        if not trend.rises(x, scattered, trend.slope(x, scattered)):
+            kept[seed] = scattered
     far = x[-1] * np.array(AHEAD)
-    _, low, high = prediction.predict(far)
-    return np.stack([low, law(far), high], 1).tolist()
+    if kept:
+        all_of = forecasts(CURVES.values(), x, list(kept.values()), cutoff(x))
+        for seed, prediction in zip(kept, all_of, strict=True):
+            _, low, high = prediction.predict(far)
+            found[seed] = np.stack([low, law(far), high], 1).tolist()
+    return list(found.values())
 
 
 def forecast_row(found: list) -> str:
@@ -101,10 +105,13 @@ def study(rng, truths: np.ndarray, patients: int) -> list[Crossover]:
     return [Crossover(SHOTS, *of) for of in zip(table, tails_beyond(value, parts))]
 
 
-def one_crossover(truths: np.ndarray, seed: int) -> list:
-    """[whether any pair is said to cross, [(low, high) of pair 0]]."""
-    decided = decide(study(np.random.default_rng([seed, 11]), truths, 300))
-    return [any(decided), [[over.low, over.high] for over in decided[0]]]
+def some_crossovers(truths: np.ndarray, seeds: Iterable[int]) -> list:
+    """For each seed [whether any pair is said to cross, [(low, high) of pair 0]]."""
+    found = []
+    for seed in seeds:
+        decided = decide(study(np.random.default_rng([seed, 11]), truths, 300))
+        found.append([any(decided), [[over.low, over.high] for over in decided[0]]])
+    return found
 
 
 def crossover_row(found: list, at: float) -> str:
@@ -138,16 +145,16 @@ def crossing_studies() -> dict[str, tuple[np.ndarray, float]]:
 
 
 def rows(only: list[str]) -> dict[str, tuple[Callable, Callable]]:
-    """{name: (one simulation by its seed, the row of all)}."""
+    """{name: (simulations by their seeds, the row of all)}."""
     out: dict[str, tuple[Callable, Callable]] = {}
     if "forecasts" in only:
         for name, noise, k in itertools.product(LAWS, (0.05, 0.15), (6, 8)):
-            one = functools.partial(one_forecast, LAWS[name], noise, k)
-            out[f"{name}, noise {noise:.0%}, {k} scales"] = one, forecast_row
+            some = functools.partial(some_forecasts, LAWS[name], noise, k)
+            out[f"{name}, noise {noise:.0%}, {k} scales"] = some, forecast_row
     if "crossovers" in only:
         for name, (truths, at) in crossing_studies().items():
-            one = functools.partial(one_crossover, truths)
-            out[name] = one, functools.partial(crossover_row, at=at)
+            some = functools.partial(some_crossovers, truths)
+            out[name] = some, functools.partial(crossover_row, at=at)
     return out
 
 
@@ -162,11 +169,11 @@ def main() -> None:
     done = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     wanted, start = rows(args.only), time.time()
     for n in range(0, args.simulations, TURN):  # in turns, so that rows grow alike
-        for name, (one, _) in wanted.items():
+        for name, (some, _) in wanted.items():
             found = done.setdefault(name, [])
-            for seed in range(len(found), min(n + TURN, args.simulations)):
-                if time.time() - start < 60 * args.minutes:
-                    found.append(one(seed))
+            seeds = range(len(found), min(n + TURN, args.simulations))
+            if seeds and time.time() - start < 60 * args.minutes:
+                found += some(seeds)
         if args.out:
             args.out.write_text(json.dumps(done))
     for name, (_, row) in wanted.items():

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from bigxfer.scaling import forms
+from bigxfer.scaling.choice import choose
 from bigxfer.scaling.curves import cutoff
-from bigxfer.scaling.fit import choose, fit
+from bigxfer.scaling.fit import fit
 
 FORMS = forms.CURVES | forms.FLEXIBLE
 

@@ -10,7 +10,8 @@ from scipy import optimize, stats
 
 from bigxfer.scaling import forms
 from bigxfer.scaling.bootstrap import Intervals, bootstrap, smooth_sigma, t_deviations
-from bigxfer.scaling.fit import choose, draw_mean, fit, inverse, simplest
+from bigxfer.scaling.choice import choose, simplest
+from bigxfer.scaling.fit import draw_mean, fit, inverse
 
 FOLDERS = (  # where the published data lie; some may not be passed on
     Path(__file__).parent / "data" / "scaling",

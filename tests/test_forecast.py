@@ -5,7 +5,7 @@ import pytest
 
 from bigxfer.scaling import forms
 from bigxfer.scaling.fit import fit
-from bigxfer.scaling.forecast import Forecast, forecast
+from bigxfer.scaling.forecast import Forecast, forecast, forecasts
 from bigxfer.scaling.scatter import Scatter
 
 X = np.array([1.0, 2, 5, 10, 20, 50, 100])
@@ -52,3 +52,21 @@ def test_every_replicate_chooses_and_a_form_needs_more_scales_than_parameters():
     for sigma, some in ((None, None), (None, curves), (0 * X + 0.01, None)):
         with pytest.raises(ValueError, match="scatter"):
             forecast([forms.M1], X, Scatter(mean, sigma, some, ""), 20)
+
+
+def test_a_curve_among_others_has_the_forecast_that_it_has_alone():
+    rng = np.random.default_rng(0)
+    means = 0.6 * X**-0.3, 0.05 + 0.5 * X**-0.8, 0.3 + 0.2 / X
+    all_of = [
+        Scatter(m, s + 0 * X, m * np.exp(rng.normal(0, s, (5, 7))), "")
+        for m, s in zip(means, (0.01, 0.02, 0.05), strict=True)
+    ]
+    together = forecasts([forms.M1, forms.M2], X, all_of, 20)
+    assert [len(some.refits) for some in together] != [1, 1, 1]
+    for some, scatter in zip(together, all_of, strict=True):
+        alone = forecast([forms.M1, forms.M2], X, scatter, 20)
+        np.testing.assert_array_equal(some.theta, alone.theta)
+        assert some.fit.form is alone.fit.form and some.miss == alone.miss
+        for mine, its in zip(some.refits, alone.refits, strict=True):
+            assert mine[0] is its[0]
+            np.testing.assert_array_equal(mine[1], its[1])

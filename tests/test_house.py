@@ -55,7 +55,7 @@ guesses laws
 forms
 solver
 fit
-bootstrap
+bootstrap choice
 scatter crossover
 forecast trend
 reach

@@ -1,5 +1,6 @@
 """Bootstrap intervals of a fitted law: its parameters and its predictions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,17 +104,39 @@ def refit(
     Here a floor may fall below 0, as noise lets it. Held at 0, replicates of a law
     without a floor all err to one side, and 95% intervals of c cover 86%.
     """
-    k, n = len(law.basins), len(y)
-    floor = np.array([name == "floor" for name in law.form.parameters])
-    low = np.where(floor, -law.objective.high, law.objective.low)
-    objective = replace(law.objective, low=low)
-    weight = np.ones_like(y) if weight is None else weight
-    # From every basin: noise may make another optimum of the law the best one.
-    target = np.repeat(law.objective.link(y), k, axis=0)
-    start = np.tile(law.basins, (n, 1))
-    weights = np.repeat(weight, k, axis=0)
-    theta, cost = minimise(objective, target, weights, start, iterations)
-    return theta.reshape(n, k, -1)[np.arange(n), cost.reshape(n, k).argmin(1)]
+    weights = None if weight is None else [weight]
+    return refits([law], [y], weights, iterations)[0]
+
+
+def refits(
+    laws: Sequence[Fit],
+    ys: Sequence[Array],
+    weights: Sequence[Array] | None = None,
+    iterations: int = 200,
+) -> list[Array]:
+    """`refit` of several laws of one form at the same x, all searched at once."""
+    of, basins, sizes = laws[0].objective, [], []
+    targets, counts, owners = [], [], []
+    for i, (law, y) in enumerate(zip(laws, ys, strict=True)):
+        k, n = len(law.basins), len(y)
+        # From every basin: noise may make another optimum of the law the best one.
+        basins.append(np.tile(law.basins, (n, 1)))
+        targets.append(np.repeat(of.link(y), k, axis=0))
+        weight = np.ones_like(y) if weights is None else weights[i]
+        counts.append(np.repeat(weight, k, axis=0))
+        owners.append(np.full(n * k, i))
+        sizes.append((n, k))
+    floor = np.array([name == "floor" for name in of.form.parameters])
+    scale = np.array([law.objective.scale for law in laws])
+    high = np.array([law.objective.high for law in laws])
+    low = np.where(floor, -high, [law.objective.low for law in laws])
+    every = replace(of, scale=scale, low=low, high=high).of(np.concatenate(owners))
+    problems = [np.concatenate(part) for part in (targets, counts, basins)]
+    theta, cost = minimise(every, *problems, iterations)
+    out, ends = [], np.cumsum([n * k for n, k in sizes])[:-1]
+    for (n, k), t, c in zip(sizes, np.split(theta, ends), np.split(cost, ends)):
+        out.append(t.reshape(n, k, -1)[np.arange(n), c.reshape(n, k).argmin(1)])
+    return out
 
 
 def t_deviations(

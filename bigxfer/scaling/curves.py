@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bigxfer.scaling import bootstrap, reach, trend
-from bigxfer.scaling.fit import Fit, Score, choose, fit
+from bigxfer.scaling.choice import Score, choose
+from bigxfer.scaling.fit import Fit, fit
 from bigxfer.scaling.forecast import STARTS, Forecast, forecast
 from bigxfer.scaling.forms import CURVES, Array
 from bigxfer.scaling.reach import Reach

@@ -1,20 +1,20 @@
-"""Fit a law to errors at several scales, with intervals and held-out model choice.
+"""Fit a law to errors at several scales.
 
     law = fit(M2, shots, errors)              # errors [shots] or [draws, shots]
     intervals = bootstrap(law)                # in bootstrap.py
     intervals.parameters["c"]                 # (value, low, high)
-    choose(CURVES.values(), sizes, errors)[0] # the form that extrapolates
+    choose(CURVES.values(), sizes, errors)[0] # the form that extrapolates: choice.py
 
 Residuals are ln(predicted) - ln(observed), so relative errors; the loss is Huber's.
 Many starts, and all replicates of a bootstrap, are solved at once by one batched
 Levenberg-Marquardt iteration.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from bigxfer.scaling.forms import Array, Form
 from bigxfer.scaling.solver import Objective, minimise
@@ -26,11 +26,6 @@ DELTA = 0.1
 # A restart looks for a better optimum, and costs as much as the first search. It is left
 # out where this share of the starts already ended at the same one.
 SETTLED = 0.75
-# A form of more parameters is taken only if it misses the held-out scales by less than
-# this share of what the simpler form misses them by: one or two held-out scales are few,
-# and of five forms one is lucky (benchmarks/fits_published.py, learning curves).
-CLEAR = 0.5
-TIE = 1e-4  # a gain in ln y below it is rounding
 
 
 @dataclass(frozen=True)
@@ -88,36 +83,81 @@ def fit(
     twice the sigma counts for a quarter); `link` is the scale of the residuals.
     Raises ValueError for data that are not positive, or fewer than the parameters.
     """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    curve = _checked(form, x, y)
-    scale = np.ones(len(curve))
-    if sigma is not None:
-        sigma = np.asarray(sigma, float)
-        if sigma.shape != curve.shape or not (sigma > 0).all():
-            raise ValueError("fit: sigma must be positive, one for each scale")
-        # By the median: delta stays a relative error at any level of sigma.
-        scale = np.median(sigma) / sigma
+    sigmas = None if sigma is None else [sigma]
+    return fits(form, x, [y], sigmas=sigmas, delta=delta, link=link, starts=starts)[0]
+
+
+def fits(
+    form: Form,
+    x: ArrayLike,
+    ys: Sequence[ArrayLike],
+    *,
+    sigmas: Sequence[ArrayLike] | None = None,
+    delta: float = DELTA,
+    link: Callable[[Array], Array] = np.log,
+    starts: int = 64,
+) -> list[Fit]:
+    """`fit` of several y at the same x, each with its own sigma: all searched at once."""
+    x, data = np.asarray(x, float), [np.asarray(y, float) for y in ys]
+    curves = np.array([_checked(form, x, y) for y in data])
+    scale = np.ones_like(curves)
+    if sigmas is not None:
+        scale = np.array([_scale(sigma, curves[0].shape) for sigma in sigmas])
     columns = form.columns(x)
-    low, high = np.array(form.bounds(curve, *columns), float).T
-    objective = Objective(form, x, scale, delta, link, low, high)
-    rng = np.random.default_rng(0)  # the same data give the same fit
-    theta, cost = _restart(objective, curve, form.starts(rng, starts, curve, *columns))
+    bounds = np.array([form.bounds(curve, *columns) for curve in curves], float)
+    all_of = Objective(form, x, scale, delta, link, bounds[..., 0], bounds[..., 1])
+    # The same data give the same fit, alone or among others.
+    rngs = [np.random.default_rng(0) for _ in data]
+
+    def anywhere(i: int) -> Array:
+        return form.starts(rngs[i], starts, curves[i], *columns)
+
+    open_ = list(range(len(data)))
+    found = _restart(all_of, curves, np.array([anywhere(i) for i in open_]))
     for _ in range(3):  # fresh restarts, around the best and anywhere
-        if _agreement(cost) >= SETTLED:
+        open_ = [i for i in open_ if _agreement(found[i][1]) < SETTLED]
+        if not open_:
             break
-        spread = rng.normal(0, 0.3, (starts, theta.shape[1])) * np.maximum(
-            0.1, np.abs(theta[0])
-        )
-        fresh = form.starts(rng, starts, curve, *columns)
-        # Half near the best, for a basin that was missed narrowly; half anywhere.
-        fresh[::2] = (theta[0] + spread)[::2]
-        more, more_cost = _restart(objective, curve, fresh)
-        improved = more_cost[0] < cost[0] * (1 - 1e-6) - 1e-15
-        order = np.argsort(np.append(cost, more_cost), kind="stable")
-        theta = np.concatenate([theta, more])[order]
-        cost = np.append(cost, more_cost)[order]
-        if not improved:
-            break
+        fresh = []
+        for i in open_:
+            best = found[i][0][0]
+            spread = rngs[i].normal(0, 0.3, (starts, len(best)))
+            fresh.append(anywhere(i))
+            # Half near the best, for a basin that was missed narrowly; half anywhere.
+            near = best + spread * np.maximum(0.1, np.abs(best))
+            fresh[-1][::2] = near[::2]
+        more = _restart(all_of.of(np.array(open_)), curves[open_], np.array(fresh))
+        improved = []
+        for i, (theta, cost) in zip(open_, more, strict=True):
+            before = found[i][1]
+            if cost[0] < before[0] * (1 - 1e-6) - 1e-15:
+                improved.append(i)
+            order = np.argsort(np.append(before, cost), kind="stable")
+            thetas = np.concatenate([found[i][0], theta])[order]
+            found[i] = thetas, np.append(before, cost)[order]
+        open_ = improved
+    return [
+        _settled(form, *found[i], _own(all_of, i), data[i]) for i in range(len(data))
+    ]
+
+
+def _scale(sigma: ArrayLike, shape: tuple[int, ...]) -> Array:
+    sigma = np.asarray(sigma, float)
+    if sigma.shape != shape or not (sigma > 0).all():
+        raise ValueError("fit: sigma must be positive, one for each scale")
+    # By the median: delta stays a relative error at any level of sigma.
+    return np.median(sigma) / sigma
+
+
+def _own(objective: Objective, i: int) -> Objective:
+    """The objective of one problem, for as many data sets of it as one likes."""
+    one = objective.of(np.array([i]))
+    return replace(one, scale=one.scale[0], low=one.low[0], high=one.high[0])
+
+
+def _settled(
+    form: Form, theta: Array, cost: Array, objective: Objective, y: Array
+) -> Fit:
     distinct = np.append(True, np.diff(cost) > 1e-3 * cost[1:] + 1e-15)
     basins = theta[distinct & np.isfinite(cost)][:3]
     value, agreement = float(cost[0]), _agreement(cost)
@@ -161,90 +201,20 @@ def draw_mean(y: Array) -> Array:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _restart(objective: Objective, curve: Array, start: Array) -> tuple[Array, Array]:
-    """Solve from every start [m, p] -> (theta, cost), the best first."""
-    target = np.tile(objective.link(curve), (len(start), 1))
-    theta, cost = minimise(objective, target, np.ones_like(target), start)
-    order = np.argsort(cost, kind="stable")
-    return theta[order], cost[order]
-
-
-# ---- choice of form, and inversion -------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a form extrapolates after a fit up to the cutoff: RMSE of ln y above it, the
-    largest miss there, RMSE up to it."""
-
-    form: Form
-    held_out: float
-    in_sample: float
-    law: Fit  # up to the cutoff
-    largest: float
-
-    @property
-    def agreement(self) -> float:
-        return self.law.agreement
-
-
-def choose(
-    forms: Iterable[Form],
-    x: ArrayLike,
-    y: ArrayLike,
-    cutoff: float | None = None,
-    *,
-    axis: int = 0,
-    sigma: ArrayLike | None = None,
-    **how,
-) -> list[Score]:
-    """Fit each form where input `axis` is <= cutoff, score it above; the chosen first.
-
-    The simplest form is chosen unless another gains clearly (`simplest`). The default
-    cutoff is half the largest scale (arXiv 2209.06640, section 4). Forms with more
-    parameters than scales below the cutoff are left out. `sigma` and `how` go to `fit`.
-    Raises ValueError when nothing can be held out.
-    """
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    first = x if x.ndim == 1 else x[:, axis]
-    cutoff = first.max() / 2 if cutoff is None else cutoff
-    small = first <= cutoff
-    if small.all() or not small.any():
-        raise ValueError(f"choose: cutoff {cutoff} leaves one side without data")
-    curve = y if y.ndim == 1 else draw_mean(y)
-    noise = None if sigma is None else np.asarray(sigma, float)[small]
-    scores = []
-    for form in forms:
-        if len(np.unique(x[small], axis=0)) < len(form.parameters):
-            continue
-        law = fit(form, x[small], y[..., small], sigma=noise, **how)
-        inside = law.rmse(x[small], curve[small])
-        outside = law.rmse(x[~small], curve[~small])
-        off = float(np.abs(np.log(law.predict(x[~small]) / curve[~small])).max())
-        scores.append(Score(form, outside, inside, law, off))
-    if not scores:
-        raise ValueError(f"choose: too few scales below the cutoff {cutoff}")
-    # The larger of the two: a law that misses what it was fitted to foretells by luck.
-    misses = np.array([[max(s.held_out, s.in_sample)] for s in scores])
-    first = simplest([len(s.form.parameters) for s in scores], misses)[0]
-    others = [s for i, s in enumerate(scores) if i != first]
-    return [scores[first], *sorted(others, key=lambda s: s.held_out)]
-
-
-def simplest(parameters: Sequence[int], misses: Array) -> NDArray[np.int64]:
-    """The form to take, by the misses [forms, n] of n data sets -> index [n].
-
-    From few parameters to many: a form replaces the one taken before where it misses by
-    less than CLEAR of that, or, of as many parameters, by less at all.
-    """
-    order = np.argsort(parameters, kind="stable")
-    taken = np.full(misses.shape[1], order[0])
-    for i in order[1:]:
-        before = np.take_along_axis(misses, taken[None], 0)[0]
-        equal = np.array(parameters)[taken] == parameters[i]
-        clear = misses[i] < np.where(equal, 1.0, CLEAR) * before - TIE
-        taken = np.where(clear, i, taken)
-    return taken
+def _restart(
+    objective: Objective, curves: Array, start: Array
+) -> list[tuple[Array, Array]]:
+    """Solve curves [s, n] from their starts [s, m, p] -> s times (theta [m, p],
+    cost [m]), the best first."""
+    s, m, p = start.shape
+    target = np.repeat(objective.link(curves), m, axis=0)
+    every = objective.of(np.repeat(np.arange(s), m))
+    theta, cost = minimise(every, target, np.ones_like(target), start.reshape(-1, p))
+    out = []
+    for thetas, costs in zip(theta.reshape(s, m, p), cost.reshape(s, m), strict=True):
+        order = np.argsort(costs, kind="stable")
+        out.append((thetas[order], costs[order]))
+    return out
 
 
 def inverse(law: Fit, y: ArrayLike) -> Array:

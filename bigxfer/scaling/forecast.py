@@ -10,14 +10,15 @@ scales by, and more the further it goes, because no form of the list need be the
 the data, and not within it, is foretold by nobody.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from bigxfer.scaling.bootstrap import Intervals, refit
-from bigxfer.scaling.fit import Fit, Score, choose, fit, simplest
+from bigxfer.scaling.bootstrap import Intervals, refits
+from bigxfer.scaling.choice import Score, choices, simplest
+from bigxfer.scaling.fit import Fit, fits
 from bigxfer.scaling.forms import Array, Form
 from bigxfer.scaling.scatter import Scatter
 
@@ -66,27 +67,74 @@ def forecast(
 
     Raises ValueError where no form has fewer parameters than scales up to the cutoff.
     """
+    return forecasts(forms, x, [scatter], cutoff)[0]
+
+
+def forecasts(
+    forms: Iterable[Form], x: Array, scatters: Sequence[Scatter], cutoff: float
+) -> list[Forecast]:
+    """`forecast` of several curves at the same x, all searched at once."""
     below = x <= cutoff
     forms = [f for f in forms if len(f.parameters) < below.sum()]
-    mean, sigma, curves = scatter.mean, scatter.sigma, scatter.curves
-    if curves is None or sigma is None:
+    curves, sigmas = [s.curves for s in scatters], [s.sigma for s in scatters]
+    if any(part is None for part in (*curves, *sigmas)):
         raise ValueError("forecast: nothing says how the errors scatter")
-    scores = choose(forms, x, mean, cutoff, sigma=sigma, starts=STARTS)
-    forms = [score.form for score in scores]
-    misses = []
-    for score in scores:
-        theta = refit(score.law, curves[:, below], iterations=STEPS)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            off = np.abs(score.form.log_y(theta, x) - np.log(curves))
-        off = np.nan_to_num(off, nan=LOST)
-        square = [np.sqrt(np.mean(off[:, s] ** 2, 1)) for s in (below, ~below)]
-        misses.append(np.maximum(*square))
-    taken = simplest([len(f.parameters) for f in forms], np.array(misses))
-    law = fit(forms[0], x, mean, sigma=sigma, starts=STARTS)
-    theta = refit(law, curves, iterations=STEPS)
-    refits = [(forms[0], theta[taken == 0])]
-    for i, form in enumerate(forms[1:], 1):
-        if (rows := taken == i).any():
-            other = fit(form, x, mean, sigma=sigma, starts=STARTS)
-            refits.append((form, refit(other, curves[rows], iterations=STEPS)))
-    return Forecast(law, theta, scores, refits, scores[0].largest, (cutoff, x[-1]))
+    means = [s.mean for s in scatters]
+    scores = choices(forms, x, means, cutoff, sigmas=sigmas, starts=STARTS)
+    taken = _taken(forms, x, curves, scores, below)
+    # Each form is fitted to all scales where it is chosen, by the curve or a replicate.
+    laws: list[dict[str, tuple[Fit, Array]]] = [{} for _ in scatters]
+    for form in forms:
+        chosen = [
+            i for i, of in enumerate(scores)
+            if of[0].form is form or (taken[i] == form.name).any()
+        ]  # fmt: skip
+        if not chosen:
+            continue
+        found = fits(
+            form, x, [means[i] for i in chosen],
+            sigmas=[sigmas[i] for i in chosen], starts=STARTS,
+        )  # fmt: skip
+        rows = [
+            taken[i] == form.name if scores[i][0].form is not form else slice(None)
+            for i in chosen
+        ]
+        refitted = [curves[i][row] for i, row in zip(chosen, rows, strict=True)]
+        thetas = refits(found, refitted, iterations=STEPS)
+        for i, law, theta in zip(chosen, found, thetas, strict=True):
+            laws[i][form.name] = law, theta
+    ends = cutoff, x[-1]
+    return [_joined(*of, ends) for of in zip(scores, taken, laws, strict=True)]
+
+
+def _taken(forms, x, curves, scores, below) -> list[NDArray[np.str_]]:
+    """The name of the form that each replicate takes, for every curve."""
+    misses: list[dict[str, Array]] = [{} for _ in curves]
+    for form in forms:
+        partial = [s.law for of in scores for s in of if s.form is form]
+        small = [replicates[:, below] for replicates in curves]
+        thetas = refits(partial, small, iterations=STEPS)
+        for theta, replicates, of in zip(thetas, curves, misses, strict=True):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                off = np.abs(form.log_y(theta, x) - np.log(replicates))
+            off = np.nan_to_num(off, nan=LOST)
+            square = [np.sqrt(np.mean(off[:, s] ** 2, 1)) for s in (below, ~below)]
+            of[form.name] = np.maximum(*square)
+    out = []
+    for of, order in zip(misses, scores, strict=True):
+        some = [score.form for score in order]
+        ranked = np.array([of[form.name] for form in some])
+        places = simplest([len(form.parameters) for form in some], ranked)
+        out.append(np.array([form.name for form in some])[places])
+    return out
+
+
+def _joined(scores, taken, laws, ends) -> Forecast:
+    """One curve's forecast, of the forms that it and its replicates took."""
+    name = scores[0].form.name
+    law, theta = laws[name]
+    refitted = [(law.form, theta[taken == name])]
+    for score in scores[1:]:
+        if (taken == score.form.name).any():
+            refitted.append((score.form, laws[score.form.name][1]))
+    return Forecast(law, theta, scores, refitted, scores[0].largest, ends)

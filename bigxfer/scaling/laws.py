@@ -105,7 +105,8 @@ def joint(n, d, floor, a, alpha, b, beta):
     return np.log(floor + np.exp(a - alpha * np.log(n)) + np.exp(b - beta * np.log(d)))
 
 
-def slopes_of_joint(log_y, n, d, floor, a, alpha, b, beta):
+def slopes_of_joint(log_y, n, d, *parameters):
+    _, a, alpha, b, beta = parameters
     log_n, log_d = np.log(n), np.log(d)
     of_n = np.exp(a - alpha * log_n - log_y)
     of_d = np.exp(b - beta * log_d - log_y)
@@ -144,9 +145,10 @@ def two_way_floor(n, s, delta, gap, alpha, beta, floor):
     return np.log(floor + np.exp(two_way(n, s, delta, gap, alpha, beta)))
 
 
-def slopes_of_two_way_floor(log_y, n, s, delta, gap, alpha, beta, floor):
-    above = two_way(n, s, delta, gap, alpha, beta)
-    slopes = slopes_of_two_way(above, n, s, delta, gap, alpha, beta)
+def slopes_of_two_way_floor(log_y, n, s, *parameters):
+    *growth, _ = parameters
+    above = two_way(n, s, *growth)
+    slopes = slopes_of_two_way(above, n, s, *growth)
     share = np.exp(above - log_y)
     return *(share * slope for slope in slopes), np.exp(-log_y)
 

@@ -5,16 +5,20 @@ of tiny ones, so here every array has a leading axis of problems.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bigxfer.scaling.forms import Array, Form
 
 
 @dataclass(frozen=True)
 class Objective:
-    """sum of weight * Huber(scale * (link(predicted) - target)) within bounds [p]."""
+    """sum of weight * Huber(scale * (link(predicted) - target)) within bounds.
+
+    scale [n], and low and high [p], for all problems, or [m, n] and [m, p], of each.
+    """
 
     form: Form
     x: Array
@@ -23,6 +27,15 @@ class Objective:
     link: Callable[[Array], Array]
     low: Array
     high: Array
+
+    def of(self, problems: NDArray) -> "Objective":
+        """The objective of some problems, by their places or by a mask [m]."""
+        own = {
+            name: getattr(self, name)[problems]
+            for name in ("scale", "low", "high")
+            if getattr(self, name).ndim > 1
+        }
+        return replace(self, **own)
 
     def predict(self, theta: Array) -> Array:
         """theta [m, p] -> link(y) [m, n]."""
@@ -60,10 +73,10 @@ class Objective:
         """
         m, p = theta.shape
         step = 1e-6 * np.clip(self.high - self.low, 1e-9, 1.0)
-        shift = np.concatenate([np.diag(step), -np.diag(step)])
-        disturbed = (theta + shift[:, None]).reshape(2 * p * m, p)
+        shift = np.eye(p)[:, None] * step  # [p, 1 or m, p]
+        disturbed = np.concatenate([theta + shift, theta - shift]).reshape(-1, p)
         plus, minus = self.scale * self.predict(disturbed).reshape(2, p, m, -1)
-        return (plus - minus) / (2 * step[:, None, None])
+        return (plus - minus) / (2 * np.atleast_2d(step).T[..., None])
 
 
 def minimise(
@@ -90,6 +103,7 @@ def minimise(
                 places, cost, damping = places[active], cost[active], damping[active]
                 target, weight, quiet = target[active], weight[active], quiet[active]
                 state = state[0][active], state[1][active]
+                objective = objective.of(active)
             if not len(places):
                 break
             new = _step(objective, *state, target, weight, damping)

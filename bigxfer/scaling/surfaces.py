@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from bigxfer.scaling import bootstrap, curves, trend
+from bigxfer.scaling.choice import choose
 from bigxfer.scaling.curves import REPLICATES, Curve, Law
-from bigxfer.scaling.fit import choose, fit
+from bigxfer.scaling.fit import fit
 from bigxfer.scaling.forecast import STARTS, STEPS
 from bigxfer.scaling.forms import JOINT, TWO_WAY, TWO_WAY_DISTANCE, TWO_WAY_FLOOR, Form
 from bigxfer.tables import lines
