@@ -246,7 +246,7 @@ def test_the_run_saves_what_it_predicted_and_says_the_gap(tmp_path):
     )
     task.folder.mkdir()
     task.loader = lambda split: feed.loader(found, split, run)
-    result = evaluate.judge(task, None, predict)
+    result = evaluate.judge(task, None, predict, None)
     of = result["external"]["csv"]
     assert of["images"] == of["patients"] == 24 and of["data"]["images"] == 24
     saved = predictions.read(task.folder / predictions.external("csv"))

@@ -172,7 +172,7 @@ def _matrices(
 def _two_by_two(
     drawing: Drawing, place: dict, lines: dict[str, list[Row]]
 ) -> list[Panel]:
-    """Of findings: what each line calls right and wrong at the thresholds of validation."""
+    """Of findings: what each line calls right and wrong at each run's own thresholds."""
     head = ["class", "runs", "found", "missed", "false alarms", "rightly not called"]
     head += ["sensitivity", "specificity"]
     drawn = []
