@@ -98,7 +98,9 @@ def _shares(
             shares[round(float(of_class.mean()), 9)] = None
         elif label in saved.classes:
             shares[round(float(of_class[saved.classes.index(label)]), 9)] = None
-    return [{**DIAGONAL, "y": [share, share]} for share in shares if not np.isnan(share)]
+    return [
+        {**DIAGONAL, "y": [share, share]} for share in shares if not np.isnan(share)
+    ]
 
 
 def _curve(

@@ -135,7 +135,9 @@ def _judged(test: Predictions) -> list[Chart]:
                 curves.append(Line("" if many else label, roc.GRID, values[:, 0]))
         if curves:
             chance = (0.0, 1.0) if kind == "roc" else (share, share)
-            charts.append(Chart(f"{title}, test split", across, up, curves, 1.0, chance))
+            charts.append(
+                Chart(f"{title}, test split", across, up, curves, 1.0, chance)
+            )
     return charts
 
 

@@ -118,7 +118,9 @@ def precision(
     at = np.ceil(GRID * m - 1e-9).astype(int)
     cut = falling[np.maximum(at, 1) - 1]
     called = odds >= cut[:, None]  # [g, n]
-    hits, wrong = ((called @ side.astype(float))[:, None] for side in (positive, negative))
+    hits, wrong = (
+        (called @ side.astype(float))[:, None] for side in (positive, negative)
+    )
     values = hits / (hits + wrong)
     # Half a count where nothing is wrong, since the influence is on a logarithm.
     share = np.maximum(wrong, 0.5) / n

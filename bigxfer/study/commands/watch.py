@@ -71,7 +71,10 @@ def lines(args: argparse.Namespace) -> None:
             print(f"{time.strftime('%H:%M:%S')}  {said}, of {len(states)}", flush=True)
         before = said
         for s in states:
-            if s.state in ("failed", "given up") and (s.node.digest, s.state) not in told:
+            if (
+                s.state in ("failed", "given up")
+                and (s.node.digest, s.state) not in told
+            ):
                 told.add((s.node.digest, s.state))
                 words = filter(None, (str(s.node), s.state, s.where, s.error))
                 print(f"          {', '.join(words)}", flush=True)
