@@ -131,8 +131,8 @@ def refits(
     high = np.array([law.objective.high for law in laws])
     low = np.where(floor, -high, [law.objective.low for law in laws])
     every = replace(of, scale=scale, low=low, high=high).of(np.concatenate(owners))
-    problems = [np.concatenate(part) for part in (targets, counts, basins)]
-    theta, cost = minimise(every, *problems, iterations)
+    target, weight = np.concatenate(targets), np.concatenate(counts)
+    theta, cost = minimise(every, target, weight, np.concatenate(basins), iterations)
     out, ends = [], np.cumsum([n * k for n, k in sizes])[:-1]
     for (n, k), t, c in zip(sizes, np.split(theta, ends), np.split(cost, ends)):
         out.append(t.reshape(n, k, -1)[np.arange(n), c.reshape(n, k).argmin(1)])

@@ -76,8 +76,9 @@ def forecasts(
     """`forecast` of several curves at the same x, all searched at once."""
     below = x <= cutoff
     forms = [f for f in forms if len(f.parameters) < below.sum()]
-    curves, sigmas = [s.curves for s in scatters], [s.sigma for s in scatters]
-    if any(part is None for part in (*curves, *sigmas)):
+    curves = [s.curves for s in scatters if s.curves is not None]
+    sigmas = [s.sigma for s in scatters if s.sigma is not None]
+    if not len(curves) == len(sigmas) == len(scatters):
         raise ValueError("forecast: nothing says how the errors scatter")
     means = [s.mean for s in scatters]
     scores = choices(forms, x, means, cutoff, sigmas=sigmas, starts=STARTS)

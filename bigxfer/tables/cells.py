@@ -140,8 +140,10 @@ class PredictionReader:
         # Runs on one test set share their ids, patients and labels: 300 bytes an image.
         shared = {k: v for k, v in vars(saved).items() if isinstance(v, np.ndarray)}
         del shared["logits"]
-        columns = {k: self._columns.setdefault(_hash(v), v) for k, v in shared.items()}
-        return replace(saved, **columns)
+        same: dict[str, Any] = {
+            k: self._columns.setdefault(_hash(v), v) for k, v in shared.items()
+        }
+        return replace(saved, **same)
 
     def scores(self, rows: Sequence[Row], metric: str) -> list[Score] | None:
         """The metric of each run, with the influences of the same patients.
