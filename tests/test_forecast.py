@@ -28,6 +28,11 @@ def test_the_band_is_that_of_all_replicates_widened_by_the_miss():
         assert low == pytest.approx(np.exp(ends[0]) * power / wider, rel=1e-5)
         assert high == pytest.approx(np.exp(ends[1]) * power * wider, rel=1e-5)
         assert some.parameters["b"][1:] == pytest.approx(np.exp(ends), rel=1e-5)
+    # a floor below 0 has reached no error by then
+    sunk = np.tile([0.6, 0.3, -0.5], (101, 1))
+    below = [(forms.M1, refits[0][1]), (forms.M2, sunk)]
+    _, low, high = Forecast(law, theta, [], below, 0.0, (10.0, 100.0)).predict([1000.0])
+    assert low == 0 and 0 < high < 0.1
     # the value lies within, even where all replicates are to one side of it
     above = [(forms.M1, theta[90:])]
     value, low, _ = Forecast(law, theta, [], above, 0.0, (10.0, 100.0)).predict([50.0])

@@ -407,6 +407,8 @@ def test_halls_limits_are_where_his_transformation_is_students():
     )
     effect = influence.of_mean(values, np.ones(12))
     found = limits.mean(mean, effect, Patients.of(np.arange(12)))
+    # A loss has no largest effect of a patient to add to a difference's variance.
+    assert found.one == 0
     assert (found.low, found.high) == pytest.approx((low, high))
     held = limits.mean(mean, effect, Patients.of(np.arange(12)), highest=high - 0.1)
     assert held.low == found.low and held.high == high - 0.1
