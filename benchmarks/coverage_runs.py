@@ -107,7 +107,7 @@ def _precision(draw: Callable, size: tuple) -> Simulation:
             labels, logits, names, ids = draw(rng, patients, images, skill)
             truth, people = auroc.one_hot(labels, len(names)), Patients.of(ids)
             scores = []
-            for y, odds in zip(truth.T, metrics.log_odds(labels, logits).T):
+            for y, odds in zip(truth.T, auroc.log_odds(labels, logits).T):
                 value = auroc.rank(y, odds).areas(np.ones((1, len(y))))[1][0]
                 effect = influence.of_precision(y, odds)
                 scores.append(limits.precision(float(value), effect, y, people))

@@ -66,7 +66,7 @@ def _area_of_sorted(keys: np.ndarray, positives: int) -> np.ndarray:
 def odds(scores: np.ndarray) -> np.ndarray:
     """Return the log-odds of each class under softmax, float32, of scores [..., k].
 
-    As metrics.log_odds, for ranking: a gap of more than 87 counts as 87.
+    As auroc.log_odds, for ranking: a gap of more than 87 counts as 87.
     """
     z = np.asarray(scores, np.float32)
     z = z - z.max(axis=-1, keepdims=True)

@@ -7,46 +7,26 @@ first, whatever it is stuck in: a thread of its own that lives on proves nothing
 the pool dies, however it dies, its workers do at once: the pipes to them close.
 """
 
-import json
-import os
 import queue
 import shlex
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bigxfer.runs import folders
 from bigxfer.study import claims, grid
+from launch.slot import KILLED, Slot, describe, newest
 
 RELEASED = (75, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit statuses; 75: run saved
-KILLED = "killed by SIGKILL"
 TOUCH = 10.0  # seconds between touches of a claim; far below claims.STALE
 
 
 def show(line: str) -> None:
     print(line, flush=True)
-
-
-@dataclass
-class Slot:
-    """A place for one worker: its process, what it does, and since when."""
-
-    environ: Mapping[str, str]
-    process: subprocess.Popen | None = None
-    node: grid.Node | None = None
-    claim: Path = Path()
-    ready: bool = False  # it has imported all that it needs, and found its device
-    touched: float = 0.0  # time.monotonic(), as `moved`
-    moved: float = 0.0  # when the run folder last changed
-    newest: float = 0.0  # the mtime by which that is known
-    verdict: str = ""  # why the pool itself has killed it
-    shapes: set[str] = field(default_factory=set)  # of what its process has run
 
 
 @dataclass
@@ -97,7 +77,7 @@ class Pool:
                     self.watch(slot)
         finally:
             for slot in self.slots:
-                self.end(slot)
+                slot.end()
 
     def busy(self) -> list[Slot]:
         return [slot for slot in self.slots if slot.node]
@@ -113,7 +93,7 @@ class Pool:
         elif time.monotonic() > self.deadline:
             for slot in self.busy():
                 self.finish(slot, "released")
-                self.end(slot)
+                slot.end()
 
     def hand_out(self) -> bool:
         """Gives each idle slot a ready run; True when there is nothing left to do."""
@@ -162,26 +142,16 @@ class Pool:
         return min(range(len(ready)), key=rank)
 
     def give(self, slot: Slot, node: grid.Node, claim: Path) -> None:
-        if slot.process is None:
-            slot.process, slot.ready = self.start(slot.environ), False
-            slot.shapes = set()  # a new process has compiled nothing
-        claims.add_worker(claim, slot.process.pid)
+        process = slot.process or slot.start(self.command, self.inbox)
+        claims.add_worker(claim, process.pid)
         slot.node, slot.claim, slot.verdict = node, claim, ""
         slot.shapes.add(node.shape)
         slot.moved = slot.touched = time.monotonic()
         slot.newest = 0.0
         with suppress(BrokenPipeError):  # its end is on its way to the inbox
-            assert slot.process.stdin
-            slot.process.stdin.write(f"{node.digest}\n")
-            slot.process.stdin.flush()
-
-    def start(self, environ: Mapping[str, str]) -> subprocess.Popen:
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            self.command, stdin=pipe, stdout=pipe, text=True, env=dict(environ)
-        )
-        threading.Thread(target=pump, args=(process, self.inbox), daemon=True).start()
-        return process
+            assert process.stdin
+            process.stdin.write(f"{node.digest}\n")
+            process.stdin.flush()
 
     def listen(self, seconds: float) -> None:
         """Takes what the workers say, waiting for it for so long at most."""
@@ -200,11 +170,11 @@ class Pool:
             self.stopping |= self.leave and answer["how"] == "released"
             self.finish(slot, **answer)
             if answer["how"] == "failed":  # it is leaving: no more runs for it
-                self.end(slot)
+                slot.end()
 
     def ended(self, slot: Slot, status: int) -> None:
         """A worker has ended: what that means for its run, if it had one."""
-        self.end(slot)
+        slot.end()
         if not self.pass_on and describe(status) == KILLED:
             time.sleep(5)  # Slurm kills srun first, if the whole job is to end
         if slot.verdict:
@@ -261,7 +231,7 @@ class Pool:
         if not claims.touch(slot.claim):  # we slept, and it was taken over
             self.say(f"{slot.node.digest}: another launcher has it now, or it is gone")
             slot.node = None
-            self.end(slot)
+            slot.end()
             return
         latest = newest(slot.node.folder(self.runs))
         if latest != slot.newest:
@@ -270,16 +240,6 @@ class Pool:
             slot.verdict = f"nothing new in its folder for {self.hang:.0f} s"
             slot.process.kill()
 
-    def end(self, slot: Slot) -> None:
-        """Kills a slot's worker, at once."""
-        process, slot.process = slot.process, None
-        if process:
-            process.kill()
-            process.wait()
-            with suppress(BrokenPipeError):
-                assert process.stdin
-                process.stdin.close()
-
 
 def clock(seconds: float) -> str:
     """A time for people: 45 s, 12 min or 3 h 20 min."""
@@ -287,37 +247,6 @@ def clock(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def pump(process: subprocess.Popen, inbox: queue.Queue) -> None:
-    """In a thread: what the worker prints goes to the inbox, and then its end."""
-    assert process.stdout
-    with process.stdout as lines, suppress(ValueError):  # a line that was cut
-        for line in lines:
-            inbox.put((process, json.loads(line)))
-    inbox.put((process, None))
-
-
-def newest(folder: Path) -> float:
-    """The latest change of a file of a run, its checkpoints or its trials; 0: none."""
-    latest = 0.0
-    for path in (*(folder, folder / "checkpoints"), *folder.glob("trials/*/**/")):
-        with suppress(FileNotFoundError):
-            for entry in os.scandir(path):
-                # The pool touches these itself: they tell nothing of the run.
-                if entry.name != "tries":
-                    with suppress(FileNotFoundError):
-                        latest = max(latest, entry.stat().st_mtime)
-    return latest
-
-
-def describe(status: int) -> str:
-    """How a worker ended, such as "killed by SIGKILL"."""
-    number = -status if status < 0 else status - 128  # srun reports as a shell does
-    try:
-        return f"killed by {signal.Signals(number).name}"
-    except ValueError:
-        return f"ended with status {status}"
 
 
 def worker_command(path: str, runs: Path) -> list[str]:

@@ -10,7 +10,7 @@ from test_analysis_gradcam import made
 
 from bigxfer.analysis import ensembles
 from bigxfer.runs import predictions
-from bigxfer.statistics import calibration, metrics
+from bigxfer.statistics import auroc, calibration, metrics
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_the_sure_are_told_apart():
     for labels, values in ((single, logits), (many, gaps[:, None])):
         assert (np.diff(ensembles.uncertainty(labels, values)) < 0).all()
         together = ensembles.ensemble(labels, [values, values + 0.0])
-        odds = metrics.log_odds(labels, together)[:, 0]
+        odds = auroc.log_odds(labels, together)[:, 0]
         np.testing.assert_allclose(odds, gaps, rtol=1e-12)
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from bigxfer import tree
 from bigxfer.runs import card, card_groups
-from bigxfer.statistics import by_source, metrics
+from bigxfer.statistics import auroc, by_source
 
 
 def text_of(folder):
@@ -274,7 +274,7 @@ def test_the_four_counts_at_a_threshold(multilabel, tmp_path):
     folder = make_run(tmp_path / "run", multilabel=multilabel)
     text, test = text_of(folder), tree.load_npz(folder / "predictions.npz")
     point = json.loads((folder / "result.json").read_text())["operating_point"]
-    odds = metrics.log_odds(test["labels"], test["logits"].astype(float))
+    odds = auroc.log_odds(test["labels"], test["logits"].astype(float))
     for i, name in enumerate(CLASSES):
         truth = test["labels"][:, i] if multilabel else test["labels"] == i
         called = odds[:, i] >= point[name]["log_odds"]

@@ -67,11 +67,11 @@ style templates audit_verdicts
 audit_page
 figures findings overview groups upstreams
 figures_pairs figures_predictions figures_ranking figures_scaling
-figures_roc figures_training
+figures_roc figures_training laws_table
 page
 """,
     "launch": """
-profile shares
+profile shares slot
 worker
 pool
 node profiles local

@@ -328,7 +328,7 @@ def test_log_odds_tie_where_probabilities_do():
     """Rows that differ by a shift, or by the order of the others, have equal odds."""
     logits = np.array([[0.25, 1.0, -2.0, 5.0], [5.0, 0.25, 1.0, -2.0]])
     logits = np.concatenate([logits, logits + 64.0])
-    odds = metrics.log_odds(np.zeros(4, int), logits)
+    odds = auroc.log_odds(np.zeros(4, int), logits)
     turned = np.concatenate([odds[::2], np.roll(odds[1::2], -1, axis=1)])
     assert (turned == turned[0]).all()
     p = softmax(logits[0])

@@ -28,6 +28,7 @@ from bigxfer.report import (
     figures_pairs,
     figures_predictions,
     figures_scaling,
+    laws_table,
     style,
 )
 from bigxfer.report.page import build
@@ -170,7 +171,7 @@ def laws_of(rows):
     grouped, _ = curves.curves(rows, "shots", "auroc_macro")
     laws = [curves.law(c, PredictionReader()) for c in grouped]
     (panel,) = figures_scaling.scaling(drawn, laws, "shots", "laws")
-    says, _ = figures_scaling.laws_table(drawn, laws, "shots", "laws")
+    says, _ = laws_table.laws_table(drawn, laws, "shots", "laws")
     return panel.figure["data"], says.html
 
 

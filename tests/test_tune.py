@@ -14,7 +14,7 @@ from bigxfer.report import overview
 from bigxfer.runs import choice, finished, job
 from bigxfer.study import cost, grid
 from bigxfer.tables import lines, table
-from launch import pool
+from launch import slot
 
 RATES = (0.001, 0.01, 0.03)
 CLASSES = ("a", "b", "c")
@@ -352,4 +352,4 @@ def test_a_run_at_its_trials_does_not_count_as_hung(tmp_path, place):
     file = tmp_path / place / "3"
     file.write_text("")
     os.utime(file, (4e9, 4e9))
-    assert pool.newest(tmp_path) == 4e9
+    assert slot.newest(tmp_path) == 4e9

@@ -2,30 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from bigxfer.report.figures import Drawing
-from bigxfer.report.style import (
-    AXES,
-    METRICS,
-    Panel,
-    number,
-    pretty,
-    shots_name,
-    table_html,
-)
+from bigxfer.report.style import AXES, METRICS, Panel, number, pretty, shots_name
 from bigxfer.scaling import curves
-from bigxfer.scaling.reach import rounded
 from bigxfer.tables import cells
 from bigxfer.tables.lines import natural, rank
 from bigxfer.tables.table_args import SCALES
 
 ASIDE = 0.01  # share of the width of the data between neighbouring points
 AHEAD = 4  # laws are drawn to this multiple of the largest scale: bands cover so far
-WANTED = 0.90  # of the metric: how many labels or images reach it?
 
 
 def scaling(
@@ -36,7 +25,7 @@ def scaling(
     A panel for each target and what else the lines of `found` do not run along.
     """
     panels = []
-    for place, members in _groups(drawing, found):
+    for place, members in by_place(drawing, found):
         # A line without any error has no place on a logarithmic axis.
         members = [law for law in members if np.nanmax(law.curve.errors()) > 0]
         if len({scale for law in members for scale in law.curve.x}) < 2:
@@ -45,13 +34,13 @@ def scaling(
         # Only there: from scratch there is no upstream size to stand at.
         if section == "upstream":
             figure["data"] += _baseline(drawing, place, members)
-        title = _name(place)
+        title = name_of(place)
         panels.append(Panel(section, title, figure=figure, height=360, **place))
     _level(panels)
     return panels
 
 
-def _groups(
+def by_place(
     drawing: Drawing, found: Sequence[curves.Law]
 ) -> list[tuple[dict[str, Any], list[curves.Law]]]:
     """(what a panel is of, its laws), small models and few shots first."""
@@ -74,7 +63,7 @@ def _groups(
     ]
 
 
-def _name(place: dict[str, Any]) -> str:
+def name_of(place: dict[str, Any]) -> str:
     shots = place["shots"] and shots_name(place["shots"])
     return ", ".join(filter(None, (pretty(place["target"]), place["model"], shots)))
 
@@ -214,117 +203,3 @@ def _log_ticks(traces: Sequence[dict]) -> dict[str, Any]:
         ticks = [(first + i) * step * power for i in range(9)]
     ticks = [t for t in ticks if low <= math.log10(t) <= high]
     return {"tickvals": ticks, "range": [low, high]}
-
-
-# ---- in numbers --------------------------------------------------------------------
-
-
-def laws_table(
-    drawing: Drawing, found: Sequence[curves.Law], unit: str, section: str
-) -> list[Panel]:
-    """The slopes and laws of each target and model, in sentences and in numbers."""
-    panels = []
-    for place, members in _groups(drawing, found):
-        known = [law for law in members if law.slope]
-        if not known:
-            continue
-        name = _name(place)
-        lines = [_missed(members), _few(members), *_flat(members, unit)]
-        lines.append(_first(members, place["metric"], unit))
-        lines += [f"Intervals are over {words}" for words in _words(known)]
-        says = " ".join(f"{line}." for line in lines if line)
-        panels.append(Panel(section, html=escape(f"{name}: {says}"), **place))
-        metric = METRICS[place["metric"]]
-        head = ("upstream", f"{metric} {WANTED:.2f}", "errors fall with the power")
-        head += ("law", "parameters", "held-out miss", f"1 − {metric}")
-        rows = [_law_row(law, unit) for law in members]
-        html = f"<details><summary>Laws of {escape(name)} in numbers</summary>"
-        panels.append(
-            Panel(section, html=html + table_html(head, rows) + "</details>", **place)
-        )
-    return panels
-
-
-def _missed(members: Sequence[curves.Law]) -> str:
-    fitted = [_held_out(law) for law in members if law.fit]
-    if not fitted:
-        return ""
-    return (
-        "fitted to the smaller scales alone, the laws missed the errors at the largest"
-        # Held-out misses are of logarithms.
-        f" by up to {np.expm1(np.median(fitted)):.0%} (median over the {len(fitted)} fitted)"
-    )
-
-
-def _few(members: Sequence[curves.Law]) -> str:
-    """Where no line has the scales of a forecast."""
-    most = max(len(law.curve.x) for law in members)
-    if most >= curves.LEAST:
-        return ""
-    return f"{most} scales on a line have a slope; a forecast needs {curves.LEAST}"
-
-
-def _flat(members: Sequence[curves.Law], unit: str) -> list[str]:
-    """The lines whose errors are shown to be equal at all scales."""
-    return [
-        f"from {cells.amount(law.curve.x[0])} to {cells.amount(law.curve.x[-1])} {unit} makes no"
-        f" difference within {100 * law.flat:g} points to {pretty(law.curve.about['line'])}"
-        for law in members
-        if law.flat
-    ]
-
-
-def _first(members: Sequence[curves.Law], metric: str, unit: str) -> str:
-    """The line that reaches WANTED at the smallest scale, or that none is known to."""
-    reaches = [(law, law.reach(1 - WANTED)) for law in members]
-    known = [(law, r) for law, r in reaches if r]
-    if not known:
-        return ""
-    law, least = min(known, key=lambda pair: (pair[1].value, pair[1].high))
-    wanted = f"{METRICS[metric]} {WANTED:.2f}"
-    if least.value == np.inf:
-        return f"no line is known to reach {wanted}"
-    line = pretty(law.curve.about["line"])
-    return f"{line} reaches {wanted} first, {least.sentence(unit)}"
-
-
-def _words(members: Sequence[curves.Law]) -> list[str]:
-    """What the intervals cover, each once."""
-    return list(dict.fromkeys(law.words for law in members if law.words))
-
-
-def _held_out(law: curves.Law) -> float:
-    return law.scores[0].largest
-
-
-def _law_row(law: curves.Law, unit: str) -> tuple[str, ...]:
-    name = escape(pretty(law.curve.about["line"]))
-    slope = "{:.2f} [{:.2f}, {:.2f}]".format(*law.slope) if law.slope else ""
-    reached = law.reach(1 - WANTED)
-    wanted = reached.sentence(unit) if reached else ""
-    if not law.fit:
-        return name, wanted, slope, "none", escape(law.reason), "", ""
-    miss = f"{np.expm1(_held_out(law)):.0%}"
-    values = ", ".join([*_parameters(law), *filter(None, [law.reason])])
-    if not law.band:
-        return name, wanted, slope, law.fit.form.name, values, miss, ""
-    far = AHEAD * law.curve.x[-1]
-    value, low, high = (v[0] for v in law.band.predict([far]))
-    ahead = f"{value:.3g} [{low:.3g}, {high:.3g}] at {rounded(far)} {unit}"
-    return name, wanted, slope, law.fit.form.name, values, miss, ahead
-
-
-def _parameters(law: curves.Law) -> list[str]:
-    """Each parameter of a law with its interval, and a mark where it is at its bound."""
-    if not law.fit:
-        return []
-    ends = law.band.parameters if law.band else {}
-    values = []
-    for name, value in law.fit.parameters.items():
-        text = f"{name} {value:.3g}"
-        if name in ends:
-            text += f" [{ends[name][1]:.3g}, {ends[name][2]:.3g}]"
-        if name in law.fit.at_bounds:
-            text += " (at its bound)"
-        values.append(text)
-    return values

@@ -14,6 +14,7 @@ from bigxfer.report import (
     figures_training,
     findings,
     groups,
+    laws_table,
     overview,
     style,
     templates,
@@ -127,9 +128,7 @@ def _laws(
         # Over upstream sizes a line's name has no size, and no style yet.
         drawing.look = style.styles((c.about["line"] for c in grouped), drawing.look)
         drawn = figures_scaling.scaling(drawing, fitted, x, section)
-        panels += drawn + figures_scaling.laws_table(
-            drawing, fitted, SCALES[x], section
-        )
+        panels += drawn + laws_table.laws_table(drawing, fitted, SCALES[x], section)
     return panels
 
 

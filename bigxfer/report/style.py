@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bigxfer.runs import markdown
 from bigxfer.tables.lines import natural
 from bigxfer.tables.table_args import SCALES
 
@@ -35,13 +36,12 @@ SYMBOLS = (
     ("star", "★"),
     ("hexagon", "⬢"),
 )
-METRICS = {  # those a report can show, in this order
-    "auroc_macro": "macro AUROC",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "auprc_macro": "macro AUPRC",
-    "brier": "Brier score",
-    "ece": "ECE",
+METRICS = {  # those a report can show, in this order, by their names in card.md
+    name: markdown.METRICS[name]
+    for name in (
+        *("auroc_macro", "accuracy", "balanced_accuracy"),
+        *("auprc_macro", "brier", "ece"),
+    )
 }
 ERRORS = ("auroc_macro", "accuracy")  # laws and crossovers are of 1 - these
 AXES = {**SCALES, "shots": "shots (images of each class)"}  # titles of axes

@@ -176,7 +176,7 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
     if done:
         return resume.reuse(done, about, run, log)
     job = prepare(run, folder, log, data, plan, about)
-    net = None if run.init.kind == "features" else start(job, common.programs)
+    net = None if run.init.kind == "features" else build_net(job, common.programs)
     if primary:  # all that can be wrong was found: the folder is this run's
         folders.begin(folder, job.about)
         if drawn := data.report.get("drawn"):
@@ -188,7 +188,7 @@ def tell(run: Run, folder: Path, common: InCommon) -> dict:
     if job.tunes:
         net = None  # its parameters would lie beside those of the trials
         job, chosen, trials, held = tune.choose(job, common.programs, common.stop)
-        net = start(job, common.programs)
+        net = build_net(job, common.programs)
         if primary:
             folders.begin(folder, job.about)
     if net and not net[0].features:
@@ -248,7 +248,7 @@ def prepare(
     return Job(run, plan, saved, log, digest, folder, data, about, task, reads, on)
 
 
-def start(job: Job, shared: compiled.Shared) -> heads.Started:
+def build_net(job: Job, shared: compiled.Shared) -> heads.Started:
     """The programs of a run's net, and its state at step 0."""
     programs = compiled.get(job.run, job.task, job.feed, job.log, shared)
     state = programs.first_state(job.run)

@@ -89,3 +89,24 @@ def _cumulative(weights: np.ndarray) -> np.ndarray:
     out = np.zeros((len(weights), weights.shape[1] + 1))
     np.cumsum(weights, axis=1, out=out[:, 1:])
     return out
+
+
+def log_odds(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """float64 [n, k]: log(p / (1 - p)) of the probability of each class.
+
+    What every ranking and every threshold goes by. Where the largest logit is 37 above
+    the others its probability is 1 in float64, and even its logarithm is 0, so that
+    such images would be tied; log-odds tell them apart. They are exact functions of the
+    gaps between an image's logits: rows that differ by a shift, or by the order of the
+    other classes, tie exactly. A multi-label logit is its own log-odds.
+    """
+    logits = np.asarray(logits, np.float64)
+    if labels.ndim == 2:
+        return logits
+    gaps = logits - logits.max(axis=1, keepdims=True)
+    largest = gaps == 0
+    # All but one largest. Sorted, so that the same gaps in another order sum alike.
+    others = np.sort(gaps, axis=1)[:, :-1]
+    total = np.exp(others).sum(axis=1, keepdims=True)
+    odds = gaps - np.log1p(total - np.where(largest, 0, np.exp(gaps)))
+    return np.where(largest, -np.logaddexp.reduce(others, axis=1, keepdims=True), odds)

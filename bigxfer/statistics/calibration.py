@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax, stdtrit
 
-from bigxfer.statistics import metrics
+from bigxfer.statistics import weighted
 
 TEMPERATURES = (0.05, 20.0)  # what a fit is looked for within
 
@@ -34,14 +34,14 @@ def events(
 
 
 def binned(
-    confidence: np.ndarray, hit: np.ndarray, bins: int = metrics.BINS
+    confidence: np.ndarray, hit: np.ndarray, bins: int = weighted.BINS
 ) -> list[dict[str, float]]:
     """The reliability table: bins of equal width, closed above, empty ones left out.
 
     Each has low, high, count, confidence (mean), frequency (mean hit).
     """
     edges = np.linspace(0, 1, bins + 1)
-    # left: closed above, as in the paper and in metrics._ece.
+    # left: closed above, as in the paper and in weighted._ece.
     which = np.searchsorted(edges[1:-1], confidence, side="left")
     groups = [np.flatnonzero(which == b) for b in range(bins)]
     return [
@@ -52,7 +52,7 @@ def binned(
 
 
 def equal_counts(
-    confidence: np.ndarray, hit: np.ndarray, bins: int = metrics.BINS
+    confidence: np.ndarray, hit: np.ndarray, bins: int = weighted.BINS
 ) -> list[dict[str, float]]:
     """The reliability table by bins of (nearly) equal counts; equal values together."""
     order = np.argsort(confidence, kind="stable")

@@ -26,7 +26,7 @@ def judge(
     images of `fixing_`, validation or the folds of the shots: where sensitivity +
     specificity is largest (Youden 1950), or, where `sensitivity` is given, the highest one
     that reaches it. Test labels play no part in it. "log_odds" is the same threshold where
-    the probability is too close to 1 to say which (see metrics.log_odds). A class that
+    the probability is too close to 1 to say which (see auroc.log_odds). A class that
     these images lack has threshold None and a "reason".
     """
     # In place of patients, whom no threshold needs.
@@ -34,7 +34,7 @@ def judge(
     fixing = metrics.checked(fixing_labels, fixing_logits, classes, rows)
     test = metrics.checked(test_labels, test_logits, classes, test_patients)
     truths = [auroc.one_hot(labels, len(classes)) for labels, _ in (fixing, test)]
-    odds = [metrics.log_odds(labels, logits) for labels, logits in (fixing, test)]
+    odds = [auroc.log_odds(labels, logits) for labels, logits in (fixing, test)]
     patients = Patients.of(test_patients)
     by_class: dict[str, Any] = {}
     for i, name in enumerate(classes):

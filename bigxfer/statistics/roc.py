@@ -51,7 +51,7 @@ def scores(
     if len(classes) > MOST:
         return {}
     truth = auroc.one_hot(labels, len(classes))
-    odds = metrics.log_odds(labels, logits)
+    odds = auroc.log_odds(labels, logits)
     people = Patients.of(patients)
     by_name: dict[str, Score] = {}
     for kind, curve in (("roc", sensitivity), ("pr", precision)):

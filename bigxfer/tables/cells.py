@@ -15,7 +15,7 @@ import numpy as np
 
 from bigxfer.runs import finished
 from bigxfer.runs.predictions import Predictions
-from bigxfer.statistics import metrics
+from bigxfer.statistics import metrics, weighted
 from bigxfer.statistics.limits import Score
 from bigxfer.tables.table import Row
 
@@ -97,7 +97,7 @@ class PredictionReader:
         self._columns: dict[bytes, np.ndarray] = {}  # by a hash of what they hold
         self._images: dict[str, tuple[bytes, int] | None] = {}
         self._scores: dict[str, dict[str, Score]] = {}
-        self._resampled: dict[str, dict[str, metrics.Values]] = {}  # by metric
+        self._resampled: dict[str, dict[str, weighted.Values]] = {}  # by metric
 
     def judging(self, judge: Callable[..., dict[str, Score]]) -> "PredictionReader":
         """A reader of the same predictions, kept together, that judges otherwise."""
@@ -168,7 +168,7 @@ class PredictionReader:
         (None, 0) where a run keeps no predictions or was tested on other images.
         """
 
-        def resampled(*args: Any) -> metrics.Values:
+        def resampled(*args: Any) -> weighted.Values:
             how = {"resamples": self.resamples, "seed": self.seed}
             return metrics.resampled(*args, **how, only=metric)
 
