@@ -129,7 +129,7 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
                     run = finished.with_data(folder, args.root, print)
                     read[folder] = run, first_variables(run)
             summaries[name] = one(name, args, [read[folder] for folder in needed])
-        # ImportError: matplotlib and saliency are extras.
+        # ImportError: saliency is an extra.
         except (ValueError, ImportError) as error:
             # What was asked for by name must work; of all that there is it is left out.
             if args.what:

@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     called = write_probabilities(run, files, args)
     say(f"{len(called)} images predicted, {len(files.bad)} not read")
     if args.heatmaps:
-        # Imports matplotlib, which is optional, so only where heatmaps are asked for.
+        # Imports matplotlib, half a second, so only where heatmaps are asked for.
         from bigxfer.analysis import overlays
 
         overlays.write(run, files, called, args.heatmaps)

@@ -251,6 +251,10 @@ def test_the_picture_shows_both_curves_and_what_the_log_has(tmp_path):
     heights = [[float(p.split(",")[1]) for p in d[1:].split(" L")] for d in dots]
     assert len(heights) == 2 and heights[0][0] > heights[0][1]
     assert heights[1][0] == heights[1][1]
+    one = json.dumps({"step": 20, "loss": 1.0})
+    (folder / "metrics.jsonl").write_text(f"{one}\n")
+    text_of(folder)
+    assert sum(e.tag.endswith("circle") for e in root()) == 1  # no line has one place
     records = [{"step": s, "loss": 1 / s, "accuracy": 0.5} for s in (1, 2, 3)]
     log = "".join(json.dumps(r) + "\n" for r in records)
     (folder / "metrics.jsonl").write_text(log)

@@ -1,6 +1,6 @@
 """Plots as files: NAME.png, NAME.svg and, with every number in them, NAME.csv.
 
-The only file that imports matplotlib, which is optional: `pip install matplotlib`.
+The only file that imports matplotlib, and only where something is drawn.
 """
 
 import csv
@@ -23,10 +23,8 @@ def figure(columns: float, rows: float, *grid: int) -> tuple[Any, np.ndarray]:
 
     ImportError that says what to install.
     """
-    try:
-        from matplotlib.figure import Figure  # without pyplot: no global state
-    except ImportError:
-        raise ImportError("plots need `pip install matplotlib`") from None
+    from matplotlib.figure import Figure  # without pyplot: no global state
+
     # constrained: names of layers and classes of any length fit beside the axes.
     drawn = Figure(figsize=(columns, rows), layout="constrained")
     axes = drawn.subplots(*(grid or (1, 1)), squeeze=False)

@@ -59,9 +59,13 @@ def verdicts(family: Family) -> str:
         )
         least = [c.detectable for c in judged if math.isfinite(c.detectable)]
         if least:
+            # With two seeds the least one can lie beyond what a fraction can differ by.
+            ends = f"{100 * min(least):.1f} to {100 * max(least):.1f} points on"
+            if max(least) > 1:
+                some = sum(d > 1 for d in least)
+                ends = f"{100 * min(least):.1f} points on; in {some} cells at no difference"
             words.append(
-                "a true difference would be told apart in 80% of such studies from"
-                f" {100 * min(least):.1f} to {100 * max(least):.1f} points on"
+                f"a true difference would be told apart in 80% of such studies from {ends}"
             )
     without = Counter(c.difference.lacks for c in all_of if c.difference.lacks)
     words += [f"{n} have no p ({why})" for why, n in without.most_common()]

@@ -98,4 +98,6 @@ def _trace(
         meta["band"] = [np.nanmin(values, axis=0), np.nanmax(values, axis=0)]
         words = f"from the lowest to the highest of {len(runs)} runs: no interval"
     meta["source"] = drawing.strings.add(f"{words}. Runs: {cells.source(rows)}")
-    return {"type": "scatter", "mode": "lines", "x": steps, "y": mean, "meta": meta}
+    # A short run logs once, and a line of one point is invisible.
+    mode = "lines" if len(steps) > 1 else "markers"
+    return {"type": "scatter", "mode": mode, "x": steps, "y": mean, "meta": meta}

@@ -37,9 +37,22 @@ function themed(layout, width) {
   return out;
 }
 
-// A pair in two lines on a narrow screen.
+// A long pair in several lines, cut before the second name and after commas.
 const NARROW = matchMedia("(max-width: 600px)");
-const broken = (label) => (NARROW.matches ? label.replace(/ (−|over) /, "<br>$1 ") : label);
+function broken(label) {
+  const most = NARROW.matches ? 26 : 56; // letters of a line
+  if (label.length <= most) return label;
+  const lines = [];
+  for (const side of label.split(/ (?=(?:−|over) )/)) {
+    let line = "";
+    for (const piece of side.split(/(?<=, )/)) {
+      if (line && (line + piece).length > most) lines.push(line), line = "";
+      line += piece;
+    }
+    lines.push(line);
+  }
+  return lines.map((line) => line.trim()).join("<br>");
+}
 
 const hidden = (line) => state.off.has(line);
 
@@ -133,7 +146,7 @@ function numbers(panel) {
   const fill = (details) => {
     if (details.childElementCount > 1) return;
     const rows = trace.y.map((name, i) => make("tr", {},
-      make("th", { scope: "row" }, name.replace("<br>", " ")), ...trace.x.map((_, j) => cell(i, j))));
+      make("th", { scope: "row" }, name.replaceAll("<br>", " ")), ...trace.x.map((_, j) => cell(i, j))));
     details.append(make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
   };
   const node = make("details", { className: "numbers" }, make("summary", {}, "Intervals in numbers"));
@@ -166,7 +179,8 @@ function drawnMatrix(trace) {
 function heightOf(panel, traces) {
   const all = panel.figure.data[0].meta?.rows?.length;
   if (!all) return panel.height;
-  const row = NARROW.matches && / − /.test(panel.figure.data[0].y[0]) ? 32 : 24;
+  const most = Math.max(...traces[0].y.map((name) => name.split("<br>").length));
+  const row = most > 1 ? 14 * most + 4 : 24;
   return panel.height - 24 * all + row * traces[0].y.length;
 }
 

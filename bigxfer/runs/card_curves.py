@@ -197,7 +197,14 @@ def _drawn(chart: Chart) -> str:
             corners = [*place(line.x, line.high), *place(line.x, line.low)[::-1]]
             shape = f'points="{" ".join(corners)}" fill="{colour}" fill-opacity=".18"'
             out.append(f"<polygon {shape}/>")
-        path = " L".join(place(line.x, line.y))
+        spots = place(line.x, line.y)
+        if (
+            len(spots) == 1
+        ):  # a short run logs once, and a path of one place is invisible
+            x, y = spots[0].split(",")
+            out.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>')
+            continue
+        path = " L".join(spots)
         wide = (1.5 if line.name else 0.7) if line.low is None else 2.6
         stroke = f'stroke="{colour if line.name else GREY}" stroke-width="{wide}"'
         out.append(f'<path d="M{path}" {stroke}/>')

@@ -142,15 +142,16 @@ def difference(
     lacks = _lacks(pair, bool(known.limits))
     low, high = crossed.interval(value, parts)
     fraction = metrics.sign(metric) > 0  # the margin is of a fraction, not of a loss
-    # Without parts each p below is NaN: the interval stays, the verdict goes.
+    # Without parts the p are NaN: the interval stays, the verdict goes.
     judged = parts if not lacks else []
+    false = crossed.tail_beyond(value, parts)
     return Difference(
         value,
         low,
         high,
-        crossed.p_value(value, judged),
+        min(2 * false, 1.0) if judged else none,
         crossed.outside(value, judged, margin) if fraction and judged else none,
-        crossed.tail_beyond(value, parts) if known.limits else none,
+        false if known.limits else none,
         tuple(parts),
         estimates.covers(pair, known.words),
         lacks,

@@ -7,6 +7,7 @@ few-shot draws (at full data: fine-tunings), test patients.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Grid:
         """The metric [U, D]."""
         return np.array(
             [
-                [np.mean([r[metric] for r in place]) for place in line]
+                [_mean([r[metric] for r in place]) for place in line]
                 for line in self.places
             ]
         )
@@ -57,13 +58,17 @@ class Grid:
         in_order = iter(each)
         return np.stack(
             [
-                np.stack(
-                    [np.mean([next(in_order) for _ in p], axis=0) for p in line], -1
-                )
+                np.stack([_mean([next(in_order) for _ in p]) for p in line], -1)
                 for line in self.places
             ],
             axis=-2,
         )
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of numbers or of arrays; of one, as is usual, itself."""
+    # A report takes a hundred thousand of them, and np.mean of a list is slow.
+    return values[0] if len(values) == 1 else np.mean(values, axis=0)
 
 
 def drawn(rows: Sequence[Row]) -> bool:
@@ -181,8 +186,9 @@ def mean_parts(
     patients' own share of a mean's variance: near 1 a mean can be much too high, and hardly
     too low. No limits, no such part.
     """
-    # The normal part of the patients is symmetric; that of the limits replaces it.
-    parts = [p for p in crossed.parts([side]) if p.factor != "patients"]
+    # Without sums there is no part for patients, which would be a symmetric normal one:
+    # that of the limits replaces it.
+    parts = crossed.parts([Side(side.points)])
     if limits:
         share = own_share(side)
         low, high = (share * v for v in spread(limits[0]))
