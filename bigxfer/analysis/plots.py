@@ -19,10 +19,7 @@ Rows = Sequence[dict[str, Any]]
 
 
 def figure(columns: float, rows: float, *grid: int) -> tuple[Any, np.ndarray]:
-    """(figure of that size in inches, its axes [rows, columns] by `grid`).
-
-    ImportError that says what to install.
-    """
+    """(figure of that size in inches, its axes [rows, columns] by `grid`)."""
     from matplotlib.figure import Figure  # without pyplot: no global state
 
     # constrained: names of layers and classes of any length fit beside the axes.
