@@ -98,8 +98,9 @@ def _shares(
             shares[round(float(of_class.mean()), 9)] = None
         elif label in saved.classes:
             shares[round(float(of_class[saved.classes.index(label)]), 9)] = None
-    known = [share for share in shares if np.isfinite(share)]
-    return [{**DIAGONAL, "y": [share, share]} for share in known]
+    return [
+        {**DIAGONAL, "y": [share, share]} for share in shares if not np.isnan(share)
+    ]
 
 
 def _curve(
@@ -173,7 +174,7 @@ def _matrices(
 def _two_by_two(
     drawing: Drawing, place: dict, lines: dict[str, list[Row]]
 ) -> list[Panel]:
-    """Of findings: what each line calls right and wrong at the thresholds of validation."""
+    """Of findings: what each line calls right and wrong at each run's own thresholds."""
     head = ["class", "runs", "found", "missed", "false alarms", "rightly not called"]
     head += ["sensitivity", "specificity"]
     drawn = []

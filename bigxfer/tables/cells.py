@@ -15,7 +15,7 @@ import numpy as np
 
 from bigxfer.runs import finished
 from bigxfer.runs.predictions import Predictions
-from bigxfer.statistics import metrics
+from bigxfer.statistics import metrics, weighted
 from bigxfer.statistics.limits import Score
 from bigxfer.tables.table import Row
 
@@ -97,7 +97,7 @@ class PredictionReader:
         self._columns: dict[bytes, np.ndarray] = {}  # by a hash of what they hold
         self._images: dict[str, tuple[bytes, int] | None] = {}
         self._scores: dict[str, dict[str, Score]] = {}
-        self._resampled: dict[str, dict[str, metrics.Values]] = {}  # by metric
+        self._resampled: dict[str, dict[str, weighted.Values]] = {}  # by metric
 
     def judging(self, judge: Callable[..., dict[str, Score]]) -> "PredictionReader":
         """A reader of the same predictions, kept together, that judges otherwise."""
@@ -138,12 +138,12 @@ class PredictionReader:
         # By id: only then do the influences of two runs stand for the same patients.
         saved = saved.select(np.argsort(saved.ids))
         # Runs on one test set share their ids, patients and labels: 300 bytes an image.
-        columns: dict[str, Any] = {
-            name: self._columns.setdefault(_hash(column), column)
-            for name, column in vars(saved).items()
-            if isinstance(column, np.ndarray) and name != "logits"
+        shared = {k: v for k, v in vars(saved).items() if isinstance(v, np.ndarray)}
+        del shared["logits"]
+        same: dict[str, Any] = {
+            k: self._columns.setdefault(_hash(v), v) for k, v in shared.items()
         }
-        return replace(saved, **columns)
+        return replace(saved, **same)
 
     def scores(self, rows: Sequence[Row], metric: str) -> list[Score] | None:
         """The metric of each run, with the influences of the same patients.
@@ -168,7 +168,7 @@ class PredictionReader:
         (None, 0) where a run keeps no predictions or was tested on other images.
         """
 
-        def resampled(*args: Any) -> metrics.Values:
+        def resampled(*args: Any) -> weighted.Values:
             how = {"resamples": self.resamples, "seed": self.seed}
             return metrics.resampled(*args, **how, only=metric)
 
