@@ -14,7 +14,7 @@ from bigxfer.scaling import bootstrap, reach, trend
 from bigxfer.scaling.choice import Score, choose
 from bigxfer.scaling.fit import Fit, fit
 from bigxfer.scaling.forecast import STARTS, Forecast, forecast
-from bigxfer.scaling.forms import CURVES, Array
+from bigxfer.scaling.forms import CURVES, Array, Form
 from bigxfer.scaling.reach import Reach
 from bigxfer.scaling.scatter import Scatter, scatter
 from bigxfer.tables import cells, differences, estimates, lines
@@ -111,6 +111,11 @@ class Law:
         """What the interval covers."""
         return self.scatter.words if self.scatter else ""
 
+    def leave_out(self, form: Form, below: int) -> None:
+        """Note that a form has too many parameters for `below` scales up to the cutoff."""
+        why = f"{len(form.parameters)} parameters, {below} scales up to {self.cutoff:g}"
+        self.left_out[form.name] = why
+
     def reach(self, error: float) -> Reach | None:
         """The scale that reaches an error; None where nothing says how sure that is."""
         if isinstance(self.band, Forecast):
@@ -195,8 +200,7 @@ def _foretell(found: Law) -> None:
     forms = [f for f in CURVES.values() if len(f.parameters) < below]
     for form in CURVES.values():
         if form not in forms:
-            why = f"{len(form.parameters)} parameters, {below} scales up to"
-            found.left_out[form.name] = f"{why} {found.cutoff:g}"
+            found.leave_out(form, below)
     assert scattered is not None
     if scattered.curves is None:  # one draw: the scatter about a law stands for more
         found.scores = choose(forms, x, scattered.mean, found.cutoff, starts=STARTS)

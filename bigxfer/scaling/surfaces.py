@@ -129,9 +129,8 @@ def settle(
     for form in candidates:
         if len(form.parameters) <= below:
             forms.append(form)
-            continue
-        why = f"{len(form.parameters)} parameters, {below} scales up to"
-        law.left_out[form.name] = f"{why} {law.cutoff:g}"
+        else:
+            law.leave_out(form, below)
     if not forms:
         law.reason = f"{below} scales up to {law.cutoff:g} are too few for any law"
         return law
