@@ -86,3 +86,13 @@ def test_a_run_that_stands_twice_is_taken_from_the_first_folder():
     assert notes == [
         "1 runs stand twice, such as b: each is taken once, from the folder that sorts first."
     ]
+
+
+def test_a_head_beside_a_net_that_trains_says_that_it_is_one():
+    rows = [
+        row(start="ridge head", family="a"),
+        row(upstream="scratch", start=None, family="b"),
+        row(target="u", start="ridge head", family="c"),
+    ]
+    found = {(r["target"], r["line"]) for r in lines.lines(rows)[0]}
+    assert found == {("t", "nih, ridge head"), ("t", "scratch"), ("u", "nih")}

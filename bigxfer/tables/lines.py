@@ -49,8 +49,12 @@ def lines(rows: Sequence[Row], *along: str) -> tuple[list[Row], list[str]]:
         if runs.setdefault(key, row) is not row:
             again.append(row["folder"])
     named = []
+    fitted = {(row["target"], is_head(row)) for row in runs.values()}
     for group in _split(runs.values(), ("target", "model", "upstream")):
-        for label, row in zip(_labels(group, along), group, strict=True):
+        # Beside a net that trains, a head says that it is one: two upstreams that differ in
+        # that too would else read as if the upstream alone told them apart.
+        both = {(group[0]["target"], head) for head in (False, True)} <= fitted
+        for label, row in zip(_labels(group, along, both), group, strict=True):
             named.append(row | {"line": label})
     notes = []
     if again:
@@ -61,6 +65,11 @@ def lines(rows: Sequence[Row], *along: str) -> tuple[list[Row], list[str]]:
     return named, notes
 
 
+def is_head(row: Row) -> bool:
+    """Whether a run fitted a head to features that stay as they are."""
+    return (row.get("start") or "").endswith(" head")
+
+
 def _split(rows: Iterable[Row], by: Sequence[str]) -> list[list[Row]]:
     groups: dict[tuple, list[Row]] = defaultdict(list)
     for row in rows:
@@ -68,8 +77,11 @@ def _split(rows: Iterable[Row], by: Sequence[str]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _labels(rows: list[Row], along: Sequence[str]) -> list[str]:
-    """One label a row, so that runs of equal labels in one place are of one family."""
+def _labels(rows: list[Row], along: Sequence[str], starts: bool) -> list[str]:
+    """One label a row, so that runs of equal labels in one place are of one family.
+
+    `starts`: each says its start.
+    """
     labels = [row["upstream"] for row in rows]
     for column, form in VARIANTS.items():
         if column not in along:
@@ -78,6 +90,7 @@ def _labels(rows: list[Row], along: Sequence[str]) -> list[str]:
             ]
             # Of two studies every line says which, even where no place has both.
             always = column == "study" and len(set(words)) > 1
+            always |= column == "start" and starts
             _extend(labels, words, rows, along, always)
     ambiguous = _mixed(labels, rows, along, [row.get("family") for row in rows])
     # Only now the settings by name: a label is the shortest that tells its runs apart.
