@@ -13,8 +13,8 @@ demo: install  # small nets train on a core each, or all on one GPU
 	$(BIN)/python -m launch.local --config configs/study_demo.py \
 		--workers $(if $(wildcard /proc/driver/nvidia/gpus/*),1,2)
 
-test: install lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: install lint  # bytecode is written, or each of many subprocesses compiles anew
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile

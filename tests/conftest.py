@@ -4,6 +4,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 # Unoptimised programs compile five times as fast, and tests run each only a few times.
 # In one piece they take a fifth less processor time again: both cores are busy anyway.
 COMPILE_FAST = (
@@ -27,6 +29,21 @@ LONGEST = ("test_runs", "test_colabs", "test_golden", "test_resident", "test_exp
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(scope="module")
+def single_device():
+    """Runs train on one of the eight devices: eight on two cores take twice as long.
+
+    That devices change nothing is shown by test_devices, test_resident, test_runs and
+    test_sharding, which do without this.
+    """
+    import jax
+
+    first = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: first)
+        yield
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -13,6 +13,8 @@ import pytest
 from bigxfer import config, presets, train, transfer, tree
 from bigxfer.runs import finished, job
 
+pytestmark = pytest.mark.usefixtures("single_device")
+
 ROOT = Path(__file__).parents[1]
 TOY = "model=R1-1x0.125,res=32,batch=8,steps=2"
 
@@ -222,7 +224,7 @@ def test_loss_that_is_not_finite_names_the_step(made, tmp_path):
 
 def test_memory_that_is_too_small_names_the_micro_batch_that_fits(made, tmp_path):
     run = target(made)
-    run.optim.batch, run.mesh.memory_gb = 512, 0.003
+    run.mesh.memory_gb = 0.0005  # four of the eight images
     with pytest.raises(ValueError, match=r"micro_batch=\d+"):
         transfer.main(run, presets.arg_keys(run.arg), str(tmp_path / "run"))
     run.optim.micro_batch = -1

@@ -15,6 +15,7 @@ from make_run import CLASSES, make_run
 from make_timm_golden import names_of
 
 from bigxfer import export, tree
+from bigxfer.data import augment
 from bigxfer.models import weights
 from bigxfer.models.bit import Groups
 from bigxfer.runs import finished
@@ -93,35 +94,36 @@ ALONE = """
 import json, sys
 sys.modules["bigxfer"] = None
 import numpy as np
-x = np.load("images.npy")
-names = {"images": x[1:]}
-exec(json.load(open(sys.argv[1] + ".json"))["open"], names)
-np.save("logits.npy", np.concatenate([names["net"].call(x[:1]), names["logits"]]))
+for kind in sys.argv[1:]:
+    x = np.load(f"{kind}.npy")
+    names = {"images": x[1:]}
+    exec(json.load(open(f"{kind}.jaxexport.json"))["open"], names)
+    both = [names["net"].call(x[:1]), names["logits"]]
+    np.save(f"{kind}.npy", np.concatenate(both))
 assert not [m for m in sys.modules if m.startswith("bigxfer.")]
 """
 
 
-@pytest.mark.parametrize("kind", ["float32", "uint8"])
-def test_stablehlo_runs_with_jax_alone(tmp_path, monkeypatch, kind):
+def test_stablehlo_runs_with_jax_alone(tmp_path, monkeypatch):
     """In another process, without bigxfer, one and four images at a time."""
     pytest.importorskip("flatbuffers")
-    folder, out = make_run(tmp_path / "run"), tmp_path / "net.jaxexport"
-    flags = f"--input={kind}"
-    about = run_export(folder, "stablehlo", out, flags, monkeypatch=monkeypatch)
-    if kind == "float32":
-        images = seen = floats(5)
-        assert "[n, 32, 32, 3]" in about["images"]
-    else:
-        from bigxfer.data import augment
-
-        images = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 1), np.uint8)
-        seen = augment.eval_view(images, 32)
-        assert "uint8 [n, 40, 40, 1]" in about["images"]
-    np.save(tmp_path / "images.npy", images)
-    python(ALONE, tmp_path, out.name)
-    found, want = np.load(tmp_path / "logits.npy"), np.asarray(logits_of(folder, seen))
-    assert np.ptp(want) > 0.1
-    np.testing.assert_allclose(found, want, atol=1e-5 * np.abs(want).max())
+    folder = make_run(tmp_path / "run")
+    draw = np.random.default_rng(0).integers
+    grey = draw(0, 256, (5, 40, 40, 1), np.uint8)
+    images = {"float32": floats(5), "uint8": grey}
+    seen = {"float32": images["float32"], "uint8": augment.eval_view(grey, 32)}
+    said = {"float32": "[n, 32, 32, 3]", "uint8": "uint8 [n, 40, 40, 1]"}
+    for kind, pixels in images.items():
+        out, flags = tmp_path / f"{kind}.jaxexport", f"--input={kind}"
+        about = run_export(folder, "stablehlo", out, flags, monkeypatch=monkeypatch)
+        assert said[kind] in about["images"]
+        np.save(tmp_path / f"{kind}.npy", pixels)
+    python(ALONE, tmp_path, *images)
+    for kind in images:
+        want = np.asarray(logits_of(folder, seen[kind]))
+        assert np.ptp(want) > 0.1
+        found = np.load(tmp_path / f"{kind}.npy")
+        np.testing.assert_allclose(found, want, atol=1e-5 * np.abs(want).max())
 
 
 IN_TIMM = """

@@ -216,7 +216,8 @@ def of(layers, part):
 @pytest.mark.parametrize(
     ("name", "micro"),
     [
-        *((name, micro) for name in TOYS for micro in (8, 4)),
+        *((name, 8) for name in TOYS if name != "bit"),
+        *((name, 4) for name in TOYS),
         *(
             pytest.param(name, 8, marks=(needs_keras, pytest.mark.slow))
             for name in models.MODELS
@@ -271,7 +272,7 @@ def test_gradients_of_what_trains_are_those_of_the_whole_net():
 def test_a_fixed_net_costs_little_more_than_its_forward_pass():
     def flops(*args):
         step, state, batch, *_ = training("bit", *args)
-        return jax.jit(step).lower(state, batch).compile().cost_analysis()["flops"]
+        return jax.jit(step).lower(state, batch).cost_analysis()["flops"]
 
     whole, none = flops(Freeze()), flops(Freeze(bottom=1.0))
     assert none < 0.45 * whole  # the backward pass is two thirds

@@ -17,6 +17,8 @@ from bigxfer.runs import finished, folders
 from bigxfer.study import grid
 from launch import worker
 
+pytestmark = pytest.mark.usefixtures("single_device")
+
 CASES = Path(__file__).parents[2] / "shared" / "cases"
 
 

@@ -13,6 +13,8 @@ from bigxfer.config import ConfigError, Data, Phantom
 from bigxfer.data import dataset, labels, unions
 from bigxfer.data.readers import DataError
 
+pytestmark = pytest.mark.usefixtures("single_device")
+
 SMALL = Phantom(images=24, pixels=32)
 
 

@@ -19,6 +19,8 @@ from bigxfer import predict, tree
 from bigxfer.data import augment
 from bigxfer.runs import finished
 
+pytestmark = pytest.mark.usefixtures("single_device")
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -16,6 +16,8 @@ from bigxfer.config import Data
 from bigxfer.data import dataset, exposure
 from bigxfer.data.pixels import checked, decode
 
+pytestmark = pytest.mark.usefixtures("single_device")
+
 SPLITS = ["train"] * 12 + ["valid"] * 6 + ["test"] * 6
 
 

@@ -11,6 +11,8 @@ from bigxfer import config, presets
 from bigxfer.runs import evaluate, folders, job
 from bigxfer.training import loop, stopping
 
+pytestmark = pytest.mark.usefixtures("single_device")
+
 STEPS = 12
 BOTH = pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)]

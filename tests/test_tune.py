@@ -16,6 +16,8 @@ from bigxfer.study import cost, grid
 from bigxfer.tables import lines, table
 from launch import slot
 
+pytestmark = pytest.mark.usefixtures("single_device")
+
 RATES = (0.001, 0.01, 0.03)
 CLASSES = ("a", "b", "c")
 COUNTS = {"train": 30, "valid": 9, "test": 18}
