@@ -18,6 +18,8 @@ from bigxfer.statistics import calibration, operating_point
 from bigxfer.study import cost, grid
 from bigxfer.tables import table
 
+pytestmark = pytest.mark.usefixtures("single_device")
+
 CLASSES = ("a", "b", "c")
 COUNTS = {"train": 60, "valid": 15, "test": 30}
 
@@ -313,7 +315,7 @@ def test_our_own_net_and_pixels_are_files_too(target, cache, tmp_path, monkeypat
     """predict --features, then a head on its file: the scores of the net with the head."""
     root = target[0]
     net = make(target, cache, data__shots="5", init__kind="random")
-    net.model, net.keep = config.Model("smallcnn", hidden=6), "all"
+    net.model, net.keep = config.Model("smallcnn", width=0.125, hidden=6), "all"
     result, folder = execute(net, tmp_path)
     files = {"net.npz": [f"--run={folder}"], "pixels.npz": ["--pixels=8"]}
     for name, flags in files.items():
@@ -327,7 +329,7 @@ def test_our_own_net_and_pixels_are_files_too(target, cache, tmp_path, monkeypat
     np.testing.assert_allclose(*logits, atol=1e-4)
     assert found["cost"]["parameters"] == result["cost"]["parameters"]
     about = finished.read(other).about["features"]
-    assert about["name"] == f"smallcnn {config.digest(net)}"
+    assert about["name"] == f"smallcnn x0.125 {config.digest(net)}"
     assert (about["domain"], about["upstream_size"]) == ("csv", 15)
     pixels = features.read(tmp_path / "pixels.npz")
     assert pixels.values.shape == (105, 64) and pixels.parameters == 0

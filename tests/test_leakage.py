@@ -77,7 +77,9 @@ def apart():
     return images, prints, scenes(200, seed=7)
 
 
-@pytest.mark.parametrize("crop", [0.0, 0.02, 0.04])
+@pytest.mark.parametrize(
+    "crop", [0.0, pytest.param(0.02, marks=pytest.mark.slow), 0.04]
+)
 def test_copies_are_found_and_nothing_else(crop, apart):
     rng = np.random.default_rng(1)
     images, prints, others = apart

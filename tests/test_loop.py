@@ -47,22 +47,22 @@ def stepper(micro=8, multilabel=False, blocks=(1,), **changes):
     return jax.jit(loop.make_step(task, stage, micro)), state
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-@pytest.mark.parametrize("alpha", [0.0, 0.2])
+@pytest.mark.parametrize(
+    ("multilabel", "alpha"), [(False, 0.2), (True, 0.2), (False, 0.0)]
+)
 def test_micro_batches_give_the_gradient_of_the_batch(multilabel, alpha):
     """SGD, so that parameters after a step are the gradient."""
     changes = {"optimizer": "sgd", "warmup_steps": 0, "lr": 1.0, "mixup": alpha}
     found = []
-    for micro in (8, 4, 2):
+    for micro in (8, 2):
         step, state = stepper(micro, multilabel, **changes)
         found.append(step(state, batch(multilabel=multilabel)))
-    (whole, metrics), *others = found
+    (whole, metrics), (state, values) = found
     assert metrics["grad_norm"] > 0
-    for state, values in others:
-        np.testing.assert_allclose(values["loss"], metrics["loss"], rtol=1e-5)
-        assert values["accuracy"] == metrics["accuracy"]  # counts, which have no order
-        off = optax.tree.sub(state.params, whole.params)
-        assert optax.tree.norm(off) < 0.01 * metrics["grad_norm"] / 8  # lr is 1/8
+    np.testing.assert_allclose(values["loss"], metrics["loss"], rtol=1e-5)
+    assert values["accuracy"] == metrics["accuracy"]  # counts, which have no order
+    off = optax.tree.sub(state.params, whole.params)
+    assert optax.tree.norm(off) < 0.01 * metrics["grad_norm"] / 8  # lr is 1/8
 
 
 def test_the_step_is_pure_and_draws_by_seed_and_step():
