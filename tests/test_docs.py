@@ -123,3 +123,17 @@ def test_make_results_rewrites_its_tables_and_nothing_else(monkeypatch, tmp_path
     monkeypatch.setattr(results.folders, "commit", lambda: "c" * 40 + "-dirty")
     with pytest.raises(SystemExit, match="commit them first"):
         results.main()
+
+
+def test_the_six_commands_are_read_from_the_readme(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import six_commands
+
+    pieces = six_commands.pieces((ROOT / "README.md").read_text())
+    words = [re.findall(r"bigxfer (\w+)", command) for _, command in pieces]
+    assert words == [
+        ["audit"], ["train"], ["transfer"], ["predict"], ["export"], ["study"]
+    ]  # fmt: skip
+    # Nothing that the commands need is an extra.
+    needed = (ROOT / "requirements.txt").read_text()
+    assert "flatbuffers" in needed and "matplotlib" in needed

@@ -156,7 +156,7 @@ def crossovers(
         name = f"{pretty(target)}, {model}"
         told = [c for c in members if c.overtakings]
         count = Counter(c.verdict for c in members)
-        says = f"{escape(name)}, {len(members)} pairs: one line overtakes the other in"
+        says = f"{escape(name)}, {len(members)} pair{'s' * (len(members) > 1)}: one line overtakes the other in"
         says += f" {len(told) or 'none'}"
         if twice := count["crosses twice"]:
             says += f" ({twice} of them cross twice)"
