@@ -121,13 +121,16 @@ def send_at(step, folder, process, number):
 
 
 def test_stopped_killed_and_resumed_is_bit_identical(tmp_path, cache):
-    """A signal at a random step, three times, then the same command to the end."""
+    """A signal at a random step, twice, then the same command to the end.
+
+    SIGINT comes to two processes below.
+    """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     config, often = UPSTREAM + ",steps=60", "--config.checkpoints=6"
     call("train", config, whole, cache)  # no checkpoint: it is over too soon
     rng = np.random.default_rng()
-    signals = {signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}
-    for least, (number, status) in zip((5, 25, 40), signals.items()):
+    signals = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 75}
+    for least, (number, status) in zip((15, 40), signals.items(), strict=True):
         process = start(command("train", config, killed, cache, often))
         send_at(least + int(rng.integers(8)), killed, process, number)
         said = process.communicate(timeout=300)[1]
