@@ -43,7 +43,9 @@ def cell(runs: list[Row], predictions: cells.PredictionReader) -> dict[str, str]
 
 def name(row: dict[str, str]) -> str:
     """A start in words: "efficientnet_lite0, imagenet, ridge head"."""
-    return f"{row['model']}, {row['line']}, {row['start'] or 'trained'}"
+    said = f"{row['model']}, {row['line']}"  # a line may say its start itself
+    start = row["start"] or "trained"
+    return said if said.endswith(start) else f"{said}, {start}"
 
 
 def pivot(found: list[dict[str, str]]) -> str:
