@@ -94,6 +94,17 @@ def test_a_seed_without_a_cell_is_left_out_and_one_seed_gives_no_p():
     assert images.seeds == 1 and math.isnan(images.p) and images.verdict == ""
 
 
+@pytest.mark.parametrize("kept", ["none", "all but one"])
+def test_without_the_predictions_of_every_run_there_is_no_p(kept):
+    rows, scored = study(np.random.default_rng(4), run_sd=0.01, sd=0.1)
+    if kept == "none":
+        scored.scores = lambda rows, metric: None
+    else:
+        scored.of[rows[0]["folder"]] = None
+    images, width = found(rows, scored)
+    assert math.isnan(images.p) and math.isnan(width.p) and images.patients == 0
+
+
 def test_what_gives_no_slope_is_refused():
     rows, scored = study(np.random.default_rng(5), seeds=2)
     with pytest.raises(ValueError, match="two runs of a seed"):
