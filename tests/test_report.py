@@ -185,7 +185,7 @@ def test_a_law_is_drawn_from_six_scales_on_and_says_what_it_reaches():
     (points,), says = laws_of(study({"a": lambda s: 0.5 * s**-0.3}, shots=six[:5]))
     assert points["mode"] == "lines+markers"
     assert "5 scales on a line have a slope; a forecast needs 6." in says
-    assert "no line is known to reach macro AUROC 0.90" in says
+    assert "No line is known to reach macro AUROC 0.90" in says
 
 
 def test_bins_of_several_labels_leave_out_the_unknown():

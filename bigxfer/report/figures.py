@@ -144,7 +144,7 @@ def _ranked(
     for (model, line, _), runs in here.items():
         e = estimates.estimate(list(runs.values()), metric, drawing.predictions)
         text = cells.interval(e.value, e.low, e.high)
-        ranked.append((sign * e.value, f"{pretty(line)} {model}, {text}", runs))
+        ranked.append((sign * e.value, f"{pretty(line)} ({model}), {text}", runs))
     ranked.sort(key=lambda f: -f[0])
     (_, best, top), (_, worst, bottom) = ranked[0], ranked[-1]
     if len(ranked) == 1:

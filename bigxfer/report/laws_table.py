@@ -79,7 +79,7 @@ def _first(members: Sequence[curves.Law], metric: str, unit: str) -> str:
     law, least = min(known, key=lambda pair: (pair[1].value, pair[1].high))
     wanted = f"{METRICS[metric]} {WANTED:.2f}"
     if least.value == np.inf:
-        return f"no line is known to reach {wanted}"
+        return f"No line is known to reach {wanted}"
     line = pretty(law.curve.about["line"])
     return f"{line} reaches {wanted} first, {least.sentence(unit)}"
 
