@@ -130,12 +130,12 @@ def test_newcombe_by_its_definition():
 def test_hall_equals_student_without_skewness_and_leans_with_it():
     rng = np.random.default_rng(0)
     values = np.concatenate([x := rng.random(20), 1 - x])  # symmetric
-    ids = Patients.of(np.arange(40))
-    got = limits.mean(values.mean(), influence.of_mean(values, np.ones(40)), ids)
+    ids, every = Patients.of(np.arange(40)), np.ones(40)
+    got = limits.mean(values.mean(), influence.of_mean(values, every), every, ids)
     want = stats.ttest_1samp(values, 0).confidence_interval()
     np.testing.assert_allclose([got.low, got.high], want, rtol=1e-6)
     values = rng.exponential(size=40)
-    got = limits.mean(values.mean(), influence.of_mean(values, np.ones(40)), ids)
+    got = limits.mean(values.mean(), influence.of_mean(values, every), every, ids)
     assert got.high - got.value > 1.2 * (got.value - got.low)
 
 
@@ -405,16 +405,29 @@ def test_halls_limits_are_where_his_transformation_is_students():
         optimize.brentq(lambda mu, end=end: transformed(mu) - end, -9, 9)
         for end in (t, -t)
     )
-    effect = influence.of_mean(values, np.ones(12))
-    found = limits.mean(mean, effect, Patients.of(np.arange(12)))
+    every = np.ones(12)
+    effect = influence.of_mean(values, every)
+    found = limits.mean(mean, effect, every, Patients.of(np.arange(12)))
     # A loss has no largest effect of a patient to add to a difference's variance.
     assert found.one == 0
     assert (found.low, found.high) == pytest.approx((low, high))
-    held = limits.mean(mean, effect, Patients.of(np.arange(12)), highest=high - 0.1)
+    held = limits.mean(
+        mean, effect, every, Patients.of(np.arange(12)), highest=high - 0.1
+    )
     assert held.low == found.low and held.high == high - 0.1
     for patients, finite in ((5, True), (4, False)):
         people = Patients.of(np.arange(12) % patients)
-        assert np.isfinite(limits.mean(mean, effect, people).low) == finite
+        assert np.isfinite(limits.mean(mean, effect, every, people).low) == finite
+
+
+def test_patients_without_a_label_do_not_narrow_the_limits_of_a_loss():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, (30, 2)).astype(float)
+    logits = rng.normal(size=(60, 2))
+    alone = run(labels, logits[:30])["loss"]
+    unknown = np.concatenate([labels, np.full((30, 2), np.nan)])
+    together = run(unknown, logits)["loss"]
+    assert together == pytest.approx(alone)
 
 
 def test_a_brier_score_is_at_most_2_of_three_classes_and_1_else():

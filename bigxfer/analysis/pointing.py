@@ -182,7 +182,7 @@ def pointing(
     sums = {}
     for name, hit in scores.items():
         value, effect = float(hit.mean()), influence.of_mean(hit, known)
-        score = limits.mean(value, effect, people, highest=1.0)
+        score = limits.mean(value, effect, known, people, highest=1.0)
         if np.isin(hit, (0, 1)).all():
             score = limits.proportion(hit, known, people)
         out[name] = {"value": value, "low": score.low, "high": score.high}

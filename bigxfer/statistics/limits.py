@@ -212,19 +212,26 @@ def precision(
 
 
 def mean(
-    value: float, influence: np.ndarray, patients: Patients, highest: float = math.inf
+    value: float,
+    influence: np.ndarray,
+    known: np.ndarray,
+    patients: Patients,
+    highest: float = math.inf,
 ) -> Score:
     """A mean of values from 0 to `highest`, such as a loss, which are often skewed.
+
+    `known` [n] counts the values of each image; patients without any do not count.
 
     Hall's cubic transformation of Student's t (1992, JRSS B 54:221) takes the skewness
     out. A set in which all patients have one value has no interval.
     """
     sums = patients.sums(influence)
-    p, spread = patients.count, variance(sums)
+    own = sums[patients.sums(known) > 0]
+    p, spread = len(own), variance(own)
     if p < LEAST or spread <= (1e-12 * value) ** 2:  # but for rounding
         return Score(value, sums=sums)
     # What each patient adds, in the metric's own units.
-    each = p * sums
+    each = p * own
     skew = float((each**3).mean() / each.std(ddof=1) ** 3)
     t, root_p = -scipy.special.stdtrit(p - 1, 0.025), math.sqrt(p)
 

@@ -83,7 +83,7 @@ def _mean(
     if name == "brier":
         highest = 2.0 if run.single and len(run.classes) > 2 else 1.0
     effect = influence.of_mean(sums, counts)
-    return limits.mean(value, effect, run.patients, highest)
+    return limits.mean(value, effect, counts, run.patients, highest)
 
 
 def _shares(run: Judged) -> list[Score]:
