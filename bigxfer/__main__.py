@@ -3,6 +3,8 @@
   bigxfer train --config configs/upstream_chexpert.py     the same as python -m bigxfer.train
   bigxfer launch local --config configs/study_demo.py     the same as python -m launch.local
   bigxfer COMMAND --help                                  what a command does and takes
+  bigxfer COMMAND ... --dry-run     check the input, say what would be done and written, and
+                                    do nothing: of every command that writes
   bigxfer config                    the shipped configs; all commands find them by name
   bigxfer config FILE[:args]        every field of its run; FILE may be a run folder
   bigxfer config FILE FILE2         the fields in which two runs differ

@@ -37,7 +37,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bigxfer import durable
+from bigxfer import dry_run, durable
 from bigxfer.data.manifest import SPLITS
 
 WHAT = (
@@ -78,6 +78,7 @@ def main() -> None:
         "--target", type=float, default=0.0, help="of the curves; default: all reach it"
     )
     add("--root", default="", help="where the data lie now, if not where they lay")
+    dry_run.add(parser)
     args = parser.parse_args()
     # The others look into one net, and a study has hundreds.
     every = OF_FILES if args.config else WHAT
@@ -114,6 +115,9 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
     runs = [finished.read(folder) for folder in (args.run, *args.against)]
     for run in runs:  # what is wrong is found before compute
         print(run.line)
+    if args.dry_run:
+        rehearse(args, what)
+        return
     synthetic = runs[0].synthetic
     args.out.mkdir(parents=True, exist_ok=True)
     # Several analyses share a run, and opening its data may mean to decode them.
@@ -121,8 +125,7 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
     summaries: dict[str, Any] = {"run": str(args.run), "synthetic": synthetic}
     for name in what:
         print(f"\n{name}{' (SYNTHETIC DATA)' if synthetic else ''}", flush=True)
-        needed = [] if name in OF_FILES else [args.run]
-        needed += args.against if name in WITH_OTHERS else []
+        needed = needs(name, args)
         try:
             for folder in needed:
                 if folder not in read:
@@ -139,6 +142,28 @@ def analyze(args: argparse.Namespace, what: list[str]) -> None:
             print(f"  {line}")
     durable.write_json(args.out / "analysis.json", clean(summaries))
     print(f"\nplots and tables: {args.out}")
+
+
+def needs(name: str, args: argparse.Namespace) -> list[Path]:
+    """The folders of the runs whose net and data an analysis reads."""
+    if name in OF_FILES:
+        return []
+    return [args.run, *(args.against if name in WITH_OTHERS else [])]
+
+
+def rehearse(args: argparse.Namespace, what: list[str]) -> None:
+    """Open the nets and the data that `what` needs, and say what would be done."""
+    from bigxfer.runs import finished
+
+    for folder in dict.fromkeys(f for name in what for f in needs(name, args)):
+        try:
+            finished.with_data(folder, args.root, print)
+        except ValueError as error:  # as in `analyze`
+            if args.what:
+                raise
+            print(f"not done: what needs the net or the data of {folder}: {error}")
+    print(f"would do {', '.join(what)}, with plots and tables in {args.out}")
+    dry_run.end(args.out / "analysis.json")
 
 
 def one(name: str, args: argparse.Namespace, read: list) -> dict[str, Any]:

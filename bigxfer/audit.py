@@ -8,6 +8,7 @@ Prints verdicts and a table and writes audit.json and audit.html (with the image
 the workdir, runs/audit-DIGEST by default. Only the data part of a config is read.
 Everything is found from the cached pixels, so the first run decodes the images. The page
 names no folder of this machine unless --paths asks for it; audit.json does.
+--dry-run opens the sets and compares no images.
 """
 
 import json
@@ -20,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from bigxfer import cli, config, durable, presets
+from bigxfer import cli, config, dry_run, durable, presets
 from bigxfer.data import dataset, duplicates, shortcuts, split
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest
@@ -29,21 +30,30 @@ from bigxfer.report import audit_page, audit_verdicts
 say = logging.getLogger("bigxfer").info
 
 
-def main(run: config.Run, given: set[str], workdir: str) -> None:
-    """Opens one data set or two, audits them, writes and prints what was found."""
+def main(run: config.Run, given: set[str], workdir: str, dry: bool = False) -> None:
+    """Opens one data set or two, audits them, writes and prints what was found.
+
+    With `dry` it stops when the sets are open.
+    """
     runs = [ready(run, given)]
     if flags.FLAGS["against"].present:
         runs.append(ready(flags.FLAGS.against, cli.given("against")))
     sets = [ready_set(r.data) for r in runs]
     name = "-".join(config.digest(r) for r in runs)
     folder = Path(workdir or f"runs/audit-{name}")
+    numbers, page = folder / "audit.json", folder / "audit.html"
+    if dry:
+        for data in sets:
+            read = sum(map(len, data.rows.values()))
+            print(f"would audit {data.manifest.name}: {read:,} images that decode")
+        dry_run.end(numbers, page)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     report = audit(*sets)
-    durable.write(folder / "audit.json", json.dumps(report, indent=1))
-    page = audit_page.page(report, sets, flags.FLAGS.paths)
-    durable.write(folder / "audit.html", page)
+    durable.write(numbers, json.dumps(report, indent=1))
+    durable.write(page, audit_page.page(report, sets, flags.FLAGS.paths))
     print(table(report))
-    print(f"\n{folder / 'audit.html'} shows the pairs")
+    print(f"\n{page} shows the pairs")
 
 
 def ready(run: config.Run, given: set[str]) -> config.Run:

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from bigxfer import config, presets
+from bigxfer import config, dry_run, presets
 
 # Tuned on 2 CPU cores (benchmarks/NOTES.md): other fusions take 10 to 40% off a step,
 # Eigen's convolutions, which use all cores, in place of YNN's, which often use one, 5 to
@@ -43,13 +43,12 @@ CONFIG = re.compile(r"(--?(?:config|against)=)([^:]*)(.*)")
 Main = Callable[..., object]  # takes the run, what the user set, workdir and dry
 
 
-def run(main: Main, dry_run: str = "") -> None:
-    """Parse the common flags, set XLA up, then main(run, given, workdir).
-
-    dry_run: what the flag --dry-run does, for its help; main then gets dry=True.
+def run(main: Main) -> None:
+    """Parse the common flags, set XLA up, then main(run, given, workdir, dry).
 
     `given` holds the dotted fields and the arg keys that the user set, such as
-    {"optim.lr", "model"}; `workdir` is "" where the flag was not given.
+    {"optim.lr", "model"}; `workdir` is "" where the flag was not given; `dry` says
+    whether --dry-run was.
     """
     config_flags.DEFINE_config_file(
         "config",
@@ -58,8 +57,7 @@ def run(main: Main, dry_run: str = "") -> None:
         " such as --config.optim.lr=0.01 (fields: bigxfer/config/schema.py).",
     )
     flags.DEFINE_string("workdir", "", "The run folder itself; default runs/DIGEST.")
-    if dry_run:
-        flags.DEFINE_bool("dry_run", False, dry_run)
+    flags.DEFINE_bool("dry_run", False, dry_run.HELP)
 
     def start(argv: list[str]) -> None:
         # absl leaves words that are no flags here, and would pass over them in silence.
@@ -71,8 +69,8 @@ def run(main: Main, dry_run: str = "") -> None:
         set_up_logging()
         set_xla_flags()
         try:
-            dry = {"dry": True} if dry_run and flags.FLAGS.dry_run else {}
-            main(flags.FLAGS.config, given("config"), flags.FLAGS.workdir, **dry)
+            asked = flags.FLAGS
+            main(asked.config, given("config"), asked.workdir, asked.dry_run)
         # ArithmeticError: FloatingPointError, by which a training that diverges ends.
         except (ValueError, OSError, ArithmeticError) as error:
             if os.environ.get("BIGXFER_TRACEBACK"):

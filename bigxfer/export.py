@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigxfer import durable
+from bigxfer import dry_run, durable
 
 if TYPE_CHECKING:
     from bigxfer.models.bit import Bit
@@ -37,15 +37,21 @@ RESIZED = "resized to {0} x {0}, bilinear with antialiasing, aspect not kept"
 
 
 def main(args: argparse.Namespace) -> None:
-    """Opens the run, writes the file and the JSON beside it."""
+    """Opens the run, writes the file and the JSON beside it; neither with --dry-run."""
     from bigxfer.runs import finished  # --help should not wait for it
 
-    write, ending = FORMATS[args.to]
+    check, write, ending = FORMATS[args.to]
     if ending and args.out.suffix != ending:
         raise ValueError(f"--out {args.out} must end in {ending}: others go by that")
     if args.input != "float32" and args.to != "stablehlo":
         raise ValueError(f"--input {args.input} is for --to stablehlo")
     run = finished.open(args.run)
+    check(run)
+    beside = args.out.with_name(f"{args.out.name}.json")
+    if args.dry_run:
+        print(f"{run.line}\nwould export it: {args.to}")
+        dry_run.end(args.out, beside)
+        return
     args.out.parent.mkdir(parents=True, exist_ok=True)
     opened = write(run, args)
     temperature, calibration = run.calibration()
@@ -64,9 +70,9 @@ def main(args: argparse.Namespace) -> None:
         "run": run.digest,
         "commit": run.commit,
     }
-    durable.write_json(args.out.with_name(f"{args.out.name}.json"), about)
+    durable.write_json(beside, about)
     print(
-        f"{run.notice}\n{run.line}\nwrote {args.out} and {args.out.name}.json; to open it:\n"
+        f"{run.notice}\n{run.line}\nwrote {args.out} and {beside.name}; to open it:\n"
         + opened["open"]
     )
 
@@ -84,8 +90,7 @@ def to_timm(run: "Trained", args: argparse.Namespace) -> "Opened":
     from bigxfer.config import DEPTHS
     from bigxfer.models import weights
 
-    bit = check_bit(run)
-    check_timm(bit)
+    bit = check_timm(run)
     flat = weights.to_timm(run.variables["params"])
     # safetensors asks for contiguous arrays; these kernels are transposed views.
     state = {name: np.ascontiguousarray(array) for name, array in flat.items()}
@@ -116,14 +121,13 @@ def to_bit(run: "Trained", args: argparse.Namespace) -> "Opened":
     """
     from bigxfer.models import weights
 
-    bit = check_bit(run)
+    bit = check_npz(run)
     if usual := usual_groups(bit):
         call = (
             f"import numpy\nweights = numpy.load('{args.out.name}')"
             "  # for BiT's load_from, or big_vision's model_init"
         )
     else:
-        check_timm(bit)
         call = (
             f"{timm_net(bit, len(run.classes))}\nnet.load_pretrained('{args.out.name}')"
         )
@@ -167,14 +171,8 @@ def to_stablehlo(run: "Trained", args: argparse.Namespace) -> "Opened":
     import jax.numpy as jnp
     from jax import export
 
-    from bigxfer import tree
     from bigxfer.data import augment
 
-    if (size := 4 * tree.count(run.variables["params"])) >= MOST:
-        raise ValueError(
-            f"{size / 1e9:.1f} GB of parameters; a jax.export file holds 2 GB. Take"
-            " --to timm or bit_npz"
-        )
     data, variables = run.run.data, jax.tree.map(jnp.asarray, run.variables)
     pixels = args.input == "uint8"
     side, channels = (data.resize, data.channels) if pixels else (data.crop, 3)
@@ -220,12 +218,31 @@ def check_bit(run: "Trained") -> "Bit":
     raise ValueError(f"timm and BiT do not know this net: {why}; take --to stablehlo")
 
 
-def check_timm(bit: "Bit") -> None:
-    """ValueError for channels that timm does not make."""
+def check_timm(run: "Trained") -> "Bit":
+    """The run's net; ValueError, as of check_bit, for channels that timm does not make."""
+    bit = check_bit(run)
     if odd := [w for w in bit.net.widths if w % DIVISOR]:
         raise ValueError(
             f"timm rounds channels to multiples of {DIVISOR}, this net has {odd}; take"
             " --to stablehlo"
+        )
+    return bit
+
+
+def check_npz(run: "Trained") -> "Bit":
+    """The run's net; ValueError where neither BiT's code nor timm can open its npz."""
+    bit = check_bit(run)
+    return bit if usual_groups(bit) else check_timm(run)
+
+
+def check_size(run: "Trained") -> None:
+    """ValueError for more parameters than a jax.export file holds."""
+    from bigxfer import tree
+
+    if (size := 4 * tree.count(run.variables["params"])) >= MOST:
+        raise ValueError(
+            f"{size / 1e9:.1f} GB of parameters; a jax.export file holds 2 GB. Take"
+            " --to timm or bit_npz"
         )
 
 
@@ -240,10 +257,10 @@ def floats(run: "Trained", shape: str) -> str:
     return f"float32 {shape.format(data.crop)} in [-1, 1]: {first}{again}, {range_}"
 
 
-FORMATS: dict[str, tuple[Callable, str]] = {
-    "timm": (to_timm, ".safetensors"),
-    "bit_npz": (to_bit, ".npz"),
-    "stablehlo": (to_stablehlo, ""),
+FORMATS: dict[str, tuple[Callable, Callable, str]] = {  # (check, write, ending)
+    "timm": (check_timm, to_timm, ".safetensors"),
+    "bit_npz": (check_npz, to_bit, ".npz"),
+    "stablehlo": (check_size, to_stablehlo, ""),
 }
 
 
@@ -264,6 +281,7 @@ def arguments() -> argparse.Namespace:
         help="what a stablehlo takes: images in [-1, 1] as the net sees them, or the"
         " pixels of files, resized as the run does before it crops",
     )
+    dry_run.add(parser)
     return parser.parse_args()
 
 

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from bigxfer import durable
+from bigxfer import dry_run, durable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,10 +51,19 @@ def main(args: argparse.Namespace) -> int:
     # Before anything is loaded: a mistyped path is told at once.
     if not args.images.exists():
         raise FileNotFoundError(f"--images {args.images}: no such folder or file")
-    if args.pixels:
+    if args.features:
+        from bigxfer.protocols import features
+
+        # Before hours of computing, at the end of which it would be refused.
+        features.check_ending(args.features)
+    if args.pixels and not args.dry_run:
         return write_pixels(args)
-    run = finished.open(args.run)  # before the files: a folder may hold 100,000
+    # Before the files: a folder may hold 100,000.
+    run = finished.open(args.run) if args.run else None
     root, paths = listed(args.images, args.outside)
+    if args.dry_run:
+        return rehearse(args, run, root, paths)
+    assert run is not None
     data = run.run.data
     if args.features:
         return write_features(args.features, run, root, paths, args.batch)
@@ -69,6 +78,20 @@ def main(args: argparse.Namespace) -> int:
         overlays.write(run, files, called, args.heatmaps)
         say(f"{len(called)} heatmaps in {args.heatmaps}")
     return int(bool(files.bad))
+
+
+def rehearse(
+    args: argparse.Namespace, run: "Trained | None", root: Path, paths: list[str]
+) -> int:
+    """Say what would be read and written; return 1 where a file is not there."""
+    by = run.line if run else f"the pixels, {args.pixels} x {args.pixels}"
+    gone = [path for path in paths if not (root / path).is_file()]
+    for path in gone:
+        say(f"not there: {root / path}")
+    say(f"would read {len(paths) - len(gone)} of {len(paths)} images; by {by}")
+    written = [args.features] if args.features else [args.out, args.heatmaps]
+    dry_run.end(*filter(None, written), to_stderr=True)
+    return int(bool(gone))
 
 
 def write_probabilities(
@@ -278,6 +301,7 @@ def arguments() -> argparse.Namespace:
     add("--root", default="", help="where the run's data lie now (column unlike)")
     add("--outside", action="store_true", help="a CSV may name files anywhere")
     add("--batch", type=int, default=0, help="images at once; default: as in the run")
+    dry_run.add(parser)
     return parser.parse_args()
 
 

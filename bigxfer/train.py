@@ -48,4 +48,4 @@ def main(run: config.Run, given: set[str], workdir: str, dry: bool = False) -> N
 
 
 if __name__ == "__main__":
-    cli.run(main, "Say what the run would do; train nothing.")
+    cli.run(main)

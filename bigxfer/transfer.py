@@ -100,4 +100,4 @@ def upstream(
 
 
 if __name__ == "__main__":
-    cli.run(main, "Say what the run would do; train nothing.")
+    cli.run(main)

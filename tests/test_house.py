@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # The house: rooms (packages and files of bigxfer/) from the ground up. A module imports
 # only from the lines below its own, or from its own room in the order of INSIDE.
 FLOORS = """\
-durable
+durable dry_run
 tree host
 config
 presets

@@ -16,6 +16,7 @@ from typing import Any
 import pooch
 import requests
 
+from bigxfer import dry_run
 from bigxfer.config import nearest
 from bigxfer.data.readers import medmnist
 
@@ -40,9 +41,13 @@ def main() -> None:
         "sets", nargs="+", metavar="medmnist:NAME", help="what to fetch"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    dry_run.add(parser)
     args = parser.parse_args()
     try:
         names = [file_name(text) for text in args.sets]  # before anything is downloaded
+        if args.dry_run:
+            rehearse(names, args.out)
+            return
         for name in names:
             print(fetch(name, args.out))
     except (FetchError, OSError) as error:
@@ -64,6 +69,19 @@ def file_name(text: str) -> str:
             " other sets stands in docs/datasets.md"
         )
     return name
+
+
+def rehearse(names: list[str], out: Path) -> None:
+    """Say which files would be downloaded, and which are there already."""
+    lacking = []
+    for name in names:
+        path = out / f"{name}.npz"
+        if path.is_file() and pooch.file_hash(str(path), "md5") == checksum(name):
+            print(f"{path} is there and whole")
+        else:
+            print(f"would download {ADDRESS.format(name=name)}")
+            lacking.append(path)
+    dry_run.end(*lacking)
 
 
 def checksum(name: str) -> str:

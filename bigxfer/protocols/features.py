@@ -85,10 +85,9 @@ def read(path: Path | str) -> Features:
             f"there is no features file {path} (--config.init.features);"
             " docs/encoders.md says how to make one"
         )
-    readers = {".npz": tree.load_npz, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise ValueError(f"{path}: a features file ends in .npz or .parquet")
-    columns = readers[path.suffix](path)
+    check_ending(path)
+    read_columns = tree.load_npz if path.suffix == ".npz" else _read_parquet
+    columns = read_columns(path)
     keys = [key for key in ("id", "path") if key in columns]
     if len(keys) != 1 or "features" not in columns or "name" not in columns:
         raise ValueError(
@@ -105,6 +104,12 @@ def read(path: Path | str) -> Features:
             raise ValueError(f"{path}: `{name}` is {said[name]!r}; a whole number")
         said[name] = int(said[name]) if said.get(name) is not None else None
     return Features(path, keys[0], images, np.asarray(values, np.float32), **said)
+
+
+def check_ending(path: Path) -> None:
+    """Raise ValueError where the path has not the ending of a features file."""
+    if path.suffix not in (".npz", ".parquet"):
+        raise ValueError(f"{path}: a features file ends in .npz or .parquet")
 
 
 def _check(path: Path, key: str, images: np.ndarray, values: np.ndarray) -> None:
@@ -174,13 +179,13 @@ def write(encoder: Features) -> None:
     values = np.asarray(encoder.values, np.float32)
     said = {name: getattr(encoder, name) for name in ABOUT}
     said = {k: v for k, v in said.items() if v not in (None, "")}
-    _check(path, key, images, values)  # before writing: no reader would take the file
+    # Before writing: no reader would take the file.
+    check_ending(path)
+    _check(path, key, images, values)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
         tree.save_npz(path, {key: images.astype(str), "features": values, **said})
         return
-    if path.suffix != ".parquet":
-        raise ValueError(f"{path}: a features file ends in .npz or .parquet")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

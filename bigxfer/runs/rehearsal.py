@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 
-from bigxfer import config, models, tree
+from bigxfer import config, dry_run, models, tree
 from bigxfer.data import external
 from bigxfer.presets import net_name
 from bigxfer.protocols import optim
@@ -42,7 +42,7 @@ def show(run: config.Run, folder: Path) -> None:
     plan = optim.plan(run.optim, len(data.rows["train"]))
     print(f"steps    {plan}")
     print(f"folder   {folder}, {state(folder)}; digest {config.digest(run)}")
-    print("nothing was trained: the same command without --dry-run does it")
+    dry_run.end(folder)
 
 
 def state(folder: Path) -> str:

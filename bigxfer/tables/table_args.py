@@ -58,13 +58,18 @@ def given(args: argparse.Namespace) -> Given:
             f"no table at {path}; `python -m bigxfer.study collect {how}` writes it"
         )
     rows = read_csv(path) if path.suffix == ".csv" else load(path)
+    return checked(rows, path, args.config)
+
+
+def checked(rows: "list[Row]", path: Path, config: str) -> Given:
+    """The rows of the table at `path`; ValueError where they hold no finished transfer."""
     if not rows:
         raise ValueError(
             f"{path} has no rows, or the columns of another version: collect it anew"
         )
     if not any(row["kind"] == "transfer" for row in rows):
         raise ValueError(f"{path} holds no finished transfer yet")
-    return Given(rows, path, args.config)
+    return Given(rows, path, config)
 
 
 def read_csv(path: Path) -> "list[Row]":

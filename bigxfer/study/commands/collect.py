@@ -4,6 +4,8 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from bigxfer import dry_run
+
 
 def add(commands) -> None:
     p = commands.add_parser("collect", help="one row a run, as CSV and Parquet")
@@ -15,6 +17,7 @@ def add(commands) -> None:
     p.add_argument("--study", default="", help="its name; default: the runs' folder")
     p.add_argument("--long", type=Path, help="also the predecessor's long CSV")
     p.add_argument("--compact", type=Path, help="also a small CSV for notebooks")
+    dry_run.add(p)
     p.set_defaults(call=collect)
 
 
@@ -97,6 +100,11 @@ def collect(args: argparse.Namespace) -> None:
         rows += _published(folder)
     if not rows:
         raise ValueError("no finished run: nothing to write")
+    if args.dry_run:
+        print(f"would write a table of {len(rows)} rows")
+        written = args.out / "table.csv", args.out / "table.parquet"
+        dry_run.end(*filter(None, (*written, args.long, args.compact)))
+        return
     table.save(rows, args.out)
     print(f"wrote {args.out / 'table.csv'} and {args.out / 'table.parquet'}")
     for path, write in (

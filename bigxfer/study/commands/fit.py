@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bigxfer import durable
+from bigxfer import dry_run, durable
 from bigxfer.tables import table_args
 from bigxfer.tables.table_args import SCALES
 
@@ -25,6 +25,7 @@ PAIRS = {
 }
 METRICS = ("auroc_macro", "accuracy")
 REACH = 0.90
+FILES = ("fits.json", "fits.csv", "crossovers.csv")
 
 
 def add(commands) -> None:
@@ -42,6 +43,7 @@ def add(commands) -> None:
     p.add_argument("--metric", choices=METRICS, default=METRICS[0])
     words = "the metric whose scale is asked: how many labels, or images, reach it?"
     p.add_argument("--reach", type=float, default=REACH, help=words)
+    dry_run.add(p)
     p.set_defaults(call=fit)
 
 
@@ -55,10 +57,15 @@ def fit(args: argparse.Namespace) -> None:
     if not 0 < args.reach < 1:
         raise ValueError(f"--reach {args.reach:g}: give a metric between 0 and 1")
     table = table_args.given(args)
+    known = surfaces.read_distances(args.distances) if args.distances else {}
+    if args.dry_run:
+        transfers = sum(row["kind"] == "transfer" for row in table.rows)
+        print(f"would fit laws along {args.x} to {transfers} transfers of {table.path}")
+        dry_run.end(*(args.out / name for name in FILES))
+        return
     predictions = PredictionReader(table.find)
     pairs: list = []
     if args.x in PAIRS:
-        known = surfaces.read_distances(args.distances) if args.distances else {}
         scales = PAIRS[args.x]
         fitted, notes = surfaces.fitted(
             table.rows, scales, args.metric, predictions, known
@@ -81,12 +88,10 @@ def fit(args: argparse.Namespace) -> None:
         "crossovers": pair_rows,
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "fits.json"
-    durable.write_json(path, about)
-    _write(
-        args.out / "fits.csv", (r for law in fitted for r in parameter_rows(law, args))
-    )
-    _write(args.out / "crossovers.csv", pair_rows)
+    every, by_law, by_pair = (args.out / name for name in FILES)
+    durable.write_json(every, about)
+    _write(by_law, (r for law in fitted for r in parameter_rows(law, args)))
+    _write(by_pair, pair_rows)
     if synthetic:
         print("SYNTHETIC data")
     for note in about["notes"]:

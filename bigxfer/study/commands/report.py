@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bigxfer import durable
+from bigxfer import dry_run, durable
 from bigxfer.study import grid
 from bigxfer.tables import table_args
 
@@ -19,6 +19,7 @@ def add(commands) -> None:
     p = commands.add_parser("report", help="one HTML page with every figure")
     table_args.add_arguments(p)
     p.add_argument("--out", type=Path, help="the page; default: beside the table")
+    dry_run.add(p)
     p.set_defaults(call=report)
 
 
@@ -32,10 +33,31 @@ def report(args: argparse.Namespace) -> None:
         collected = table.collect([args.runs], args.table.parent)
         for folder, why in collected.bad.items():
             print(f"left out: {folder}: {why}")
+        if args.dry_run:
+            study_table = table_args.checked(collected.rows, args.table, "")
+            rehearse(study_table, args.out, args.table.with_suffix(".csv"), args.table)
+            return
         table.save(collected.rows, args.table.parent)
     study_table = table_args.given(args)
+    if args.dry_run:
+        rehearse(study_table, args.out)
+        return
     out = args.out or study_table.path.with_name("report.html")
     write(study_table, out, PredictionReader(study_table.find))
+
+
+def rehearse(given: table_args.Given, out: Path | None, *made: Path) -> None:
+    """Say of which runs there would be a page, and where; `made` is written before it."""
+    page = out or given.path.with_name("report.html")
+    print(f"would report {len(given.rows)} runs")
+    dry_run.end(*made, *files(page))
+
+
+def files(out: Path) -> tuple[Path, Path]:
+    """(the page, the CSV of its comparisons); ValueError where `out` is no page's name."""
+    if out.suffix != ".html":
+        raise ValueError(f"--out {out} must end in .html")
+    return out, out.with_name(f"{out.stem}_differences.csv")
 
 
 def write(given: table_args.Given, out: Path, predictions: "PredictionReader") -> None:
@@ -44,14 +66,12 @@ def write(given: table_args.Given, out: Path, predictions: "PredictionReader") -
     from bigxfer.tables import families
 
     began = time.monotonic()
-    if out.suffix != ".html":
-        raise ValueError(f"--out {out} must end in .html")
+    _, table = files(out)
     # Compared once, for the page and for the CSV.
     compared = comparisons(given, predictions)
     page = build(given, predictions, unfinished=unfinished(given), families=compared)
     out.parent.mkdir(parents=True, exist_ok=True)
     durable.write(out, page)
-    table = out.with_name(f"{out.stem}_differences.csv")
     count = families.write(compared, table)
     size = out.stat().st_size
     print(f"wrote {out} ({size / 1e6:.1f} MB, {time.monotonic() - began:.0f} s)")
