@@ -1,6 +1,7 @@
 """The contract of every model, BiT's published sizes, and the forms of the layers."""
 
 import dataclasses
+import functools
 import importlib.util
 import re
 
@@ -47,21 +48,29 @@ def toy(name="bit", **kw):
     return model, {**variables, "params": tree.unflatten(flat)}, images
 
 
-def apply(model, variables, images, train=False, hold=()):
+@functools.cache  # the tests of one net trace and compile it once
+def forward(model, train, hold):
     rngs = {"dropout": jax.random.key(2)}
-    call = jax.jit(lambda v, x: model.apply(v, x, train, rngs, hold))
-    return call(variables, images)
+    return jax.jit(lambda v, x: model.apply(v, x, train, rngs, hold))
 
 
-def gradients(model, variables, images):
-    """(loss, flat gradients) of a loss that no parameter is idle in."""
+def apply(model, variables, images, train=False, hold=()):
+    return forward(model, train, tuple(hold))(variables, images)
 
-    def loss(params):
+
+@functools.cache
+def loss_and_gradient(model):
+    def loss(params, variables, images):
         rngs = {"dropout": jax.random.key(2)}
         logits, _ = model.apply({**variables, "params": params}, images, True, rngs)
         return jnp.sum(jnp.sin(logits + jnp.arange(logits.size).reshape(logits.shape)))
 
-    value, grads = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    return jax.jit(jax.value_and_grad(loss))
+
+
+def gradients(model, variables, images):
+    """(loss, flat gradients) of a loss that no parameter is idle in."""
+    value, grads = loss_and_gradient(model)(variables["params"], variables, images)
     return value, tree.flatten(grads)
 
 
