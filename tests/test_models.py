@@ -34,8 +34,9 @@ SHAPES = dict.fromkeys(keras_zoo.NETS, (4, 65, 48, 3))  # these halve it five ti
 SHAPES["inception_v3"] = (4, 79, 75, 3)  # and its stem does not pad
 
 
+@functools.cache
 def toy(name="bit", **kw):
-    """(model, variables with a head that is not zero, images)."""
+    """(model, variables with a head that is not zero, images), once for all tests."""
     cfg = TOY.get(name, config.Model(name, width=0.125))
     model = models.build(dataclasses.replace(cfg, **kw), 5)
     shape = SHAPES.get(name, SHAPE)
@@ -274,7 +275,7 @@ def test_gradients_stay(reference, change):
     if change == "eight devices":
         mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
         images = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
-    other = toy(remat=change == "remat")[0]
+    other = toy(remat=True)[0] if change == "remat" else toy()[0]
     loss2, grads2 = gradients(other, variables, images)
     np.testing.assert_allclose(loss, loss2, rtol=1e-5)
     for name, grad in grads.items():
