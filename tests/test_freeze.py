@@ -145,6 +145,8 @@ EVERY = {
     **{name: config.Model(name) for name in keras_zoo.NETS},
 }
 SIDES = {**dict.fromkeys(keras_zoo.NETS, 64), "inception_v3": 80}  # else 24 pixels
+# Of what trains: half of the layers are as many units as of the longer toy.
+TRAINED = {**EVERY, "bit": config.Model(blocks=(1, 1), width=0.25)}
 
 
 @needs_keras
@@ -173,21 +175,28 @@ def test_the_optimizer_of_every_model_holds_the_named_leaves_only(name, optimize
         assert sorted(held) == sorted([*(set(flat) - still)] * averages)
 
 
-def training(name, frozen, phase=NO_PHASES, steps=4, optimizer="adam", micro=8):
-    """(step, state, batch, model, stages) of a toy net on eight random images."""
-    run = config.Run(model=EVERY[name], freeze=frozen, phase=phase)
-    side = run.data.crop = run.data.resize = SIDES.get(name, 24)
-    run.data.flip = False
-    run.optim = Optim(optimizer, lr=0.05, lr_batch=8, batch=8, steps=steps)
-    run.optim.schedule = "constant"
-    plan = optim.plan(run.optim, 8)
-    model = models.build(run.model, 3)
+@functools.cache
+def begun(name):
+    """(the net of three classes, its first variables with a random head), drawn once."""
+    model = models.build(TRAINED[name], 3)
     variables = model.init(jax.random.key(0), SHAPE)
     flat = tree.flatten(variables["params"])
     for leaf in flat:
         if re.fullmatch(model.head, leaf):
             flat[leaf] = jax.random.normal(jax.random.key(1), flat[leaf].shape)
-    params = tree.unflatten(flat)
+    return model, {**variables, "params": tree.unflatten(flat)}
+
+
+def training(name, frozen, phase=NO_PHASES, steps=4, optimizer="adam", micro=8):
+    """(step, state, batch, model, stages) of a toy net on eight random images."""
+    run = config.Run(model=TRAINED[name], freeze=frozen, phase=phase)
+    side = run.data.crop = run.data.resize = SIDES.get(name, 24)
+    run.data.flip = False
+    run.optim = Optim(optimizer, lr=0.05, lr_batch=8, batch=8, steps=steps)
+    run.optim.schedule = "constant"
+    plan = optim.plan(run.optim, 8)
+    model, variables = begun(name)
+    params = variables["params"]
     stages = phases.stages(run.optim, frozen, phase, plan, model, params)
     task = Task(run, plan, 3, False, sharding.make(1, 1))
     made = [loop.make_step(task, stage, micro) for stage in stages]
