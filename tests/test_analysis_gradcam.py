@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +20,10 @@ NETS = {
 }
 
 
-def made(name, classes=3, side=32):
-    """(model, variables with a head that is not zero, images)."""
-    model = models.build(NETS[name], classes)
+@functools.cache
+def made(name, side=32):
+    """(model, variables with a head that is not zero, images), once for all tests."""
+    model = models.build(NETS[name], 3)
     key = jax.random.key(0)
     variables = model.init(key, (1, side, side, 3))
     flat = tree.flatten(variables["params"])
@@ -32,20 +35,37 @@ def made(name, classes=3, side=32):
     return model, {**variables, "params": tree.unflatten(flat)}, images
 
 
+def block2(model, variables, images):
+    """(logits, maps of block2) by the net itself, compiled as one program."""
+
+    @jax.jit
+    def forward(variables, images):
+        logits, out = model.apply(variables, images, train=False)
+        return logits, out["block2"]
+
+    return forward(variables, images)
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_the_net_from_an_endpoint_on_is_the_net(name):
     model, variables, images = made(name)
-    logits, out = model.apply(variables, images, train=False)
-    onward, value = gradcam.from_endpoint(model, variables, images, "block2")
-    np.testing.assert_allclose(value, out["block2"], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(onward(value), logits, rtol=1e-5, atol=1e-5)
-    assert abs(onward(value**2) - logits).max() > 1e-3
+    logits, maps = block2(model, variables, images)
+
+    @jax.jit  # as `explainer` has it; else each operation is a program of its own
+    def replayed(variables, images):
+        onward, value = gradcam.from_endpoint(model, variables, images, "block2")
+        return value, onward(value), onward(value**2)
+
+    value, same, other = replayed(variables, images)
+    np.testing.assert_allclose(value, maps, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(same, logits, rtol=1e-5, atol=1e-5)
+    assert abs(other - logits).max() > 1e-3
 
 
 def test_gradients_equal_those_of_the_net_written_out():
     """BiT after its last block: norm, ReLU, mean, head."""
     model, variables, images = made("bit")
-    onward, value = gradcam.from_endpoint(model, variables, images, "block2")
+    _, value = block2(model, variables, images)
     p = variables["params"]
 
     def tail(x):
@@ -53,8 +73,14 @@ def test_gradients_equal_those_of_the_net_written_out():
         x = parts.group_norm_relu(x, norm["gamma"], norm["beta"], 4).mean((1, 2))
         return x @ p["head"]["conv2d"]["kernel"][0, 0] + p["head"]["conv2d"]["bias"]
 
-    want = jax.grad(lambda x: tail(x)[:, 1].sum())(value)
-    found = jax.grad(lambda x: onward(x)[:, 1].sum())(value)
+    def replayed(x):
+        onward, _ = gradcam.from_endpoint(model, variables, images, "block2")
+        return onward(x)
+
+    want, found = (
+        jax.jit(jax.grad(lambda x, f=f: f(x)[:, 1].sum()))(value)
+        for f in (tail, replayed)
+    )
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
 
 
@@ -91,7 +117,7 @@ def test_gradcam_after_the_last_norm_is_cam_by_numpy():
     classes = np.array([0, 1, 2, 1])
     found = gradcam.gradcam(model, variables, images, classes, "group_norm")
     p = variables["params"]
-    x = np.asarray(model.apply(variables, images, False)[1]["block2"], float)
+    x = np.asarray(block2(model, variables, images)[1], float)
     n, h, w, c = x.shape
     groups = x.reshape(n, h, w, 4, c // 4)  # of made's groups=4
     mean = groups.mean((1, 2, 4), keepdims=True)
@@ -113,9 +139,13 @@ def test_gradcam_is_pairs_library_on_slopes_by_finite_differences():
     """`saliency`'s GradCam, which gets the maps and the slopes from its caller."""
     pair = pytest.importorskip("saliency.core")
     model, variables, images = made("bit", side=16)
-    maps = np.asarray(model.apply(variables, images[:1], False)[1]["block2"])
+    maps = np.asarray(block2(model, variables, images[:1])[1])
     many, step = np.repeat(images[:1], maps.size, 0), 1e-2
-    onward, _ = gradcam.from_endpoint(model, variables, many, "block2")
+
+    @jax.jit
+    def onward(maps):
+        return gradcam.from_endpoint(model, variables, many, "block2")[0](maps)
+
     three = np.repeat(images[:1], 3, 0)
     found = gradcam.gradcam(model, variables, three, np.arange(3), "block2")
     label = found.mean((1, 2)).argmax()  # of another class the map may be flat
@@ -166,7 +196,10 @@ def test_shuffling_permutes_the_named_layers_alone():
         )
 
 
-def test_sanity_falls_from_the_head_down():
+def test_sanity_falls_from_the_head_down(monkeypatch):
+    monkeypatch.setattr(
+        gradcam, "BATCH", 4
+    )  # as many as there are; else 28 are padding
     model, variables, images = made("cbr_tiny")
     explain = gradcam.explainer(model, "block4")
     found = gradcam.sanity(explain, model, variables, images, np.zeros(4, int), 2)
@@ -245,13 +278,16 @@ def test_smoothgrad_is_the_mean_square_of_gradients_on_noisy_copies():
     again = explain(variables, images[:2], np.array([0, 1]))
     np.testing.assert_array_equal(found, again)  # the noise is the same every time
     rng = np.random.RandomState(0)
+
+    @jax.jit
+    @jax.grad
+    def slope(x, label):
+        return model.apply(variables, x[None], train=False)[0][0, label]
+
     for image, label, mask in zip(images[:2], (0, 1), found, strict=True):
         noise = [rng.normal(0, 0.15 * np.ptp(image), image.shape) for _ in range(2)]
 
-        def score(x, label=label):
-            return model.apply(variables, x[None], train=False)[0][0, label]
-
-        slopes = [jax.grad(score)(jnp.asarray(image + n, "float32")) for n in noise]
+        slopes = [slope(jnp.asarray(image + n, "float32"), label) for n in noise]
         want = np.mean([np.asarray(s) ** 2 for s in slopes], axis=0)
         want = abs(want).sum(axis=-1)
         top, low = np.percentile(want, 99), want.min()
