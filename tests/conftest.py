@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for the whole test process, set before jax is imported."""
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -23,12 +24,25 @@ PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+# A worker has one core: threads of one product would wait for each other, and burn time.
+for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
 # They begin, so that neither worker has the longest left when the other is done.
-LONGEST = ("test_runs", "test_colabs", "test_golden", "test_resident", "test_export")
+LONGEST = (
+    *("test_runs", "test_colabs", "test_golden", "test_bad_input", "test_tune"),
+    *("test_models", "test_freeze", "test_export"),
+)
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def pytest_collection_finish():
+    """What is imported lives to the end: it is not searched for garbage each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

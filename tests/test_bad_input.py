@@ -1,5 +1,6 @@
 """Bad input stops with a clear error before training, and nothing made is lost."""
 
+import functools
 import json
 import re
 import shutil
@@ -17,6 +18,15 @@ pytestmark = pytest.mark.usefixtures("single_device")
 
 ROOT = Path(__file__).parents[1]
 TOY = "model=R1-1x0.125,res=32,batch=8,steps=2"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """Runs of one shape train by one program, as those of a launcher's worker do."""
+    sharing = functools.partial(job.execute, shared={})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "execute", sharing)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -224,14 +224,14 @@ def opened_by_stubs(lines):
         ("R1-1-1-1x0.3", {}, "timm", "n.safetensors", "timm rounds channels"),
         ("R1-1-1-1x0.3", {}, "bit_npz", "n.npz", "timm rounds channels"),
         (
-            "R1-1-1-1x2",
+            "R1-1-1-1x0.5",
             {"model__slim_above": "block1"},
             "timm",
             "n.safetensors",
             "four stages",
         ),
-        ("R1-1x1", {}, "timm", "n.safetensors", "four stages"),
-        ("R1-1-1-1x1", {}, "timm", "n.pth", "must end in .safetensors"),
+        ("R1-1x0.5", {}, "timm", "n.safetensors", "four stages"),
+        ("R1-1-1-1x0.25", {}, "timm", "n.pth", "must end in .safetensors"),
     ],
 )
 def test_refusals(tmp_path, monkeypatch, model, fields, to, out, why):

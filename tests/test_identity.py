@@ -96,6 +96,7 @@ def done(tmp_path_factory):
         str(top / "cache"),
     )
     run.init.kind, run.init.upstream, run.eval.resamples = "random", "", 0
+    run.model.blocks = (1,)
     transfer.main(run, {"data.root"}, str(top / "run"))
     return top, run
 

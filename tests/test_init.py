@@ -1,5 +1,6 @@
 """Initialisations: exactly the named leaves change, and to what is documented."""
 
+import functools
 import importlib
 import importlib.util
 
@@ -44,9 +45,18 @@ KERAS = {  # model: (upto, the last layer that it takes, the first that it does 
     "mobilenet": ("conv_pw_3", "conv_pw_3_bn", "conv_dw_4"),
     "mobilenet_v2": ("block_2", "block_2_project_BN", "block_3_expand"),
 }
+# Of the same kinds of layers as cbr_large_t and cbr_tiny, in other numbers and sizes.
+ALIKE = ("cbr_large_w", "cbr_small", "cbr_tiny_wide")
+OURS = [pytest.param(n, marks=[pytest.mark.slow] * (n in ALIKE)) for n in CUTS]
 needs_keras = pytest.mark.skipif(
     importlib.util.find_spec("keras") is None, reason="keras is not installed"
 )
+
+
+@functools.cache
+def keras_net(name):
+    """Keras's net of four classes, built once."""
+    return models.build(config.Model(name), 4)
 
 
 def leaves(variables):
@@ -70,7 +80,7 @@ def upstream(model):
     )
 
 
-@pytest.fixture(scope="module", params=CUTS)
+@pytest.fixture(scope="module", params=OURS)
 def case(request, tmp_path_factory):
     """(model, its random variables, a checkpoint, its variables, upto, taken)."""
     cfg, upto, taken = CUTS[request.param]
@@ -166,8 +176,9 @@ EVERY |= {n: pytest.param(n, marks=needs_keras) for n in ("mobilenet",)}
 @pytest.mark.parametrize("name", list(EVERY.values()), ids=list(EVERY))
 def test_mean_var_is_refused_where_kernels_are_standardised(name):
     """Where every filter may be scaled and shifted, and the net computes the same."""
-    cfg = name if isinstance(name, config.Model) else config.Model(name)
-    model = models.build(cfg, 4)
+    known = isinstance(name, config.Model)
+    cfg = name if known else config.Model(name)
+    model = models.build(cfg, 4) if known else keras_net(name)
     flat = tree.flatten(dict(model.init(jax.random.key(0), (1, 40, 40, 3))))
     rng = np.random.default_rng(0)
 
@@ -239,7 +250,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(case, tmp_path):
         start(model, checkpoint=path, upto="blok1")
 
 
-@pytest.mark.parametrize("name", ["bit", *cbr.SIZES])
+@pytest.mark.parametrize("name", [p for p in OURS if p.values != ("smallcnn",)])
 def test_slim_hybrid_takes_the_full_blocks(name, tmp_path):
     """Pretrained up to block2 at full width, slim and random above (1902.07208)."""
     cfg, _, _ = CUTS[name]
@@ -259,7 +270,7 @@ def test_slim_hybrid_takes_the_full_blocks(name, tmp_path):
     assert sizes[0] < sizes[1]
 
 
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("name", OURS)
 def test_gabor_changes_the_first_kernel_only(name):
     model = models.build(CUTS[name][0], 4)
     fresh = leaves(model.init(jax.random.key(7), SHAPE))
@@ -306,7 +317,7 @@ LARGE = ("inception_v3", "resnet50", "resnet50_v2", "densenet121")  # to compile
 )
 def test_gabor_in_the_keras_models(name):
     """The three with a first kernel of 7 x 7; the others have no room for a wave."""
-    model = models.build(config.Model(name), 4)
+    model = keras_net(name)
     cfg, key = config.Init("gabor"), jax.random.key(7)
     if name not in ("resnet50", "resnet50_v2", "densenet121"):
         with pytest.raises(config.ConfigError, match="5 pixels or more, not 3"):
@@ -400,7 +411,7 @@ def test_a_start_that_cannot_be_is_found_before_anything_is_compiled(
 
 @needs_keras
 def test_imagenet_weights_are_treated_as_any_others(monkeypatch):
-    model = models.build(config.Model("mobilenet"), 4)
+    model = keras_net("mobilenet")
     source = upstream(model)
     monkeypatch.setattr(model, "load", {"imagenet": source}.__getitem__)
     cfg = config.Init("imagenet", how="shuffle", upto="conv_pw_1")
@@ -414,7 +425,7 @@ def test_imagenet_weights_are_treated_as_any_others(monkeypatch):
 @pytest.mark.parametrize("name", KERAS)
 def test_cut_points_of_the_keras_models(name):
     upto, last, first = KERAS[name]
-    below, above = init.split_at(models.build(config.Model(name), 4), upto)
+    below, above = init.split_at(keras_net(name), upto)
     assert (below[-1], above[0]) == (last, first)
 
 
@@ -428,7 +439,7 @@ def test_cut_points_of_the_keras_models(name):
 )
 def test_transfusion_into_the_keras_models(name, tmp_path):
     upto, last, _ = KERAS[name]
-    model = models.build(config.Model(name), 4)
+    model = keras_net(name)
     layers = model.layers()
     taken = tuple(f"{n}/" for n in layers[: layers.index(last) + 1])
     source, path = upstream(model), tmp_path / "params.npz"

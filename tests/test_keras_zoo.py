@@ -47,10 +47,15 @@ def test_sizes_are_the_published_ones(name):
     assert len(model.every) == LAYERS.get(name, len(model.every))
 
 
+def first(model, seed=0):
+    """Its first variables, by one program: each leaf's own take longer to compile."""
+    return jax.jit(model.init, static_argnums=1)(jax.random.key(seed), (1, 96, 96, 3))
+
+
 def random_variables(model, seed=0):
     """Every number drawn, so that none can be mistaken for another's default."""
     rng = np.random.default_rng(seed)
-    flat = tree.flatten(model.init(jax.random.key(seed), (1, 96, 96, 3)))
+    flat = tree.flatten(first(model, seed))
     for name, leaf in flat.items():
         if not name.endswith("kernel") or "head" in name:
             flat[name] = leaf + rng.uniform(0.1, 0.3, leaf.shape).astype(np.float32)
@@ -132,7 +137,7 @@ def test_random_kernels_are_kerass_glorot_uniform():
     """The same bound and deviation as Keras's initializer, depthwise kernels too."""
     keras = keras_zoo.keras()
     model = build("mobilenet")
-    flat = tree.flatten(model.init(jax.random.key(0), (1, 64, 64, 3))["params"])
+    flat = tree.flatten(first(model)["params"])
     for name in ("conv_pw_11/kernel", "conv_dw_12/kernel", "conv1/kernel"):
         kernel = np.asarray(flat[name])
         theirs = np.asarray(keras.initializers.GlorotUniform(0)(kernel.shape))
@@ -291,9 +296,14 @@ def test_names_do_not_depend_on_what_was_built_before():
     assert "mixed10/conv2d_93" in first.layers()
 
 
+def initial(model):
+    """The shapes of its variables: their numbers need a program each."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), (1, 64, 64, 3)))
+
+
 def test_small_images_are_refused():
     model = build("mobilenet")
-    variables = model.init(jax.random.key(0), (1, 64, 64, 3))
+    variables = initial(model)
     with pytest.raises(ValueError, match="too small for MobileNet"):
         jax.eval_shape(
             lambda v: model.apply(v, jnp.zeros((1, 20, 20, 3)), True)[0], variables
@@ -336,7 +346,7 @@ def test_bfloat16_computes_in_half_and_keeps_parameters_whole():
     before = keras.config.dtype_policy()
     model = build("mobilenet", dtype="bfloat16")
     assert keras.config.dtype_policy() == before
-    variables = model.init(jax.random.key(0), (1, 64, 64, 3))
+    variables = initial(model)
     assert {v.dtype for v in tree.flatten(variables).values()} == {jnp.dtype("float32")}
     shapes = jax.eval_shape(
         lambda v: model.apply(v, jnp.zeros((1, 64, 64, 3)), True)[1], variables

@@ -1,3 +1,4 @@
+import functools
 import re
 from pathlib import Path
 
@@ -31,11 +32,17 @@ def batch(n=8, multilabel=False):
 
 
 def stepper(micro=8, multilabel=False, blocks=(1,), **changes):
+    """(compiled step, first state); one program for all tests that ask for it."""
+    return compiled(micro, multilabel, blocks, tuple(changes.items()))
+
+
+@functools.cache
+def compiled(micro, multilabel, blocks, changes):
     run = presets.load("configs/covidx_small.py:model=R1-1x0.125,res=32,batch=8")
     run.model.blocks = blocks
     run.data.augment, run.data.flip = "crop", False
     run.model.groups = 1  # two values a group, at one pixel, magnify rounding errors
-    for name, value in changes.items():
+    for name, value in changes:
         setattr(run.optim, name, value)
     plan = optim.plan(run.optim, 100)
     model = models.build(run.model, CLASSES)
@@ -47,22 +54,24 @@ def stepper(micro=8, multilabel=False, blocks=(1,), **changes):
     return jax.jit(loop.make_step(task, stage, micro)), state
 
 
+SGD = {"optimizer": "sgd", "warmup_steps": 0, "lr": 1.0}  # lr is 1/8: lr_batch is 64
+
+
 @pytest.mark.parametrize(
     ("multilabel", "alpha"), [(False, 0.2), (True, 0.2), (False, 0.0)]
 )
 def test_micro_batches_give_the_gradient_of_the_batch(multilabel, alpha):
     """SGD, so that parameters after a step are the gradient."""
-    changes = {"optimizer": "sgd", "warmup_steps": 0, "lr": 1.0, "mixup": alpha}
     found = []
     for micro in (8, 2):
-        step, state = stepper(micro, multilabel, **changes)
+        step, state = stepper(micro, multilabel, **SGD, mixup=alpha)
         found.append(step(state, batch(multilabel=multilabel)))
     (whole, metrics), (state, values) = found
     assert metrics["grad_norm"] > 0
     np.testing.assert_allclose(values["loss"], metrics["loss"], rtol=1e-5)
     assert values["accuracy"] == metrics["accuracy"]  # counts, which have no order
     off = optax.tree.sub(state.params, whole.params)
-    assert optax.tree.norm(off) < 0.01 * metrics["grad_norm"] / 8  # lr is 1/8
+    assert optax.tree.norm(off) < 0.01 * metrics["grad_norm"] / 8
 
 
 def test_the_step_is_pure_and_draws_by_seed_and_step():
@@ -180,10 +189,10 @@ def test_better_keeps_the_earlier_of_ties_and_knows_which_way_is_up():
 
 def test_only_optax_updates():
     """The loop adds what optax says, with its sign."""
-    step, state = stepper(optimizer="sgd", warmup_steps=0, lr=0.5, lr_batch=8)
+    step, state = stepper(**SGD, mixup=0.0)
     after, metrics = step(state, batch())
     moved = optax.tree.norm(optax.tree.sub(after.params, state.params))
-    np.testing.assert_allclose(moved, 0.5 * metrics["grad_norm"], rtol=1e-4)
+    np.testing.assert_allclose(moved, metrics["grad_norm"] / 8, rtol=1e-4)
 
 
 def test_the_loop_knows_whether_the_device_is_at_a_step():

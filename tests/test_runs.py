@@ -18,6 +18,7 @@ from conftest import COMPILE_FAST
 import bigxfer.config
 from bigxfer import presets, transfer
 from bigxfer.runs import job
+from bigxfer.training import sharding
 
 ROOT = Path(__file__).parents[1]
 SHAPE = "model=R1-1x0.25,res=32,batch=16,phantom=64"
@@ -34,7 +35,9 @@ def command(main, config, folder, cache, *flags):
     return [
         *(sys.executable, "-m", f"bigxfer.{main}", "--config", config),
         *(f"--workdir={folder}", f"--config.data.cache={cache}"),
-        *("--config.log.every=1", "--config.eval.resamples=50", *flags),
+        # One block: each of these many processes traces its net anew.
+        *("--config.model.blocks=1", "--config.log.every=1"),
+        *("--config.eval.resamples=50", *flags),
     ]
 
 
@@ -93,7 +96,7 @@ def test_upstream_and_transfer_write_what_the_design_says(tmp_path, cache):
     files = {f.name: f.stat().st_mtime_ns for f in down.iterdir()}
     (down / "checkpoints" / "8").mkdir(parents=True)  # of a kill before it was removed
     run = presets.load(TARGET + ",steps=8")
-    run.init.checkpoint, run.data.shots = str(up), "5"
+    run.init.checkpoint, run.data.shots, run.model.blocks = str(up), "5", (1,)
     run.data.cache, run.log.every, run.eval.resamples = str(cache), 1, 50
     transfer.main(run, presets.arg_keys(run.arg), str(down))  # done is not done again
     assert files == {f.name: f.stat().st_mtime_ns for f in down.iterdir()}
@@ -162,7 +165,7 @@ def train_here(folder, cache, devices, fsdp=1):
     run = presets.load(TARGET + ",steps=50")
     run.data.cache, run.log.every, run.eval.resamples = str(cache), 1, 0
     run.init.kind, run.optim.weight_decay = "random", 0.001
-    run.mesh.fsdp = fsdp
+    run.mesh.fsdp, run.model.blocks = fsdp, (1,)
     several = jax.devices()[:devices]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "devices", lambda: several)
@@ -173,8 +176,19 @@ def train_here(folder, cache, devices, fsdp=1):
     return losses(folder)
 
 
-def test_shards_do_not_change_the_losses(tmp_path, cache, one_device):
-    same_as(one_device, train_here(tmp_path, cache, devices=8, fsdp=4))
+def test_shards_do_not_change_the_losses(tmp_path, cache, one_device, monkeypatch):
+    """On two by two devices; leaves of a toy net are small, but some are to be split."""
+    placed, place = [], sharding.place_state
+
+    def placing(mesh, shapes):
+        placed.append(place(mesh, shapes))
+        return placed[-1]
+
+    monkeypatch.setattr(sharding, "SMALL", 2**8)
+    monkeypatch.setattr(sharding, "place_state", placing)
+    same_as(one_device, train_here(tmp_path, cache, devices=4, fsdp=2))
+    leaves = jax.tree.leaves(placed)
+    assert {leaf.is_fully_replicated for leaf in leaves} == {True, False}
 
 
 def same_as(one, other):

@@ -147,6 +147,7 @@ def test_a_transfer_stamps_its_result(pair, tmp_path, capsys):
     up, down = pair
     run = load(f"configs/covidx_hyperrule.py:{TOY},phantom=8", tmp_path)
     run.data.reader, run.data.root, run.data.views = "csv", str(down), ()
+    run.model.blocks = (1,)
     model = models.build(run.model, 2)
     shape = (1, run.data.crop, run.data.crop, 3)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), shape))["params"]

@@ -25,7 +25,8 @@ def test_backbone_has_the_count_of_the_slide():
 def test_four_pools_and_a_hidden_layer():
     model, init = made(128, hidden=7)
     images = jax.ShapeDtypeStruct((2, 128, 128, 3), jnp.float32)
-    call = jax.eval_shape(lambda v, x: model.apply(v, x, False)[1], init(), images)
+    shapes = jax.eval_shape(init)
+    call = jax.eval_shape(lambda v, x: model.apply(v, x, False)[1], shapes, images)
     assert [call[f"block{i}"].shape[1] for i in (1, 2, 3, 4)] == [128, 64, 32, 16]
     assert call["pre_logits"].shape == (2, 7)
 

@@ -26,6 +26,7 @@ def toy(tmp_path_factory):
     shape = f"model=R1-1x0.125,res=32,batch=8,steps={STEPS},phantom=32"
     run = presets.load(f"configs/covidx_small.py:{shape}")
     run.init.kind, run.keep, run.data.cache = "random", "all", str(folder / "cache")
+    run.model.blocks = (1,)
     run.eval.resamples, run.log.every = 0, 1
     run, shared = config.resolve(run), {}
     job.execute(run, folder / "whole", shared=shared)

@@ -221,7 +221,7 @@ def test_at_one_shot_no_label_chooses(target, shared, tmp_path):
 
 
 def test_a_rate_that_diverges_counts_as_the_worst(target, shared, tmp_path):
-    run = make(target, rates=(0.01, 1e8), schedule="constant")
+    run = make(target, rates=(0.01, 1e8))
     found = execute(run, tmp_path / "run", shared)["tuned"]
     assert found["value"] == 0.01 and found["scores"][1] is None
     assert found["edge"] == "lowest"

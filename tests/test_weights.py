@@ -191,10 +191,10 @@ def test_a_file_of_a_narrow_net_needs_a_word_on_its_groups(tmp_path, naming):
 
 def test_a_run_folder_says_its_groups(tmp_path):
     """A run with 16 groups everywhere is no start for a net with 32 where they fit."""
-    folder = make_run(tmp_path / "run", "R1-1-1-1x0.5", model__groups=16)
+    folder = make_run(tmp_path / "run", "R1-1x0.5", model__groups=16)
 
     def start(**kw):
-        model = models.build(config.Model(blocks=(1, 1, 1, 1), width=0.5, **kw), 3)
+        model = models.build(config.Model(blocks=(1, 1), width=0.5, **kw), 3)
         cfg = config.Init("pretrained", checkpoint=str(folder / "params.npz"))
         return init.start(cfg, model, jax.random.key(0), (1, 32, 32, 3))
 
