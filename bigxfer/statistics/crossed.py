@@ -261,7 +261,12 @@ def tail_beyond(value: float, components: Sequence[Part], null: float = 0.0) -> 
 
 def p_value(value: float, components: Sequence[Part]) -> float:
     """The two-sided p of "no effect"."""
-    return min(2 * tail_beyond(value, components), 1.0)
+    return two_sided(tail_beyond(value, components))
+
+
+def two_sided(tail: float) -> float:
+    """The two-sided p of a tail that `tail_beyond` gave; NaN of NaN."""
+    return min(2 * tail, 1.0)
 
 
 def outside(value: float, components: Sequence[Part], margin: float) -> float:

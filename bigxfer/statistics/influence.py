@@ -50,19 +50,30 @@ class Patients:
         It is the factor by which patients whose images are all alike enlarge a variance
         (Kish 1965, Survey Sampling, section 5.4).
         """
-        sizes = np.bincount(self.index, rows)
-        return float((sizes**2).sum() / max(sizes.sum(), 1))
+        return float(images_each(np.bincount(self.index, rows)))
 
     def variance(self, influence: np.ndarray) -> float:
         """The variance over patients of the metric with these influences [n]."""
         return variance(self.sums(influence))
 
 
-def variance(sums: np.ndarray) -> float:
-    """The variance of a metric from its influences summed within patients [p]."""
-    # As of any sample: without p / (p - 1) 5 patients give a fifth too little.
-    p = len(sums)
-    return float((sums**2).sum() * p / max(p - 1, 1))
+def images_each(sizes: np.ndarray) -> np.ndarray:
+    """`Patients.images_each` of sizes [..., p], the images of each patient: [...]."""
+    return (sizes**2).sum(-1) / np.maximum(sizes.sum(-1), 1)
+
+
+def variances(sums: np.ndarray, count: int) -> np.ndarray:
+    """The variances [...] over `count` patients of metrics with these sums [..., p]."""
+    # As of any sample: without count / (count - 1) 5 patients give a fifth too little.
+    return (sums**2).sum(-1) * count / max(count - 1, 1)
+
+
+def variance(sums: np.ndarray, count: int | None = None) -> float:
+    """The variance of a metric from its influences summed within patients [p].
+
+    `count`: how many of them the metric knows; all by default.
+    """
+    return float(variances(sums, len(sums) if count is None else count))
 
 
 def of_mean(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -73,15 +73,10 @@ def proportion(hit: np.ndarray, known: np.ndarray, patients: Patients) -> Score:
         return Score(value, sums=sums, one=one)
     plain, most = value * (1 - value) / n, patients.images_each(known)
     # At 0 and 1 nothing tells how alike the images are: as alike as they can be.
-    effect = _variance(sums, count) / plain if plain else most
+    effect = variance(sums, count) / plain if plain else most
     worth = n / min(max(effect, 1), most) * small_sample(count, n)
     low, high = map(float, mid_p(value * worth, worth))
     return Score(value, low, high, sums=sums, one=one)
-
-
-def _variance(sums: np.ndarray, count: int) -> float:
-    """The variance over `count` patients, those that the metric knows."""
-    return float((sums**2).sum() * count / max(count - 1, 1))
 
 
 def small_sample(patients: int, images: int) -> float:
@@ -151,7 +146,7 @@ def _alike(sums: np.ndarray, influence: np.ndarray, most: float, count: int) -> 
     `count` patients have a known label.
     """
     plain = float((influence**2).sum())
-    return min(max(_variance(sums, count) / plain, 1.0), most) if plain else most
+    return min(max(variance(sums, count) / plain, 1.0), most) if plain else most
 
 
 def auroc_micro(
@@ -173,7 +168,7 @@ def auroc_micro(
         return Score(value, sums=sums, one=one)
     plain = hanley_mcneil(value, positives, negatives)
     most = patients.images_each(pairs)
-    effect = min(max(_variance(sums, count) / plain, 1), most) if plain else most
+    effect = min(max(variance(sums, count) / plain, 1), most) if plain else most
     worth = small_sample(count, n) / effect
     ends = newcombe(value, positives * worth, negatives * worth)
     return Score(value, *ends, sums=sums, one=one)
@@ -199,7 +194,7 @@ def precision(
     count = patients.having(known)
     most = patients.images_each(positive)
     worth = PRECISION * m / _alike(sums, influence, most, count)
-    if spread := _variance(sums, count):
+    if spread := variance(sums, count):
         t = -scipy.special.stdtrit(with_ - 1, 0.025)
         worth = min(worth, value * (1 - value) / spread * (Z / t) ** 2)
     # H(n) is close to ln n + Euler's constant, and n need not be whole.

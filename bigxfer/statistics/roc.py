@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy  # scipy.special
 
-from bigxfer.statistics import auroc, limits, metrics
+from bigxfer.statistics import auroc, influence, limits, metrics
 from bigxfer.statistics.influence import Patients
 from bigxfer.statistics.limits import Score, Z
 from bigxfer.statistics.proportions import mid_p
@@ -194,11 +194,9 @@ def _limited(
     sums = patients.table(effects)
     sizes = patients.table(counted)
     # As if the images of a patient were all alike; the influences may say less.
-    images = counted.sum(axis=1)
-    each = (sizes**2).sum(axis=1) / np.maximum(sizes.sum(axis=1), 1)
-    worth = images / np.maximum(each, 1.0)
-    p, t = patients.count, -scipy.special.stdtrit(patients.count - 1, 0.025)
-    spread = (sums**2).sum(axis=1) * p / max(p - 1, 1)
+    worth = counted.sum(axis=1) / np.maximum(influence.images_each(sizes), 1.0)
+    t = -scipy.special.stdtrit(patients.count - 1, 0.025)
+    spread = influence.variances(sums, patients.count)
     within = (values > 0) & (values < 1)
     by_spread = np.full(len(values), np.inf)
     np.divide(values * (1 - values), spread, out=by_spread, where=spread > 0)

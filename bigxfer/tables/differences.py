@@ -149,7 +149,7 @@ def difference(
         value,
         low,
         high,
-        min(2 * false, 1.0) if judged else none,
+        crossed.two_sided(false) if judged else none,
         crossed.outside(value, judged, margin) if fraction and judged else none,
         false if known.limits else none,
         tuple(parts),
