@@ -68,12 +68,10 @@ def odds(scores: np.ndarray) -> np.ndarray:
 
     As auroc.log_odds, for ranking: a gap of more than 87 counts as 87.
     """
-    z = np.asarray(scores, np.float32)
-    z = z - z.max(axis=-1, keepdims=True)
-    e, others = np.exp(z), np.zeros_like(z)
-    for i in range(
-        1, z.shape[-1]
-    ):  # the sum of the other classes, without cancellation
-        for j in range(z.shape[-1]):
-            others[..., j] += e[..., j - i]
-    return z - np.log(np.maximum(others, np.finfo(np.float32).tiny))
+    z = np.moveaxis(np.asarray(scores, np.float32), -1, 0)  # classes first: whole rows
+    z = z - z.max(axis=0)
+    e, out = np.exp(z), np.empty_like(z)
+    for i in range(len(z)):  # the sum of the other classes, without cancellation
+        others = sum(e[j] for j in range(len(z)) if j != i)
+        np.log(np.maximum(others, np.finfo(np.float32).tiny), out=out[i])
+    return np.moveaxis(np.subtract(z, out, out=out), 0, -1)

@@ -106,9 +106,11 @@ def test_ridge_of_labels_takes_the_known_rows(m, d):
             np.testing.assert_allclose(found[i, :, k], other.predict(test), atol=1e-4)
 
 
+@pytest.mark.parametrize("exact", [0, 1000])  # unknowns: by gradients, by solving
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize(("m", "d"), SIZES)
-def test_logistic_is_scikit_learns(m, d, classes):
+def test_logistic_is_scikit_learns(m, d, classes, exact, monkeypatch):
+    monkeypatch.setattr(newton, "EXACT", exact)
     x, y = data(m, d, classes)
     space, train, test = spaces(x, m)
     penalties = heads.PENALTIES[::3]
@@ -120,8 +122,10 @@ def test_logistic_is_scikit_learns(m, d, classes):
         np.testing.assert_allclose(p, other.predict_proba(test), atol=1e-4)
 
 
+@pytest.mark.parametrize("exact", [0, 1000])  # unknowns: by gradients, by solving
 @pytest.mark.parametrize(("m", "d"), SIZES)
-def test_logistic_of_labels_is_scikit_learns(m, d):
+def test_logistic_of_labels_is_scikit_learns(m, d, exact, monkeypatch):
+    monkeypatch.setattr(newton, "EXACT", exact)
     x, labels = multilabel(m, d)
     space, train, test = spaces(x, m)
     found = heads.scores("logistic", space, labels[:m], 3, (1.0, 0.01))
@@ -233,10 +237,12 @@ def test_images_that_are_all_alike_have_no_direction_and_are_not_scaled(m):
     assert bias == pytest.approx(2 * share - 1)
 
 
+@pytest.mark.parametrize("exact", [0, 1000])  # unknowns: by gradients, by solving
 @pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize(("m", "d"), SIZES)
-def test_newtons_method_is_done_in_ten_steps(m, d, softmax, monkeypatch):
+def test_newtons_method_is_done_in_ten_steps(m, d, softmax, exact, monkeypatch):
     """The gradient of scikit-learn's objective there is nothing beside that at 0."""
+    monkeypatch.setattr(newton, "EXACT", exact)
     monkeypatch.setattr(newton, "STEPS", 10)
     x, y = data(m, d)
     x, y = spaces(x, m)[1], np.eye(3)[y[:m]]

@@ -1,8 +1,9 @@
 """Logistic regressions with an L2 penalty, many at once, by Newton's method.
 
 All columns (penalties x classes) of one draw take each step together, so that the work is
-products of matrices; a step is found by conjugate gradients. The solutions are
-scikit-learn's: its objective is the same, w'w / 2 + C * the summed loss, the bias free.
+products of matrices; a step is solved for exactly where its unknowns are few, and otherwise
+found by conjugate gradients. The solutions are scikit-learn's: its objective is the same,
+w'w / 2 + C * the summed loss, the bias free.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 STEPS = 100  # of Newton's method; 10 are usual
 TOLERANCE = 1e-8  # of the gradient, in shares of the first one
 INNER = 60  # steps of conjugate gradients, at most
+EXACT = 96  # unknowns of a problem at most, for its Hessian to be factored
 HALVINGS = 30
 AT_ONCE = 4_000_000  # numbers in an array; above it fewer penalties go together
 
@@ -96,7 +98,28 @@ class _Problems:
 
         return times
 
+    def exact(self, gradient: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """Return the Newton step of each problem by solving with its Hessian."""
+        k = self.k if self.softmax else 1
+        (n, columns), r = p.shape, len(gradient)
+        p3 = p.reshape(n, -1, k)
+        among = p3[..., None] * (np.eye(k) - p3[:, :, None])
+        among *= self.c.reshape(n, -1, k)[..., None]  # the loss's, by the logits
+        pairs = (self.x[:, :, None] * self.x[:, None]).reshape(n, -1)
+        hessian = among.reshape(n, -1).T @ pairs
+        hessian = hessian.reshape(-1, k, k, r, r).transpose(0, 1, 3, 2, 4)
+        for i in range(k):
+            hessian[:, i, :, i] += np.diag(self.free[:, 0])
+            # Of saturated images p (1 - p) is 0 in float64, and the free bias adds nothing.
+            hessian[:, i, -1, i, -1] += 1e-12
+        if self.softmax:  # a shift of all biases has no curvature, and no gradient
+            hessian[:, :, -1, :, -1] += 1
+        down = -gradient.reshape(r, -1, k).transpose(1, 2, 0).reshape(-1, k * r, 1)
+        step = np.linalg.solve(hessian.reshape(-1, k * r, k * r), down)
+        return step.reshape(-1, k, r).transpose(2, 0, 1).reshape(r, columns)
+
     def solve(self) -> np.ndarray:
+        few = len(self.free) * (self.k if self.softmax else 1) <= EXACT
         v = np.zeros((self.x.shape[1], self.y.shape[1]))
         z = np.zeros_like(self.y)
         value, first = self.value(z, v), None
@@ -108,9 +131,12 @@ class _Problems:
             # A gradient of 0 at the start (all classes alike) is converged, not 0 / 0.
             if (size <= TOLERANCE * np.maximum(first, 1e-300)).all():
                 break
-            left = size / np.maximum(first, 1e-300)
-            diagonal = self.squares.T @ (self.c * p * (1 - p)) + self.free
-            step = self.newton(gradient, diagonal, self.curvature(p), left)
+            if few:
+                step = self.exact(gradient, p)
+            else:
+                left = size / np.maximum(first, 1e-300)
+                diagonal = self.squares.T @ (self.c * p * (1 - p)) + self.free
+                step = self.newton(gradient, diagonal, self.curvature(p), left)
             if self.softmax:  # a shift of all classes changes no probability
                 bias = self.groups(step[-1:])
                 step[-1:] -= bias.mean(axis=2).repeat(self.k, axis=1)

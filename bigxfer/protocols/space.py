@@ -96,8 +96,10 @@ class Products:
         cross -= cross.mean(0)
         cross -= (by_image - whole).astype(np.float32)[:, None]
         cross *= np.float32(1 / scale**2)
-        mean = self.x[train].mean(0)
-        to_features = (self.x[train] - mean) / np.float32(scale)
+        to_features = self.x[train]
+        mean = to_features.mean(0)
+        to_features -= mean
+        to_features /= np.float32(scale)
         mean += self.centre
         basis = vectors / root
         return Space(vectors * root, basis, cross, to_features, mean, scale)
