@@ -37,7 +37,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bigxfer import dry_run, durable
+from bigxfer import durable
+from bigxfer.config import dry_run
 from bigxfer.data.manifest import SPLITS
 
 WHAT = (

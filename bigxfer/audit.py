@@ -21,7 +21,8 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from bigxfer import cli, config, dry_run, durable, presets
+from bigxfer import cli, config, durable, presets
+from bigxfer.config import dry_run
 from bigxfer.data import dataset, duplicates, shortcuts, split
 from bigxfer.data.dataset import Dataset
 from bigxfer.data.manifest import Manifest

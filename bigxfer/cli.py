@@ -13,7 +13,8 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from bigxfer import config, dry_run, presets
+from bigxfer import config, presets
+from bigxfer.config import dry_run
 
 # Tuned on 2 CPU cores (benchmarks/NOTES.md): other fusions take 10 to 40% off a step,
 # Eigen's convolutions, which use all cores, in place of YNN's, which often use one, 5 to

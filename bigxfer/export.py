@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigxfer import dry_run, durable
+from bigxfer import durable
+from bigxfer.config import dry_run
 
 if TYPE_CHECKING:
     from bigxfer.models.bit import Bit

@@ -26,7 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from bigxfer import dry_run, durable
+from bigxfer import durable
+from bigxfer.config import dry_run
 
 if TYPE_CHECKING:
     import numpy as np

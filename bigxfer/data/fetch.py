@@ -16,8 +16,7 @@ from typing import Any
 import pooch
 import requests
 
-from bigxfer import dry_run
-from bigxfer.config import nearest
+from bigxfer.config import dry_run, nearest
 from bigxfer.data.readers import medmnist
 
 # Of all files of MedMNIST+, by INFO of the package medmnist 3.0.2.

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import jax
 
-from bigxfer import config, dry_run, models, tree
+from bigxfer import config, models, tree
+from bigxfer.config import dry_run
 from bigxfer.data import external
 from bigxfer.presets import net_name
 from bigxfer.protocols import optim

@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from bigxfer import dry_run
+from bigxfer.config import dry_run
 
 
 def add(commands) -> None:

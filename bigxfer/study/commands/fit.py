@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bigxfer import dry_run, durable
+from bigxfer import durable
+from bigxfer.config import dry_run
 from bigxfer.tables import table_args
 from bigxfer.tables.table_args import SCALES
 

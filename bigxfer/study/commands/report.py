@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bigxfer import dry_run, durable
+from bigxfer import durable
+from bigxfer.config import dry_run
 from bigxfer.study import grid
 from bigxfer.tables import table_args
 
