@@ -10,7 +10,7 @@
   bigxfer config FILE FILE2         the fields in which two runs differ
   bigxfer models                    the nets that --config.model.name or model= takes
   bigxfer datasets                  the readers, and where to obtain their data
-  bigxfer completion bash           completes commands, configs and fields; for zsh too:
+  bigxfer completion bash           completes commands, options, configs and fields; for zsh too:
                                     source <(bigxfer completion bash)
 
 Research software, no diagnostic device.
@@ -52,6 +52,17 @@ _bigxfer() {{
       COMPREPLY=($(compgen -W "{configs}" -- "$word") $(compgen -f -- "$word")) ;;
     *" --config."*) compopt -o nospace 2>/dev/null
       COMPREPLY=($(compgen -W "{fields}" -- "$word")) ;;
+    *" -"*)  # a command's own options: asked of it once, then kept
+      local asked=("${{COMP_WORDS[1]}}") kept options
+      case "${{COMP_WORDS[1]}}" in study|launch|data) asked+=("${{COMP_WORDS[2]}}") ;; esac
+      kept="_bigxfer_${{asked[*]}}"; kept="${{kept//[^a-z]/_}}"
+      eval "options=\\$$kept"
+      if [ -z "$options" ]; then
+        options=$(bigxfer "${{asked[@]}}" --help 2>/dev/null |
+          grep -oE -e '--[a-z][a-z_-]+' | sort -u)
+        eval "$kept=\\$options"
+      fi
+      COMPREPLY=($(compgen -W "$options" -- "$word")) ;;
     *) COMPREPLY=($(compgen -f -- "$word")) ;;
   esac
 }}

@@ -1,6 +1,7 @@
 """The command line: names, help, shipped configs from anywhere, the wheel."""
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -140,6 +141,11 @@ def test_bash_completes_commands_configs_and_fields(capsys, monkeypatch):
     assert completed("bigxfer", "train", "--config.optim.mo") == [
         "--config.optim.momentum="
     ]
+    # A command's own options are those of its --help, and other words ask nothing.
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    assert completed("bigxfer", "study", "list", "--ru") == ["--runs"]
+    assert completed("bigxfer", "audit", "--aga") == ["--against"]
+    assert completed("bigxfer", "no-such", "--any") == []
 
 
 def test_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
