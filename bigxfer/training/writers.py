@@ -1,7 +1,8 @@
 """Where a run's curves go beside metrics.jsonl: TensorBoard, Weights & Biases, MLflow.
 
 Each writer is the tool's own package behind two calls, `scalars` and `end`. What they
-show is a copy: tables and reports read metrics.jsonl and result.json alone.
+show is a copy: tables and reports read metrics.jsonl and result.json alone. Not
+clu.metric_writers: it cannot be imported without TensorFlow, which nothing else here needs.
 """
 
 import importlib.util
