@@ -15,7 +15,8 @@ TOLERANCE = 1e-8  # of the gradient, in shares of the first one
 INNER = 60  # steps of conjugate gradients, at most
 EXACT = 96  # unknowns of a problem at most, for its Hessian to be factored
 HALVINGS = 30
-AT_ONCE = 4_000_000  # numbers in an array; above it fewer penalties go together
+# Numbers in an array at most; above it fewer penalties go together, and none exactly.
+AT_ONCE = 4_000_000
 
 Sum = Callable[[np.ndarray], np.ndarray]  # [n, columns] -> [columns], a problem's alike
 
@@ -119,7 +120,9 @@ class _Problems:
         return step.reshape(-1, k, r).transpose(2, 0, 1).reshape(r, columns)
 
     def solve(self) -> np.ndarray:
-        few = len(self.free) * (self.k if self.softmax else 1) <= EXACT
+        unknowns = len(self.free) * (self.k if self.softmax else 1)
+        pairs = len(self.x) * len(self.free) ** 2  # the largest array of a Hessian
+        few = unknowns <= EXACT and pairs <= AT_ONCE
         v = np.zeros((self.x.shape[1], self.y.shape[1]))
         z = np.zeros_like(self.y)
         value, first = self.value(z, v), None
