@@ -1,12 +1,12 @@
 """Coverage and width of every printed kind of 95% interval, on simulated (synthetic) studies.
 
     python benchmarks/coverage.py [--simulations 2000] [--minutes 4] [--only mean family]
-    python benchmarks/coverage.py --table
+    python benchmarks/coverage.py --table > benchmarks/results/coverage.md
 
 Truths come from the description of each simulation, never from the code that is judged.
 Groups of rows are saved in results/coverage.json as they are done; a call goes on where the
 last one stopped, and computes a group anew where fewer simulations are saved. `--table`
-prints the table of README.md. Laws and crossovers: coverage_laws.py.
+prints all tables, the first of which is README.md's. Laws and crossovers: coverage_laws.py.
 """
 
 import argparse
@@ -73,25 +73,34 @@ def load() -> dict:
     return json.loads(SAVED.read_text()) if SAVED.is_file() else {}
 
 
+HEAD = """\
+| interval | settings | least | mean | most | outside .93 to .99 \
+| width over ideal, mean and most | power at 100, 300 patients |
+|---|---|---|---|---|---|---|---|"""
+RUNS = ("run, one class", "run, multi-label", "run, operating point")
+
+
 def table(saved: dict) -> list[str]:
-    """The tables of README.md, from what is saved."""
+    """All tables, from what is saved; first the intervals over all metrics and seeds."""
     found: dict[str, Found] = {}
     for name, group in saved.items():
         kind, _, setting = name.partition(": ")
         found.setdefault(kind, []).extend((setting, *r) for r in group["rows"].items())
-    head = (
-        "| interval | settings | least | mean | most | outside .93 to .99"
-        " | width over ideal, mean and most | power at 100, 300 patients |"
-    )
-    out = [head, "|---|---|---|---|---|---|---|---|"]
-    for kind in ("run, one class", "run, multi-label", "run, operating point"):
-        for metric in dict.fromkeys(row for _, row, _ in found.get(kind, [])):
+    brief, out = [HEAD], [HEAD]
+    for kind in (kind for kind in RUNS if kind in found):
+        brief.append(_line(kind, found[kind]))
+        for metric in dict.fromkeys(row for _, row, _ in found[kind]):
             rows = [f for f in found[kind] if f[1] == metric]
             out.append(_line(f"{kind}: {metric}", rows))
     for kind in ("mean", "difference"):
-        for place in dict.fromkeys(_place(row) for _, row, _ in found.get(kind, [])):
+        places = list(dict.fromkeys(_place(row) for _, row, _ in found.get(kind, [])))
+        for draws in sorted({place.split(", ")[1] for place in places}):
+            rows = [f for f in found[kind] if _place(f[1]).endswith(draws)]
+            brief.append(_line(f"{kind}, {draws}", rows))
+        for place in places:
             rows = [f for f in found[kind] if _place(f[1]) == place]
             out.append(_line(f"{kind}: {place}", rows))
+    out = [*brief, "", *out]
     for kind in ("few seeds, by normal luck", "few seeds, by scores"):
         if kind in found:
             out += ["", *_few(kind, found[kind])]
