@@ -171,9 +171,9 @@ def law(answer: Answer) -> list[str]:
     runs = [{cells.seeds(row): row for row in rows} for rows in cells_of.values()]
     about = {"line": f"R26x{SMALL:g}, {len(cells_of)} numbers of photographs"}
     curve = curves.Curve(about, np.array([*cells_of], float), runs, METRIC)
-    asked = argparse.Namespace(x="upstream_size", metric=METRIC, reach=REACH)
     found = curves.law(curve, answer.predictions)
-    return [f"{fit.describe(found, asked)}. Intervals are over {found.words}."]
+    said = fit.describe(found, "upstream_size", METRIC, REACH)
+    return [f"{said}. Intervals are over {found.words}."]
 
 
 def compared(answer: Answer) -> list[str]:

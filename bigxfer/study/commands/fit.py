@@ -98,7 +98,7 @@ def fit(args: argparse.Namespace) -> None:
     for note in about["notes"]:
         print(note)
     for law in fitted:
-        print(describe(law, args))
+        print(describe(law, args.x, args.metric, args.reach))
     for c in pairs:
         if c.found:
             print(sentence(c, args.x))
@@ -108,7 +108,7 @@ def fit(args: argparse.Namespace) -> None:
     print(f"wrote fits.json, fits.csv and crossovers.csv to {args.out}")
 
 
-def describe(law, args: argparse.Namespace) -> str:
+def describe(law, x: str, metric: str, reach: float) -> str:
     """One line for the terminal: the law or why there is none, then what it reaches."""
     texts = [_law_text(law)]
     if law.slope:
@@ -116,8 +116,8 @@ def describe(law, args: argparse.Namespace) -> str:
         texts.append(f"errors fall with the power {slope}")
     if law.flat:
         texts.append(f"no difference between the scales within {law.flat:g}")
-    if reached := _reached(law, args):
-        texts.append(f"{args.metric} {args.reach:g} {reached.sentence(SCALES[args.x])}")
+    if reached := _reached(law, x, reach):
+        texts.append(f"{metric} {reach:g} {reached.sentence(SCALES[x])}")
     return f"{' '.join(map(str, law.curve.about.values()))}: {'; '.join(texts)}"
 
 
@@ -136,9 +136,9 @@ def _law_text(law) -> str:
     return f"{law.fit.form.name}, {values}; {held}{reason}"
 
 
-def _reached(law, args: argparse.Namespace):
+def _reached(law, x: str, reach: float):
     """What scale reaches --reach; None for laws of two scales, or without scatter."""
-    return law.reach(1 - args.reach) if args.x in SCALES else None
+    return law.reach(1 - reach) if x in SCALES else None
 
 
 def sentence(c, x: str) -> str:
@@ -177,7 +177,7 @@ def as_dict(law, args: argparse.Namespace) -> dict[str, Any]:
         "flat_within": law.flat,
         **_triple("slope", law.slope),
     }
-    reached = _reached(law, args)
+    reached = _reached(law, args.x, args.reach)
     ends = (reached.value, reached.low, reached.high) if reached else None
     entry |= _triple("reach", ends)
     entry["reach_asked_to"] = reached.end if reached else None
