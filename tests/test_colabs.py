@@ -96,6 +96,7 @@ def test_without_a_table_the_explorer_says_what_to_do(tmp_path, monkeypatch):
 PROBE = """{
     "runs": len(runs), "short": len(short), "few": len(few),
     "domain": domain.drop(columns="comparison").to_dict("records"), "claims": judged.reset_index().to_dict("records"),
+    "real": real.to_dict("records"),
     "agreement": agreement, "sure": sure.reset_index().to_dict("records"),
     "means": [
         cell_interval(pick(runs, target=t, upstream=u, model="R152x4", shots=s), m)
@@ -117,12 +118,36 @@ def test_all_runs_are_there_and_all_plots_are_drawn(explored):
     book, found = explored
     assert (found["runs"], found["short"], found["few"]) == (1440, 9, 5)
     figures = plots(book)
-    assert len(figures) == 7 + 1 + 4 + 1
+    assert len(figures) == 7 + 1 + 4 + 1 + 1
     assert all(any(len(trace["y"]) for trace in f["data"]) for f in figures)
     covidx = next(f for f in figures if "covidx" in f["layout"]["title"]["text"])
     names = {trace["name"] for trace in covidx["data"]}
     assert {"imagenet21k", LARGEST, "chexpert"} <= names
     assert "SYNTHETIC" not in printed(book) + json.dumps(figures)
+
+
+def test_the_real_study_stands_beside_as_its_page_tells_it(explored):
+    """The cells of docs/answer.md, which benchmarks/answer.py writes in its own way."""
+    page = (ROOT / "docs" / "answer.md").read_text()
+    _, block = page.split("<!-- answer: cells -->")
+    rows = re.findall(r"^\| (R\S+) \| (.+?) \| (.+?) \| (\d+) \|$", block, re.MULTILINE)
+    want = {
+        (net, 0 if "scratch" in n else int(n.replace(",", ""))): (value, int(seeds))
+        for net, n, value, seeds in rows[
+            : block.partition("<!-- end -->")[0].count("| R")
+        ]
+    }
+    found = {
+        (r["model"], r["photographs"]): (
+            f"{r['auroc']:.3f} [{r['low']:.3f}, {r['high']:.3f}]",
+            r["seeds"],
+        )
+        for r in explored[1]["real"]
+    }
+    assert len(want) >= 5 and want == {key: found[key] for key in want}
+    assert all(
+        "upstream seeds" in r["covers"] for r in explored[1]["real"] if r["photographs"]
+    )
 
 
 def test_it_gives_the_means_of_the_published_results(explored):
@@ -257,7 +282,9 @@ def test_it_opens_a_table_of_ones_own(tmp_path):
     assert {d["what"] for d in found} == {"phantom-natural minus phantom-chexpert"}
     (one,) = [d for d in found if d["shots"] == "1"]
     assert "3 draws" in one["covers"] and one["no_p"] and one["low"] < -5 < one["high"]
-    assert all("SYNTHETIC" in f["layout"]["title"]["text"] for f in plots(book))
+    *own, real = (f["layout"]["title"]["text"] for f in plots(book))
+    assert own and all("SYNTHETIC" in title for title in own)
+    assert real.startswith("Real images")  # the published study, beside any table
 
 
 TOY = """
