@@ -50,7 +50,7 @@ reach it with 80% assurance. What the pilot showed was seen then; nothing above 
 
 Cost: R26x0.25 trains 650 images a second on one core of an Intel Xeon (width 0.125 takes 0.4 and 0.5
 2.7 times its time), an upstream of it 5 minutes, a fine-tuning at full data 100 seconds. Run so far: rates 1.1
-core-hours, contrast 1.4, sizes 1.2. Reckoned: fractions 1.0, nets 4.1, domains 4, shots 2.4; in all 15,
+core-hours, contrast 1.4, sizes 1.2, fractions 1.0. Reckoned: nets 4.1, domains 4, shots 2.4; in all 15,
 about 8 hours on two cores. docs/answer.md says which parts are run.
 """
 

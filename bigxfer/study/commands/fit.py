@@ -111,7 +111,7 @@ def fit(args: argparse.Namespace) -> None:
 def describe(law, x: str, metric: str, reach: float) -> str:
     """One line for the terminal: the law or why there is none, then what it reaches."""
     texts = [_law_text(law)]
-    if law.slope:
+    if law.slope and "errors grow" not in law.reason:  # which has said it
         slope = "{:.2g} [{:.2g}, {:.2g}]".format(*law.slope)
         texts.append(f"errors fall with the power {slope}")
     if law.flat:
