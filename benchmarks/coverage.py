@@ -6,7 +6,7 @@
 Truths come from the description of each simulation, never from the code that is judged.
 Groups of rows are saved in results/coverage.json as they are done; a call goes on where the
 last one stopped, and computes a group anew where fewer simulations are saved. `--table`
-prints all tables, the first of which is README.md's. Laws and crossovers: coverage_laws.py.
+prints all tables; README.md shows the first. coverage_laws.py judges laws and crossovers.
 """
 
 import argparse
@@ -22,6 +22,11 @@ import coverage_seeds
 
 HERE = Path(__file__).parent
 SAVED = HERE / "results" / "coverage.json"
+HEAD = """\
+| interval | settings | least | mean | most | outside .93 to .99 \
+| width over ideal, mean and most | power at 100, 300 patients |
+|---|---|---|---|---|---|---|---|"""
+RUNS = ("run, one class", "run, multi-label", "run, operating point")
 
 
 def main() -> None:
@@ -71,13 +76,6 @@ def git(*words: str) -> str:
 
 def load() -> dict:
     return json.loads(SAVED.read_text()) if SAVED.is_file() else {}
-
-
-HEAD = """\
-| interval | settings | least | mean | most | outside .93 to .99 \
-| width over ideal, mean and most | power at 100, 300 patients |
-|---|---|---|---|---|---|---|---|"""
-RUNS = ("run, one class", "run, multi-label", "run, operating point")
 
 
 def table(saved: dict) -> list[str]:

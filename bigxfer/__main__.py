@@ -54,7 +54,7 @@ _bigxfer() {{
       COMPREPLY=($(compgen -W "{fields}" -- "$word")) ;;
     *" -"*)  # a command's own options: asked of it once, then kept
       local asked=("${{COMP_WORDS[1]}}") kept options
-      case "${{COMP_WORDS[1]}}" in study|launch|data) asked+=("${{COMP_WORDS[2]}}") ;; esac
+      case "${{COMP_WORDS[1]}}" in {groups}) asked+=("${{COMP_WORDS[2]}}") ;; esac
       kept="_bigxfer_${{asked[*]}}"; kept="${{kept//[^a-z]/_}}"
       eval "options=\\$$kept"
       if [ -z "$options" ]; then
@@ -204,6 +204,7 @@ def show_completion(args: list[str]) -> None:
         BASH.format(
             commands=" ".join([*MODULES, *GROUPS, *OWN]),
             study=" ".join(words.choices),
+            groups="|".join(["study", *GROUPS]),
             **{command: " ".join(members) for command, members in GROUPS.items()},
             configs=" ".join(
                 f"configs/{p.name}" for p in presets.shipped().glob("*.py")

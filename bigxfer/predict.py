@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
     if args.features:
         from bigxfer.protocols import features
 
-        # Before hours of computing, at the end of which it would be refused.
+        # Check it now: it would otherwise be refused after hours of computing.
         features.check_ending(args.features)
     if args.pixels and not args.dry_run:
         return write_pixels(args)

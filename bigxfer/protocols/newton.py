@@ -50,6 +50,7 @@ class _Problems:
         self.x = np.pad(x, ((0, 0), (0, 1)), constant_values=1.0)
         self.squares, self.softmax = self.x**2, softmax
         s, self.k = len(strengths), y.shape[1]
+        self.joint = self.k if softmax else 1  # columns that one problem has
         known = ~np.isnan(y)
         self.y = np.tile(np.where(known, y, 0.0), (1, s))
         # An unknown label has C = 0: no loss, no gradient.
@@ -101,8 +102,7 @@ class _Problems:
 
     def exact(self, gradient: np.ndarray, p: np.ndarray) -> np.ndarray:
         """Return the Newton step of each problem by solving with its Hessian."""
-        k = self.k if self.softmax else 1
-        (n, columns), r = p.shape, len(gradient)
+        k, (n, columns), r = self.joint, p.shape, len(gradient)
         p3 = p.reshape(n, -1, k)
         among = p3[..., None] * (np.eye(k) - p3[:, :, None])
         among *= self.c.reshape(n, -1, k)[..., None]  # the loss's, by the logits
@@ -120,9 +120,8 @@ class _Problems:
         return step.reshape(-1, k, r).transpose(2, 0, 1).reshape(r, columns)
 
     def solve(self) -> np.ndarray:
-        unknowns = len(self.free) * (self.k if self.softmax else 1)
         pairs = len(self.x) * len(self.free) ** 2  # the largest array of a Hessian
-        few = unknowns <= EXACT and pairs <= AT_ONCE
+        few = len(self.free) * self.joint <= EXACT and pairs <= AT_ONCE
         v = np.zeros((self.x.shape[1], self.y.shape[1]))
         z = np.zeros_like(self.y)
         value, first = self.value(z, v), None

@@ -110,8 +110,11 @@ def fit(args: argparse.Namespace) -> None:
 
 def describe(law, x: str, metric: str, reach: float) -> str:
     """One line for the terminal: the law or why there is none, then what it reaches."""
+    from bigxfer.scaling.curves import LEAST
+
     texts = [_law_text(law)]
-    if law.slope and "errors grow" not in law.reason:  # which has said it
+    # From LEAST scales on the reason tells a slope that rises (trend.rises).
+    if law.slope and (law.slope[0] > 0 or len(law.curve.x) < LEAST):
         slope = "{:.2g} [{:.2g}, {:.2g}]".format(*law.slope)
         texts.append(f"errors fall with the power {slope}")
     if law.flat:

@@ -48,7 +48,10 @@ def report(args: argparse.Namespace) -> None:
 
 
 def rehearse(given: table_args.Given, out: Path | None, *made: Path) -> None:
-    """Say of which runs there would be a page, and where; `made` is written before it."""
+    """Say how many runs the page would show and where it would be written.
+
+    `made` are the files that would be written before it.
+    """
     page = out or given.path.with_name("report.html")
     print(f"would report {len(given.rows)} runs")
     dry_run.end(*made, *files(page))
